@@ -1,0 +1,144 @@
+// The loop of every row operator on the CPU: a functor maps the D elements of each row to one number.
+//   forward:   out[b] = sum_j term(x_1[b,j], ..)          reads inputs x B x D elements, writes B
+//   backward:  g_i[b,j] = grad[b] * d term / d x_i        reads the same, writes each gradient once
+// Rows are shared out to threads; one row is always summed by one thread in one order (block of lanes after block,
+// then a fixed tree), so the bits do not depend on threads, batch or memory layout.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "ops/cpu/element.h"
+#include "ops/cpu/target.h"
+
+namespace dmrec::cpu {
+
+template <class Stored>
+struct Rows {
+  Stored* data;
+  int64_t stride;  // from one row to the next, in elements
+};
+
+template <class Functor, class Stored>
+class RowMap {
+  static constexpr int inputs = Functor::inputs;
+  using E = Element<Stored>;
+  using T = typename E::Arithmetic;
+  static constexpr int lanes = 128 / sizeof(T);  // two vector registers of the widest kind
+
+ public:
+  using Input = Rows<const Stored>;
+
+  struct Forward {
+    Functor functor;
+    Input in[inputs];
+    Stored* out;
+    int64_t n_rows, width;
+    void run() const { over_rows(*this); }
+    void operator()(int64_t begin, int64_t end) const { forward_rows(*this, begin, end); }
+  };
+
+  struct Backward {
+    Functor functor;
+    Input in[inputs];
+    Rows<const Stored> grad;
+    Stored* out[inputs];  // contiguous, or null where no gradient is wanted
+    int64_t n_rows, width;
+    void run() const { over_rows(*this); }
+    void operator()(int64_t begin, int64_t end) const { backward_rows(*this, begin, end); }
+  };
+
+ private:
+  template <class Job>
+  static void over_rows(const Job& job) {
+    constexpr int64_t elements_per_task =
+        8192;  // some microseconds: below that a second thread costs more than it gives
+    if (job.n_rows == 0) return;
+    torch::stable::parallel_for(0, job.n_rows,
+                                std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, job.width)), job);
+  }
+
+  // The last, incomplete block of a row, copied to where a whole block can be read and written.
+  struct Tail {
+    Stored in[inputs][lanes] = {};
+    Stored out[inputs][lanes];
+    DMREC_FN void fill(const Stored* const (&from)[inputs], int64_t offset, int64_t count) {
+      for (int i = 0; i < inputs; ++i) memcpy(in[i], from[i] + offset, count * sizeof(Stored));
+    }
+  };
+
+  DMREC_FN static void add_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, int count,
+                                 T (&sum)[lanes]) {
+#pragma omp simd
+    for (int l = 0; l < lanes; ++l) {
+      T x[inputs];
+      for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
+      const T term = functor.term(x);
+      sum[l] += l < count ? term : T(0);
+    }
+  }
+
+  DMREC_FN static void gradient_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, T grad,
+                                      Stored* const (&out)[inputs]) {
+#pragma omp simd
+    for (int l = 0; l < lanes; ++l) {
+      T x[inputs];
+      T g[inputs];
+      for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
+      functor.gradient(x, g);
+      for (int i = 0; i < inputs; ++i) E::store(out[i] + l, grad * g[i]);
+    }
+  }
+
+  DMREC_CLONES static void forward_rows(const Forward& job, int64_t begin, int64_t end) {
+    const int64_t whole = job.width / lanes * lanes;
+    const int rest = static_cast<int>(job.width - whole);
+    for (int64_t b = begin; b < end; ++b) {
+      const Stored* in[inputs];
+      for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
+      T sum[lanes] = {};
+      for (int64_t j = 0; j < whole; j += lanes) add_block(job.functor, in, j, lanes, sum);
+      if (rest > 0) {
+        Tail tail;
+        tail.fill(in, whole, rest);
+        const Stored* padded[inputs];
+        for (int i = 0; i < inputs; ++i) padded[i] = tail.in[i];
+        add_block(job.functor, padded, 0, rest, sum);
+      }
+      for (int half = lanes / 2; half > 0; half /= 2) {
+        for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
+      }
+      E::store(job.out + b, sum[0]);
+    }
+  }
+
+  DMREC_CLONES static void backward_rows(const Backward& job, int64_t begin, int64_t end) {
+    const int64_t whole = job.width / lanes * lanes;
+    const int64_t rest = job.width - whole;
+    Stored unwanted[inputs][lanes];  // where gradients go that nobody asked for
+    for (int64_t b = begin; b < end; ++b) {
+      const Stored* in[inputs];
+      Stored* out[inputs];
+      for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
+      const T grad = E::load(job.grad.data + b * job.grad.stride);
+      for (int64_t j = 0; j < whole; j += lanes) {
+        for (int i = 0; i < inputs; ++i) out[i] = job.out[i] ? job.out[i] + b * job.width + j : unwanted[i];
+        gradient_block(job.functor, in, j, grad, out);
+      }
+      if (rest > 0) {
+        Tail tail;
+        tail.fill(in, whole, rest);
+        const Stored* padded[inputs];
+        for (int i = 0; i < inputs; ++i) padded[i] = tail.in[i], out[i] = tail.out[i];
+        gradient_block(job.functor, padded, 0, grad, out);
+        for (int i = 0; i < inputs; ++i) {
+          if (job.out[i]) memcpy(job.out[i] + b * job.width + whole, tail.out[i], rest * sizeof(Stored));
+        }
+      }
+    }
+  }
+};
+
+}  // namespace dmrec::cpu

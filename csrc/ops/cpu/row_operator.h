@@ -1,0 +1,75 @@
+// From tensors to a RowMap: what the CPU files of all row operators share.
+#pragma once
+
+#include "ops/cpu/row_map.h"
+#include "ops/row_inputs.h"
+
+namespace dmrec::cpu {
+
+// body.template operator()<Stored>() with the C++ type of a dtype that check_rows admits
+template <class Body>
+void with_stored_type(ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case ScalarType::Float: return body.template operator()<float>();
+    case ScalarType::Double: return body.template operator()<double>();
+    case ScalarType::Half: return body.template operator()<c10::Half>();
+    default: return body.template operator()<c10::BFloat16>();
+  }
+}
+
+template <class Functor, class Stored>
+void fill_inputs(const std::vector<Tensor>& tensors, typename RowMap<Functor, Stored>::Input* in) {
+  for (int i = 0; i < Functor::inputs; ++i) {
+    in[i] = {static_cast<const Stored*>(tensors[i].const_data_ptr()), tensors[i].stride(0)};
+  }
+}
+
+template <class Functor, class Stored>
+void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out) {
+  typename RowMap<Functor, Stored>::Forward job{
+      functor, {}, static_cast<Stored*>(out.mutable_data_ptr()), rows[0].size(0), rows[0].size(1)};
+  fill_inputs<Functor, Stored>(rows, job.in);
+  job.run();
+}
+
+template <class Functor, class Stored>
+void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, int64_t needed,
+                    const std::vector<Tensor>& gradients) {
+  typename RowMap<Functor, Stored>::Backward job{
+      functor,        {}, {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)}, {}, rows[0].size(0),
+      rows[0].size(1)};
+  fill_inputs<Functor, Stored>(rows, job.in);
+  auto next = gradients.begin();
+  for (int i = 0; i < Functor::inputs; ++i) {
+    if (needed >> i & 1) job.out[i] = static_cast<Stored*>((next++)->mutable_data_ptr());
+  }
+  job.run();
+}
+
+// `rows` have passed check_rows
+template <class Functor>
+Tensor row_forward(const Functor& functor, std::vector<Tensor> rows) {
+  for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
+  Tensor out = torch::stable::new_empty(rows[0], {rows[0].size(0)});
+  with_stored_type(rows[0].scalar_type(), [&]<class Stored>() { forward_typed<Functor, Stored>(functor, rows, out); });
+  return out;
+}
+
+template <class Functor>
+std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::vector<Tensor> rows, const Tensor& grad,
+                                 int64_t needed) {
+  check_row_gradient(op, grad, rows[0]);
+  std::vector<Tensor> gradients;
+  for (int i = 0; i < Functor::inputs; ++i) {
+    if (needed >> i & 1) {
+      gradients.push_back(torch::stable::new_empty(rows[0], {rows[0].size(0), rows[0].size(1)}));
+    }
+  }
+  if (gradients.empty()) return gradients;
+  for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
+  with_stored_type(rows[0].scalar_type(),
+                   [&]<class Stored>() { backward_typed<Functor, Stored>(functor, rows, grad, needed, gradients); });
+  return gradients;
+}
+
+}  // namespace dmrec::cpu

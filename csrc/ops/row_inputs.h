@@ -1,0 +1,44 @@
+// What every row operator needs of its inputs, checked once for all devices: 2-d, one shape, one dtype, one device.
+// The messages for people are written in Python; these keep callers of torch.ops from reading beyond a tensor.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace dmrec {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void check_rows(const char* op, const std::vector<Tensor>& rows) {
+  const Tensor& first = rows.front();
+  const ScalarType dtype = first.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16,
+                  op, ": inputs must be float32, float64, float16 or bfloat16");
+  for (const Tensor& row : rows) {
+    STD_TORCH_CHECK(row.dim() == 2 && row.size(0) == first.size(0) && row.size(1) == first.size(1), op,
+                    ": inputs must be matrices of one shape");
+    STD_TORCH_CHECK(row.scalar_type() == dtype, op, ": inputs must have one dtype");
+    STD_TORCH_CHECK(row.device() == first.device(), op, ": inputs must be on one device");
+  }
+}
+
+inline void check_row_gradient(const char* op, const Tensor& grad, const Tensor& rows) {
+  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == rows.size(0), op, ": the gradient must have one value per row");
+  STD_TORCH_CHECK(grad.scalar_type() == rows.scalar_type(), op, ": the gradient must have the dtype of the inputs");
+  STD_TORCH_CHECK(grad.device() == rows.device(), op, ": the gradient must be on the device of the inputs");
+}
+
+// Any row stride is read in place (slices of a wider matrix, one row expanded); elements must lie side by side.
+inline Tensor with_adjacent_elements(Tensor rows) {
+  if (rows.size(1) <= 1 || rows.stride(1) == 1) return rows;
+  return torch::stable::contiguous(rows);
+}
+
+}  // namespace dmrec

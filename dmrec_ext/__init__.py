@@ -1,0 +1,37 @@
+"""Fused operators for generative recommenders: diagonal Gaussians, sparse interactions, exact ranking, large softmax.
+
+Where the native library has a kernel for an operator and device it runs that; elsewhere the same function runs on
+the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`` tells which, and why.
+"""
+
+from . import reference
+from ._library import NATIVE_ABSENT, OPERATORS, native_path
+from .csr import Csr
+from .ops import (
+    composite_prior,
+    csr_aggregate,
+    gaussian_kl,
+    gaussian_w2,
+    matching_loss,
+    merge_topk,
+    multinomial_nll,
+    rank_scores,
+    rank_topk,
+)
+
+__all__ = [
+    "NATIVE_ABSENT",
+    "OPERATORS",
+    "Csr",
+    "composite_prior",
+    "csr_aggregate",
+    "gaussian_kl",
+    "gaussian_w2",
+    "matching_loss",
+    "merge_topk",
+    "multinomial_nll",
+    "native_path",
+    "rank_scores",
+    "rank_topk",
+    "reference",
+]

@@ -1,0 +1,120 @@
+"""Argument checks of all operators: one wording, one place, for the native, fake and reference paths alike.
+
+Every message reads ``<op>: <argument> must <requirement>, got <value>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from .csr import Csr
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def fail(op: str, argument: str, requirement: str, value: object, kind: type[Exception] = ValueError) -> NoReturn:
+    """Raises ``kind`` in the common wording."""
+    raise kind(f"{op}: {argument} must {requirement}, got {value}")
+
+
+def check_tensor(op: str, argument: str, value: Any, n_dim: int) -> None:
+    """``value`` is a floating-point tensor of ``n_dim`` dimensions."""
+    if not isinstance(value, Tensor):
+        fail(op, argument, "be a tensor", type(value).__name__, TypeError)
+    if value.dtype not in FLOATS:
+        fail(op, argument, "be float32, float64, float16 or bfloat16", value.dtype, TypeError)
+    if value.dim() != n_dim:
+        shape = tuple(value.shape)
+        fail(op, argument, f"have {n_dim} dimension{'s' * (n_dim != 1)}", f"{len(shape)} (shape {shape})")
+
+
+def check_like(op: str, argument: str, value: Tensor, model_argument: str, model: Tensor) -> None:
+    """``value`` has the dtype and device of ``model``."""
+    if value.dtype != model.dtype:
+        fail(op, argument, f"have the dtype of {model_argument} ({model.dtype})", value.dtype, TypeError)
+    if value.device != model.device:
+        fail(op, argument, f"be on the device of {model_argument} ({model.device})", value.device)
+
+
+def check_choice(op: str, argument: str, value: object, choices: Collection[str]) -> None:
+    """``value`` is one of ``choices``."""
+    if value not in choices:
+        fail(op, argument, f"be one of {', '.join(map(repr, choices))}", repr(value))
+
+
+def check_size(op: str, argument: str, value: object, least: int) -> None:
+    """``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        fail(op, argument, "be an integer", type(value).__name__, TypeError)
+    if value < least:
+        fail(op, argument, f"be at least {least}", value)
+
+
+def check_fraction(op: str, argument: str, value: float) -> None:
+    """``value`` lies in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        fail(op, argument, "lie in [0, 1]", value)
+
+
+def float32_under_autocast(value: Tensor) -> Tensor:
+    """16-bit tensors become float32 inside an autocast region, as losses do in torch."""
+    if value.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(value.device.type):
+        return value.float()
+    return value
+
+
+def checked_rows(op: str, **rows: Tensor) -> list[Tensor]:
+    """The named (B, D) tensors of one shape, dtype and device, in order; float32 under autocast."""
+    for argument, value in rows.items():
+        check_tensor(op, argument, value, 2)
+    (first_name, first), *others = [(name, float32_under_autocast(value)) for name, value in rows.items()]
+    for name, value in others:
+        if value.shape != first.shape:
+            fail(op, name, f"have the shape of {first_name} {tuple(first.shape)}", tuple(value.shape))
+        check_like(op, name, value, first_name, first)
+    return [first, *(value for _, value in others)]
+
+
+def check_csr(op: str, argument: str, x: Csr, *, n_rows: int | None = None, n_cols: int | None = None) -> None:
+    """``x`` is a well-formed `Csr`: offsets rise from 0 to nnz, columns rise strictly within a row and lie in range.
+
+    The contents are looked at on the CPU only (elsewhere it would cost a synchronisation) and not while compiling.
+    """
+    if not isinstance(x, Csr):
+        fail(op, argument, "be a dmrec_ext.Csr", type(x).__name__, TypeError)
+    for part, tensor in (("crow", x.crow), ("col", x.col)):
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.dim() != 1:
+            got = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            fail(op, f"{argument}.{part}", "be an int64 tensor of one dimension", got, TypeError)
+    if x.crow.numel() == 0:
+        fail(op, f"{argument}.crow", "have one entry more than rows", 0)
+    if x.values is not None and x.values.shape != x.col.shape:
+        fail(op, f"{argument}.values", f"have the shape of col {tuple(x.col.shape)}", tuple(x.values.shape))
+    if n_rows is not None and x.n_rows != n_rows:
+        fail(op, argument, f"have {n_rows} rows", x.n_rows)
+    if n_cols is not None and x.n_cols != n_cols:
+        fail(op, argument, f"have {n_cols} columns", x.n_cols)
+    if x.col.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_csr_contents(op, argument, x)
+
+
+def _check_csr_contents(op: str, argument: str, x: Csr) -> None:
+    crow, col = x.crow, x.col
+    if int(crow[0]) != 0 or int(crow[-1]) != col.numel() or bool((crow[1:] < crow[:-1]).any()):
+        fail(op, f"{argument}.crow", f"rise from 0 to {col.numel()} (the number of columns stored)", crow.tolist()[:8])
+    if col.numel() == 0:
+        return
+    low, high = (int(v) for v in torch.aminmax(col))
+    if low < 0 or high >= x.n_cols:
+        fail(op, f"{argument}.col", f"lie in [0, {x.n_cols})", f"values from {low} to {high}")
+    rising = col[1:] > col[:-1]
+    if not bool(rising.all()):
+        row_starts = crow[1:-1]
+        rising[row_starts[(row_starts > 0) & (row_starts < col.numel())] - 1] = True
+        if not bool(rising.all()):
+            hint = "columns out of order or repeated (scipy: sum_duplicates(), sort_indices())"
+            fail(op, f"{argument}.col", "rise strictly within each row", hint)

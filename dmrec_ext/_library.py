@@ -1,0 +1,75 @@
+"""Loads the native library and knows, for each operator, which path runs and why.
+
+A stem (``gaussian_kl``) runs natively on a device type where the library has a kernel for it, on the reference path
+elsewhere. ``DMREC_NATIVE=0`` in the environment keeps the library out.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+OPERATORS = (
+    "gaussian_kl",
+    "gaussian_w2",
+    "composite_prior",
+    "matching_loss",
+    "csr_aggregate",
+    "rank_topk",
+    "multinomial_nll",
+)
+_DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
+
+
+class PathInUse(NamedTuple):
+    """Which implementation of an operator runs on a device type, and the reason."""
+
+    native: bool
+    detail: str
+
+
+def _load() -> str | None:
+    """Loads ``_C``; returns why it is not there, or None."""
+    if os.environ.get("DMREC_NATIVE") == "0":
+        return "DMREC_NATIVE=0 is set"
+    files = sorted(Path(__file__).parent.glob("_C*.so"))
+    if not files:
+        return "no compiled library was installed"
+    try:
+        torch.ops.load_library(files[0])  # type: ignore[no-untyped-call]
+    except OSError as error:
+        return f"{files[0].name} does not load with torch {torch.__version__}: {error}"
+    return None
+
+
+def _native_devices(stem: str) -> frozenset[str]:
+    if NATIVE_ABSENT is not None:
+        return frozenset()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    try:
+        return frozenset(d for d, key in _DISPATCH_KEYS.items() if has_kernel(f"dmrec_ext::{stem}", key))
+    except RuntimeError:  # the library defines no such operator yet
+        return frozenset()
+
+
+NATIVE_ABSENT = _load()
+NATIVE = {stem: _native_devices(stem) for stem in OPERATORS}
+if NATIVE_ABSENT is not None:
+    warnings.warn(f"dmrec_ext runs on its reference path: {NATIVE_ABSENT}", RuntimeWarning, stacklevel=2)
+
+
+def runs_native(stem: str, tensor: object) -> bool:
+    """Whether ``stem`` runs natively on the device of ``tensor`` (False for what is no tensor)."""
+    return isinstance(tensor, torch.Tensor) and tensor.device.type in NATIVE[stem]
+
+
+def native_path(stem: str, device_type: str) -> PathInUse:
+    """The path of an operator on ``"cpu"`` or ``"cuda"``, with the reason."""
+    if device_type in NATIVE[stem]:
+        isa = torch.ops.dmrec_ext._cpu_capability() if device_type == "cpu" else "compiled kernels"
+        return PathInUse(True, isa)
+    return PathInUse(False, NATIVE_ABSENT or f"no native {device_type.upper()} kernel in this version")

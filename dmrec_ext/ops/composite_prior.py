@@ -1,0 +1,47 @@
+"""Divergence to the composite prior: public function."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import reference
+
+
+def composite_prior(
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor,
+    logvar_p: Tensor,
+    *,
+    alpha: float = 0.5,
+    interpolation: str = "log_linear",
+) -> Tensor:
+    r"""Divergence of two diagonal Gaussians to a Gaussian c between them, one value per row.
+
+    .. math:: D_{CP} = KL(p \| c) + KL(q \| c)
+
+    Eq. (11) and (12), Zhang et al., SIGIR 2025. The mean of c is :math:`\alpha \mu_q + (1 - \alpha) \mu_p`; its
+    variance depends on the reading of Eq. (11).
+
+    Args:
+        mu_q: (B, D) means of q; float32, float64, float16 or bfloat16.
+        logvar_q: (B, D) natural logarithms of the variances of q.
+        mu_p: (B, D) means of p.
+        logvar_p: (B, D) log-variances of p.
+        alpha: weight of q in c, in [0, 1].
+        interpolation: ``"log_linear"`` interpolates log-variances (the authors' code), ``"linear"`` variances,
+            ``"moment"`` gives c the variance of the mixture of q and p.
+
+    Returns:
+        (B,) divergences in nats, in the dtype of the inputs.
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes or devices differ, or an option is out of range.
+
+    >>> import torch
+    >>> mu, logvar = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    >>> composite_prior(mu, logvar, -mu, logvar)
+    tensor([1.])
+    """
+    return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)

@@ -1,0 +1,73 @@
+"""Whole matching losses: public function."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .. import reference
+
+
+def matching_loss(
+    mu_c: Tensor,
+    logvar_c: Tensor,
+    mu_l: Tensor,
+    logvar_l: Tensor,
+    *,
+    strategy: str,
+    beta: float | Tensor,
+    alpha: float = 0.5,
+    interpolation: str = "log_linear",
+    squared: bool = False,
+    eps: float = 0.0,
+    fusion: str = "add",
+) -> Tensor:
+    r"""Regulariser and matching term between a collaborative and a language posterior, one value per row.
+
+    With p the language posterior, q the fused one, c the composite prior between q and p:
+
+    - ``"godm"``: :math:`KL(q \| N(0, I)) + \beta W_2(\mathrm{collaborative}, p)`, Eq. (10)
+    - ``"cpdm"``: :math:`KL(q \| N(0, I)) + \beta (KL(p \| c) + KL(q \| c))`, Eq. (13)
+    - ``"mddm"``: :math:`\beta KL(q \| N(0, I)) + (1 - \beta) KL(q \| p)`, Eq. (15)
+    - ``"unmixed"``: :math:`KL(q \| N(0, I)) + \beta KL(q \| p)`, the ablation without mixing
+
+    Zhang et al., SIGIR 2025.
+
+    Args:
+        mu_c: (B, D) means of the collaborative posterior; float32, float64, float16 or bfloat16.
+        logvar_c: (B, D) natural logarithms of its variances.
+        mu_l: (B, D) means of the language posterior.
+        logvar_l: (B, D) its log-variances.
+        strategy: one of the four above.
+        beta: weight; a number or a 0-dimensional tensor.
+        alpha: weight of q in the composite prior ("cpdm").
+        interpolation: how the composite prior is formed ("cpdm"), see `composite_prior`.
+        squared: use :math:`W_2^2` ("godm").
+        eps: added under the root of :math:`W_2` ("godm"; the authors' code: 1e-7).
+        fusion: ``"add"`` sums means and log-variances of the two posteriors (the authors' code);
+            ``"collaborative"`` takes q as it comes from the backbone.
+
+    Returns:
+        (B,) losses in nats, in the dtype of the inputs.
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes or devices differ, or an option is unknown or out of range.
+
+    >>> import torch
+    >>> mu, logvar = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    >>> matching_loss(mu, logvar, 0 * mu, logvar, strategy="mddm", beta=0.5)
+    tensor([0.5000])
+    """
+    return reference.matching_loss(
+        mu_c,
+        logvar_c,
+        mu_l,
+        logvar_l,
+        strategy=strategy,
+        beta=beta,
+        alpha=alpha,
+        interpolation=interpolation,
+        squared=squared,
+        eps=eps,
+        fusion=fusion,
+    )

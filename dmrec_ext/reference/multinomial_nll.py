@@ -1,0 +1,51 @@
+"""Multinomial negative log-likelihood of sparse targets: Eq. 19's first term, Zhang et al., SIGIR 2025."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._checks import check_choice, check_csr, check_like, check_tensor, fail
+from ..csr import Csr
+from .gaussian_kl import in_arithmetic_type
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def multinomial_nll(
+    hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None = None, *, reduction: str = "mean"
+) -> Tensor:
+    """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits."""
+    op = "multinomial_nll"
+    check_tensor(op, "hidden", hidden, 2)
+    check_projection(op, "weight", weight, bias, "hidden", hidden)
+    check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0])
+    check_choice(op, "reduction", reduction, REDUCTIONS)
+
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    row = x.row_of_entry()
+    picked = torch.log_softmax(in_arithmetic_type(logits), dim=1)[row, x.col]
+    if x.values is not None:
+        picked = picked * x.values
+    loss = torch.zeros(x.n_rows, dtype=picked.dtype, device=picked.device).index_add(0, row, -picked)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def check_projection(
+    op: str, argument: str, weight: Tensor, bias: Tensor | None, model_argument: str, model: Tensor
+) -> None:
+    """``weight`` (N, H) and ``bias`` (N,) fit the (B, H) tensor ``model``; dtypes may differ under autocast."""
+    check_tensor(op, argument, weight, 2)
+    autocast = torch.is_autocast_enabled(model.device.type)
+    if weight.shape[1] != model.shape[1]:
+        fail(op, argument, f"have the width of {model_argument} ({model.shape[1]})", weight.shape[1])
+    if not autocast:
+        check_like(op, argument, weight, model_argument, model)
+    if bias is not None:
+        check_tensor(op, "bias", bias, 1)
+        if bias.shape[0] != weight.shape[0]:
+            fail(op, "bias", f"have one value per row of {argument} ({weight.shape[0]})", bias.shape[0])
+        if not autocast:
+            check_like(op, "bias", bias, model_argument, model)

@@ -1,0 +1,90 @@
+"""Exact top-K of a full ranking: score descending, item id ascending, NaN last."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._checks import check_choice, check_csr, check_size, check_tensor, fail
+from ..csr import Csr
+from .multinomial_nll import check_projection
+
+PRECISIONS = ("float32", "bf16")
+
+
+def rank_topk(
+    query: Tensor,
+    items: Tensor,
+    k: int,
+    *,
+    bias: Tensor | None = None,
+    exclude: Csr | None = None,
+    precision: str = "float32",
+) -> tuple[Tensor, Tensor]:
+    """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
+    op = "rank_topk"
+    check_tensor(op, "query", query, 2)
+    check_projection(op, "items", items, bias, "query", query)
+    check_choice(op, "precision", precision, PRECISIONS)
+    check_ranking(op, k, query.shape[0], items.shape[0], exclude)
+    return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
+
+
+def rank_scores(scores: Tensor, k: int, *, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
+    """Reference of `dmrec_ext.rank_scores`."""
+    check_tensor("rank_scores", "scores", scores, 2)
+    check_ranking("rank_scores", k, scores.shape[0], scores.shape[1], exclude)
+    return ranked(scores, k, exclude)
+
+
+def merge_topk(scores: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Reference of `dmrec_ext.merge_topk`."""
+    op = "merge_topk"
+    check_tensor(op, "scores", scores, 2)
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        fail(op, "ids", "be an int64 tensor", ids.dtype if isinstance(ids, Tensor) else type(ids).__name__, TypeError)
+    if ids.shape != scores.shape:
+        fail(op, "ids", f"have the shape of scores {tuple(scores.shape)}", tuple(ids.shape))
+    check_size(op, "k", k, 1)
+    by_id = ids.argsort(dim=1, stable=True)
+    scores, ids = scores.gather(1, by_id), ids.gather(1, by_id)
+    return first_k(scores, ids, ids < 0, k)
+
+
+def check_ranking(op: str, k: int, n_rows: int, n_items: int, exclude: Csr | None) -> None:
+    """``k`` and ``exclude`` of a ranking of ``n_items`` for ``n_rows`` users."""
+    check_size(op, "k", k, 1)
+    if exclude is not None:
+        check_csr(op, "exclude", exclude, n_rows=n_rows, n_cols=n_items)
+
+
+def ranked(scores: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+    """The ranking, unchecked: a pool of items that holds the first k whatever the ties, then their exact order."""
+    scores = scores.detach()
+    excluded = torch.zeros_like(scores, dtype=torch.bool)
+    if exclude is not None:
+        excluded[exclude.row_of_entry(), exclude.col] = True
+    key = scores.masked_fill(excluded | scores.isnan(), -torch.inf)
+    n_items = scores.shape[1]
+    if scores.shape[0] == 0 or n_items <= k:
+        pool = torch.arange(n_items, device=scores.device).expand(scores.shape)
+    else:
+        threshold = key.topk(k, dim=1).values[:, -1:]
+        size = int((key >= threshold).sum(1).max())  # beyond k where items tie at the border
+        pool = key.topk(size, dim=1).indices.sort(1).values
+    return first_k(scores.gather(1, pool), pool, excluded.gather(1, pool), k)
+
+
+def first_k(scores: Tensor, ids: Tensor, absent: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k of (B, M) candidates whose ids ascend: by score, then NaN, then padding for ``absent`` ones."""
+    order = scores.masked_fill(scores.isnan(), -torch.inf).argsort(dim=1, descending=True, stable=True)
+    last = scores.isnan().to(torch.int8) + 2 * absent.to(torch.int8)
+    order = order.gather(1, last.gather(1, order).argsort(dim=1, stable=True))[:, :k]
+    absent = absent.gather(1, order)
+    scores = scores.gather(1, order).masked_fill(absent, -torch.inf)
+    ids = ids.gather(1, order).masked_fill(absent, -1)
+    missing = k - ids.shape[1]
+    if missing > 0:
+        scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+        ids = torch.nn.functional.pad(ids, (0, missing), value=-1)
+    return scores, ids

@@ -1,0 +1,1 @@
+"""DMRec: generative recommenders whose users have a second posterior, from language."""

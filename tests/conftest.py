@@ -1,0 +1,53 @@
+"""Fixtures for the whole suite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dmrec_ext
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def native() -> None:
+    """Marks a test of what only the native library promises."""
+    if dmrec_ext.NATIVE_ABSENT:
+        pytest.skip(f"no native library: {dmrec_ext.NATIVE_ABSENT}")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def math_module():
+    """The host side of csrc/math, bound for Python; built on first use."""
+    import shutil
+
+    pytest.importorskip("pybind11", reason="pybind11 is not installed")
+    bin_folder = Path(sys.executable).parent
+    path = os.pathsep.join([str(bin_folder), os.environ["PATH"]])
+    cmake = shutil.which("cmake", path=path)
+    if cmake is None or shutil.which("c++", path=path) is None:
+        pytest.skip("cmake or a C++ compiler is missing")
+    import pybind11
+
+    build = ROOT / "build" / "math"
+    configure = [cmake, "-S", str(ROOT), "-B", str(build), "-DDMREC_MATH_TEST=ON", "-DDMREC_WERROR=ON"]
+    configure += [f"-DDMREC_TORCH_ROOT={torch.__path__[0]}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    configure += [f"-DPython_EXECUTABLE={sys.executable}"]
+    for command in (configure, [cmake, "--build", str(build), "--target", "_math"]):
+        subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    sys.path.insert(0, str(build))
+    import _math
+
+    return _math

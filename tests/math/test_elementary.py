@@ -1,0 +1,78 @@
+"""Error of csrc/math in units of the last place, against mpmath; conversions of 16-bit floats, exhaustively."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+mpmath.mp.dps = 50
+EXACT = {
+    "exponential": mpmath.exp,
+    "half_expm1": lambda x: mpmath.expm1(x) / 2,
+    "half_exp_gap": lambda h: (mpmath.expm1(2 * h) - 2 * h) / 2,
+}
+# just above the worst seen; the gap subtracts where |x| > ln(2) / 2, where the result is still 0.03
+LIMITS = {"exponential": 1.0, "half_expm1": 2.5, "half_exp_gap": 12.0}
+
+
+def _points(dtype):
+    rng = np.random.default_rng(0)
+    span = 88.0 if dtype == np.float32 else 708.0
+    parts = [
+        rng.uniform(-span, span, 4000),
+        rng.uniform(-1, 1, 4000),
+        np.exp(rng.uniform(np.log(1e-9), np.log(1.0), 2000)) * rng.choice([-1, 1], 2000),
+        np.log(2) / 2 * np.array([-1.0001, -1, -0.9999, 0.9999, 1, 1.0001]),
+    ]
+    return np.concatenate(parts).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", list(EXACT))
+def test_error_in_ulps(math_module, name, dtype):
+    x = _points(dtype)
+    if name == "half_exp_gap":
+        x = x / 2
+    result = getattr(math_module, name)(x)
+    worst = 0.0
+    for value, got in zip(x, result, strict=True):
+        exact = EXACT[name](mpmath.mpf(float(value)))
+        ulp = mpmath.mpf(float(np.spacing(dtype(max(abs(float(exact)), float(np.finfo(dtype).tiny))))))
+        worst = max(worst, float(abs(mpmath.mpf(float(got)) - exact) / ulp))
+    assert worst < LIMITS[name], f"{name}: {worst:.2f} ulp"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_borders(math_module, dtype):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, 1e30, -1e30], dtype=dtype)
+    np.testing.assert_array_equal(math_module.exponential(x), [np.nan, np.inf, 0, 1, np.inf, 0])
+    np.testing.assert_array_equal(math_module.half_expm1(x), [np.nan, np.inf, -0.5, 0, np.inf, -0.5])
+    gap = math_module.half_exp_gap(x)
+    np.testing.assert_array_equal(gap[:5], [np.nan, np.inf, np.inf, 0, np.inf])
+    assert gap[5] == dtype(1e30)
+
+
+def test_reaches_as_far_as_the_result_fits(math_module):
+    x = np.array([89.0], dtype=np.float32)  # e^89 is beyond float32, half of it is not
+    assert np.isinf(math_module.exponential(x))[0]
+    np.testing.assert_allclose(math_module.half_expm1(x), np.exp(89.0) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_widening_is_exact(math_module, dtype):
+    bits = np.arange(2**16, dtype=np.uint16)
+    widen = math_module.widen_half if dtype == torch.float16 else math_module.widen_bfloat16
+    theirs = torch.from_numpy(bits.view(np.int16)).view(dtype).float().numpy()
+    np.testing.assert_array_equal(widen(bits), theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrowing_rounds_as_torch_does(math_module, dtype):
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float()
+    rng = np.random.default_rng(0)
+    between = torch.from_numpy(rng.integers(0, 2**32, 200_000, dtype=np.uint64).astype(np.uint32).view(np.float32))
+    middles = (values[:-1].double() + values[1:].double()).div(2).float()  # ties
+    x = torch.cat([values, middles, between]).numpy()
+    narrow = math_module.narrow_half if dtype == torch.float16 else math_module.narrow_bfloat16
+    mine = torch.from_numpy(narrow(x).view(np.int16)).view(dtype)
+    torch.testing.assert_close(mine, torch.from_numpy(x).to(dtype), rtol=0, atol=0, equal_nan=True)

@@ -1,0 +1,200 @@
+"""The checks that every row operator passes, fed with one `OpCase` per operator.
+
+A case names the public function, its reference and how many (B, D) inputs it takes; the checks make the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+# dtype and tolerance travel together; relative to the sum of the magnitudes of a row's terms
+TOLERANCES = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
+SIZES = [(0, 3), (3, 0), (1, 1), (1, 401), (41, 1), (7, 31), (5, 32), (41, 200), (3, 1271)]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """A row operator under test: ``function(*inputs)`` and ``reference(*inputs)`` take ``n_inputs`` (B, D) tensors.
+
+    ``magnitude(*inputs)`` is the sum of the magnitudes of the terms of each row, what errors are relative to.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    operator: Any  # torch.ops.dmrec_ext.<op>.default
+    n_inputs: int
+    magnitude: Callable[..., Tensor]
+
+    def inputs(self, size: tuple[int, int], dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            (scale * torch.randn(size, generator=generator, dtype=torch.float64)).to(dtype)
+            for _ in range(self.n_inputs)
+        ]
+
+
+def _grad_output(n_rows: int, dtype: torch.dtype) -> Tensor:
+    return torch.linspace(-1.5, 2.5, n_rows, dtype=torch.float64).to(dtype)  # not all ones: a weighted loss
+
+
+def _gradients(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    return list(torch.autograd.grad(function(*leaves), leaves, grad))
+
+
+def check_against_reference(case: OpCase, inputs: list[Tensor], tolerance: float) -> None:
+    """Value and gradients against the reference in float64 on the very same numbers."""
+    exact = [x.double() for x in inputs]
+    finest = torch.finfo(inputs[0].dtype).smallest_normal * torch.finfo(inputs[0].dtype).eps  # a subnormal's step
+    scale = case.magnitude(*exact)
+    result = case.function(*inputs)
+    assert result.dtype == inputs[0].dtype
+    assert result.shape == inputs[0].shape[:1]
+    assert ((result.double() - case.reference(*exact)).abs() <= tolerance * scale + finest).all()
+
+    grad = _grad_output(len(inputs[0]), inputs[0].dtype)
+    expected = _gradients(case.reference, exact, grad.double())
+    for mine, right in zip(_gradients(case.function, inputs, grad), expected, strict=True):
+        assert mine.dtype == inputs[0].dtype
+        bound = tolerance * (right.abs() + grad.double().abs()[:, None]) + finest
+        assert ((mine.double() - right).abs() <= bound).all()
+
+
+def check_random_shapes(case: OpCase) -> None:
+    """As above over shapes, scales and dtypes that hypothesis chooses."""
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(
+        size=st.tuples(st.integers(0, 50), st.integers(0, 300)),
+        scale=st.sampled_from([1e-4, 0.1, 1.0, 3.0]),
+        dtype=st.sampled_from(TOLERANCES),
+        seed=st.integers(0, 2**31),
+    )
+    def run(size: tuple[int, int], scale: float, dtype: tuple[torch.dtype, float], seed: int) -> None:
+        check_against_reference(case, case.inputs(size, dtype[0], seed, scale), dtype[1])
+
+    run()
+
+
+def check_layouts(case: OpCase) -> None:
+    """Strided, transposed, expanded and offset inputs give the bits of contiguous ones, gradients included."""
+    b, d = 13, 41
+    wide = [torch.randn(b, 3 * d) for _ in range(case.n_inputs)]
+    layouts = {
+        "slice of a wider matrix": [x[:, d : 2 * d] for x in wide],
+        "every third element": [x[:, ::3] for x in wide],
+        "transposed": [torch.randn(d, b).T for _ in range(case.n_inputs)],
+        "one row expanded": [x[:1, :d].expand(b, d) for x in wide],
+        "one column expanded": [x[:, :1].expand(b, d) for x in wide],
+        "unaligned offset": [x.flatten()[1 : 1 + b * d].view(b, d) for x in wide],
+        "every second row": [torch.randn(2 * b, d)[::2] for _ in range(case.n_inputs)],
+    }
+    grad = _grad_output(b, torch.float32)
+    for name, inputs in layouts.items():
+        plain = [x.clone(memory_format=torch.contiguous_format) for x in inputs]
+        assert torch.equal(case.function(*inputs), case.function(*plain)), name
+        for mine, right in zip(
+            _gradients(case.function, inputs, grad), _gradients(case.function, plain, grad), strict=True
+        ):
+            assert torch.equal(mine, right), name
+    x = [torch.randn(b, d, requires_grad=True) for _ in range(case.n_inputs)]
+    case.function(*x).sum().backward()  # the incoming gradient is one number, expanded
+    assert all(torch.equal(a.grad, g) for a, g in zip(x, _gradients(case.function, x, torch.ones(b)), strict=True))
+
+
+def check_derivatives(case: OpCase) -> None:
+    """First and second derivatives against finite differences; every subset of inputs may want a gradient."""
+    inputs = [x.requires_grad_() for x in case.inputs((3, 5), torch.float64, seed=1)]
+    assert torch.autograd.gradcheck(case.function, inputs)
+    assert torch.autograd.gradgradcheck(case.function, inputs)
+    everything = _gradients(case.function, inputs, torch.ones(3, dtype=torch.float64))
+    for wanted in range(1, 2**case.n_inputs):
+        leaves = [x.detach().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
+        case.function(*leaves).sum().backward()
+        for leaf, right in zip(leaves, everything, strict=True):
+            assert leaf.grad is None if not leaf.requires_grad else torch.equal(leaf.grad, right)
+
+
+def check_registration(case: OpCase) -> None:
+    """torch.library.opcheck, all four checks, with and without gradients, size 0 included."""
+    for size in [(4, 6), (0, 6), (4, 0)]:
+        for wants_grad in (False, True):
+            inputs = [x.requires_grad_(wants_grad) for x in case.inputs(size, torch.float32)]
+            torch.library.opcheck(case.operator, tuple(inputs))
+
+
+def check_compile(case: OpCase) -> None:
+    """No graph break, and at most three compilations over twenty batch sizes (0 and 1 apart), gradients included."""
+    torch._dynamo.reset()
+    compilations = 0
+
+    def counting_backend(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable[..., Any]:
+        nonlocal compilations
+        compilations += 1
+        return graph.forward
+
+    compiled = torch.compile(case.function, fullgraph=True, backend=counting_backend)
+    sizes = np.random.default_rng(0).integers(2, 300, 20)
+    for size in sizes:
+        inputs = case.inputs((int(size), 24), torch.float32, seed=int(size))
+        assert torch.equal(compiled(*inputs), case.function(*inputs))
+    assert compilations <= 3
+
+    end_to_end = torch.compile(case.function, fullgraph=True, backend="aot_eager", dynamic=True)
+    inputs = case.inputs((17, 24), torch.float32)
+    grad = _grad_output(17, torch.float32)
+    for mine, right in zip(_gradients(end_to_end, inputs, grad), _gradients(case.function, inputs, grad), strict=True):
+        assert torch.equal(mine, right)
+
+
+def check_determinism(case: OpCase) -> None:
+    """The same bits on every run, for one and two threads, and for any split of the batch."""
+    threads = torch.get_num_threads()
+    inputs = case.inputs((700, 129), torch.float32, seed=3)
+    grad = _grad_output(700, torch.float32)
+    value, gradients = case.function(*inputs), _gradients(case.function, inputs, grad)
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            assert torch.equal(case.function(*inputs), value)
+            assert all(map(torch.equal, _gradients(case.function, inputs, grad), gradients))
+    finally:
+        torch.set_num_threads(threads)
+    for size in (1, 2, 7, 300):
+        parts = zip(*(x.split(size) for x in inputs), grad.split(size), strict=True)
+        for start, (*part, part_grad) in zip(range(0, 700, size), parts, strict=True):
+            rows = slice(start, start + size)
+            assert torch.equal(case.function(*part), value[rows])
+            mine = _gradients(case.function, part, part_grad)
+            assert all(torch.equal(m, g[rows]) for m, g in zip(mine, gradients, strict=True))
+
+
+def check_nan_stays_in_its_row(case: OpCase) -> None:
+    """NaN in, NaN out of that row alone, whichever input it sits in and wherever in the row."""
+    for which in range(case.n_inputs):
+        for column in (0, 31, 40):
+            inputs = case.inputs((6, 41), torch.float32)
+            clean = case.function(*inputs)
+            inputs[which][2, column] = float("nan")
+            result = case.function(*inputs)
+            assert result[2].isnan()
+            others = torch.arange(6) != 2
+            assert torch.equal(result[others], clean[others])
+
+
+def check_autocast(case: OpCase) -> None:
+    """Under autocast 16-bit inputs become float32, mixed ones included; float64 stays."""
+    inputs = case.inputs((4, 33), torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert case.function(*inputs).dtype == torch.float32
+        assert torch.equal(case.function(inputs[0].float(), *inputs[1:]), case.function(*[x.float() for x in inputs]))
+        assert case.function(*[x.double() for x in inputs]).dtype == torch.float64
