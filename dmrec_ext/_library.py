@@ -40,7 +40,7 @@ def _load() -> str | None:
     if not files:
         return "no compiled library was installed"
     try:
-        torch.ops.load_library(files[0])  # type: ignore[no-untyped-call]
+        torch.ops.load_library(files[0])
     except OSError as error:
         return f"{files[0].name} does not load with torch {torch.__version__}: {error}"
     return None

@@ -44,9 +44,10 @@ class Csr(NamedTuple):
     @classmethod
     def from_torch(cls, matrix: Tensor) -> Csr:
         """From a torch sparse CSR, sparse COO or dense matrix."""
-        csr = matrix if matrix.layout == torch.sparse_csr else matrix.to_sparse_csr()
-        crow, col = csr.crow_indices().to(torch.int64), csr.col_indices().to(torch.int64)
-        return cls(crow, col, csr.values(), matrix.shape[1])
+        entries = matrix.to_sparse_coo().coalesce()
+        row, col = entries.indices()
+        crow = torch.searchsorted(row, torch.arange(matrix.shape[0] + 1, device=row.device))
+        return cls(crow, col.contiguous(), entries.values(), matrix.shape[1])
 
     @property
     def n_rows(self) -> int:

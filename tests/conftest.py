@@ -13,7 +13,7 @@ import torch
 import dmrec_ext
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # op_testing, tiny
 
 
 @pytest.fixture
@@ -51,3 +51,19 @@ def math_module():
     import _math
 
     return _math
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The folder of a small dataset with structure to learn; not to be written to."""
+    import tiny
+
+    return tiny.make(tmp_path_factory.mktemp("data") / "tiny").folder
+
+
+@pytest.fixture
+def dataset(tiny_folder):
+    """The dataset in `tiny_folder`."""
+    from dmrec.data.dataset import open_dataset
+
+    return open_dataset(tiny_folder)

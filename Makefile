@@ -1,0 +1,59 @@
+# Needs Python >= 3.11 and a C++ compiler; everything else goes into .venv.
+#   make demo    train on MovieLens-100K and recommend          make test    the whole test suite
+#   make lint    formatting, lint, types                        make bench   kernels against their peers
+PYTHON ?= python3
+VENV ?= .venv
+# The torch to install. Another build: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint format bench clean
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: building against it must not fetch another
+$(VENV)/torch: | $(BIN)/python
+	$(PIP) $(TORCH) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
+	touch $@
+
+$(VENV)/installed: $(VENV)/torch $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[parquet,plot]'
+	touch $@
+
+$(VENV)/developing: $(VENV)/torch $(SOURCES)
+	DMREC_REQUIRE_NATIVE=1 DMREC_CMAKE_ARGS=-DDMREC_WERROR=ON $(PIP) --no-build-isolation -e '.[dev]'
+	touch $(VENV)/installed $@
+
+demo: $(VENV)/installed
+	$(BIN)/dmrec doctor
+	$(BIN)/dmrec data fetch ml-100k --out demo/ml-100k
+	$(BIN)/dmrec data embed demo/ml-100k
+	$(BIN)/dmrec train mult-vae dmrec-m --config examples/ml-100k.yaml --data demo/ml-100k --out demo/runs \
+	  --plot demo/validation.png
+	$(BIN)/dmrec recommend demo/runs/dmrec-m --user 1
+
+test: $(VENV)/developing
+	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q
+
+lint: $(VENV)/developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy
+
+format: $(VENV)/developing
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+bench: $(VENV)/developing
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Benchmarks: our operators and their peers in one process."""

@@ -1,0 +1,33 @@
+"""The `race` fixture: contenders of one workload, timed in turns.
+
+Machines are shared and drift, so figures are ratios: every contender of a workload runs within a second or two of
+the others, in several passes, and a ratio is formed inside each pass.
+"""
+
+from __future__ import annotations
+
+import torch
+
+PASSES = 5
+
+
+def pytest_generate_tests(metafunc):
+    """Passes outermost, contenders innermost."""
+    module = metafunc.module
+    if "contender" in metafunc.fixturenames:
+        metafunc.parametrize("contender", list(module.CONTENDERS))
+    if "workload" in metafunc.fixturenames:
+        metafunc.parametrize("workload", list(module.WORKLOADS))
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(PASSES))
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(
+        key=lambda item: (item.module.__name__, item.callspec.params["workload"], item.callspec.params["number"])
+    )
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info["torch"] = torch.__version__
+    machine_info["threads"] = torch.get_num_threads()

@@ -1,0 +1,137 @@
+"""``dmrec recommend``: the best items of users, with titles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from dmrec_ext import Csr
+
+from ..data.dataset import Dataset, as_interactions
+from ..errors import DmrecError, did_you_mean
+from ..eval.ranking import Ranker, blocks
+from ..train.build import load_run
+from .console import errors, output, print_table
+
+
+class Exclude(StrEnum):
+    """What is not recommended again."""
+
+    known = "known"
+    train = "train"
+
+
+def recommend(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    users: Annotated[list[str] | None, typer.Option("--user", help="Id of a user; repeatable. Default: all.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
+    out: Annotated[Path | None, typer.Option(help=".parquet or .jsonl; default: a table here.")] = None,
+    exclude: Annotated[Exclude, typer.Option(help="known: all of a user's interactions; or train alone.")] = (
+        Exclude.known
+    ),
+    data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
+) -> None:
+    """Write or print each user's best items; what the user has had already is left out.
+
+    Examples:
+
+    - `dmrec recommend runs/dmrec-m --user 42`
+    - `dmrec recommend runs/dmrec-m -k 50 --out top50.parquet`
+    """
+    if out is None and not users:
+        raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.parquet or FILE.jsonl)")
+    if out is not None and out.suffix not in WRITERS:
+        raise DmrecError(f"{out}: the ending says what to write; known: {', '.join(WRITERS)}")
+    _, dataset, ranker = load_run(run, data)
+    chosen = _user_rows(dataset, users) if users else torch.arange(dataset.n_users)
+    rows = _recommendations(dataset, ranker, chosen, k, exclude)
+    if out is not None:
+        WRITERS[out.suffix](out, rows)
+        errors.print(f"{len(chosen)} users: {out}", highlight=False)
+        return
+    listed = list(rows)
+    for user in chosen.tolist():
+        who = dataset.users[user]
+        history = [dataset.items[i].label for i in dataset.train[user].indices[:8]]
+        output.print(f"\n{who.label}: {who.text}".rstrip(": "), highlight=False, markup=False)
+        output.print(f"interacted with {', '.join(history)}, ..", highlight=False, markup=False)
+        mine = [[row["rank"], row["title"] or row["item"], row["score"]] for row in listed if row["user"] == who.id]
+        print_table(f"{len(mine)} recommendations", ["rank", "item", "score"], mine, numbers_from=2)
+
+
+def _user_rows(dataset: Dataset, ids: list[str]) -> torch.Tensor:
+    row_of = {user.id: row for row, user in enumerate(dataset.users)}
+    for user in ids:
+        if user not in row_of:
+            raise DmrecError(f"{dataset.name} has no user '{user}'{_near(user, row_of)}")
+    return torch.tensor([row_of[user] for user in dict.fromkeys(ids)])
+
+
+def _near(user: str, known: dict[str, int]) -> str:
+    return did_you_mean(user, known) if len(known) <= 20 else f" (ids look like '{next(iter(known))}')"
+
+
+def _recommendations(
+    dataset: Dataset, ranker: Ranker, users: torch.Tensor, k: int, exclude: Exclude
+) -> Iterator[dict[str, Any]]:
+    train = Csr.from_scipy(dataset.train)
+    known = dataset.train
+    if exclude is Exclude.known:
+        known = as_interactions(dataset.train + dataset.valid + dataset.test)
+    seen = Csr.from_scipy(known)
+    for block in blocks(users):
+        scores, ids = ranker.rank(train.rows(block), block, k, exclude=seen.rows(block))
+        for user, row_scores, row_ids in zip(block.tolist(), scores.tolist(), ids.tolist(), strict=True):
+            for rank, (score, item) in enumerate(zip(row_scores, row_ids, strict=True), start=1):
+                if item >= 0:
+                    entity = dataset.items[item]
+                    yield {
+                        "user": dataset.users[user].id,
+                        "rank": rank,
+                        "item": entity.id,
+                        "title": entity.title,
+                        "score": score,
+                    }
+
+
+def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DmrecError("writing Parquet needs pyarrow: pip install 'dmrec[parquet]', or write .jsonl") from None
+    text = pyarrow.string()
+    fields = {"user": text, "rank": pyarrow.int32(), "item": text, "title": text, "score": pyarrow.float32()}
+    schema = pyarrow.schema(fields)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == 100_000:
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+                batch = []
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+    temporary.replace(path)
+
+
+WRITERS: dict[str, Callable[[Path, Iterator[dict[str, Any]]], None]] = {
+    ".parquet": _write_parquet,
+    ".jsonl": _write_jsonl,
+}

@@ -1,0 +1,206 @@
+"""The whole configuration of a run, typed. Unknown keys are refused, with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import DmrecError, did_you_mean
+from .eval.metrics import parse_metric
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Immutable; no keys but the declared ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PopularityConfig(Section):
+    """Ranks items by their number of training interactions."""
+
+    kind: Literal["popularity"] = "popularity"
+
+
+class EaseConfig(Section):
+    """EASE; lambda is chosen on validation."""
+
+    kind: Literal["ease"] = "ease"
+    regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (10, 30, 100, 200, 300, 500, 1000, 3000), min_length=1, description="lambdas to try"
+    )
+
+
+class MultVaeConfig(Section):
+    """Mult-VAE."""
+
+    kind: Literal["mult-vae"] = "mult-vae"
+    hidden: int = Field(600, ge=1)
+    latent: int = Field(200, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1, description="of a user's interactions")
+    normalise: bool = Field(False, description="divide a user's interactions by their Euclidean norm")
+    initialisation: Literal["torch", "xavier"] = "torch"
+
+
+ModelConfig = Annotated[PopularityConfig | EaseConfig | MultVaeConfig, Field(discriminator="kind")]
+
+
+class LanguageConfig(Section):
+    """The language posterior: which text vectors, and the meta-network."""
+
+    vectors: str | None = Field(None, description="name in the dataset; empty: the only one there is")
+    hidden: int = Field(600, ge=1)
+    aggregate: bool = Field(True, description="false: the ablation without the meta-network (user vector alone)")
+    fusion: Literal["add", "collaborative"] = "add"
+
+
+class MatchingConfig(Section):
+    """The matching loss. ``add`` is the ablation without a matching term."""
+
+    strategy: Literal["godm", "cpdm", "mddm", "unmixed", "add"] = "mddm"
+    beta: float = Field(0.5, ge=0)
+    beta_concentration: float | None = Field(None, gt=0, description="draw beta from Beta(a, a) for each batch")
+    alpha: Fraction = 0.5
+    interpolation: Literal["log_linear", "linear", "moment"] = "log_linear"
+    squared: bool = Field(False, description="godm: squared distance")
+    eps: float = Field(1e-7, ge=0, description="godm: added under the root")
+
+
+class AnnealingConfig(Section):
+    """Weight of the divergences (KL and matching): rises linearly to ``cap`` over ``steps`` steps."""
+
+    cap: float = Field(1.0, ge=0)
+    steps: int = Field(0, ge=0)
+
+
+class TrainingConfig(Section):
+    """The training loop."""
+
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(1000, ge=1, description="at most")
+    batch_size: int = Field(1024, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    precision: Literal["float32", "bf16"] = "float32"
+    annealing: AnnealingConfig = AnnealingConfig()
+    evaluate_every: int = Field(3, ge=1, description="epochs")
+    patience: int = Field(20, ge=1, description="evaluations without improvement")
+    monitor: str = "recall@20"
+    log_terms_every: int = Field(10, ge=1, description="steps between looks at the parts of the loss")
+
+
+class EvaluationConfig(Section):
+    """What is measured."""
+
+    metrics: tuple[str, ...] = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20")
+
+
+class Config(Section):
+    """A run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: Path | None = None
+    model: ModelConfig
+    language: LanguageConfig | None = None
+    matching: MatchingConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the model is fitted in closed form, without the training loop."""
+        return isinstance(self.model, (PopularityConfig, EaseConfig))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if (self.matching is None) != (self.language is None):
+            raise ValueError("'language' and 'matching' go together: give both, or neither for a base model")
+        if self.is_baseline and self.language is not None:
+            raise ValueError(
+                f"model '{self.model.kind}' has no posterior to match: leave out 'language' and 'matching'"
+            )
+        try:
+            for metric in (*self.evaluation.metrics, self.training.monitor):
+                parse_metric(metric)
+        except DmrecError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+def build_config(values: dict[str, Any]) -> Config:
+    """A validated `Config`; errors name the key and say what it must be."""
+    _refuse_unknown(values, Config, "")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise DmrecError("; ".join(_in_words(dict(item)) for item in error.errors())) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise DmrecError(f"{path} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DmrecError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise DmrecError(f"{path} must hold keys and values")
+    return values
+
+
+def overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over`` in their place, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """``values`` with each ``a.b=c`` applied; c is read as YAML."""
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise DmrecError(f"--set takes key=value, like --set training.epochs=50, got '{setting}'")
+        over: Any = yaml.safe_load(text)
+        for key in reversed(path.strip().split(".")):
+            over = {key: over}
+        values = overlaid(values, over)
+    return values
+
+
+def dump_config(config: Config) -> str:
+    """YAML that `read_config` and `build_config` turn back into the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _refuse_unknown(values: dict[str, Any], section: type[BaseModel], prefix: str) -> None:
+    fields = section.model_fields
+    for key, value in values.items():
+        if key not in fields:
+            raise DmrecError(f"unknown option '{prefix}{key}'{did_you_mean(str(key), fields)}")
+        if isinstance(value, dict) and (inner := _section_of(fields[key].annotation, value)):
+            _refuse_unknown(value, inner, f"{prefix}{key}.")
+
+
+def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
+    """The section that ``value`` is meant to be; in a union of models, the one of that ``kind``."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    sections = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+    if len(sections) > 1:
+        sections = [s for s in sections if s.model_fields["kind"].default == value.get("kind")]
+    return sections[0] if sections else None
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    kinds = {arg.model_fields["kind"].default for arg in get_args(get_args(ModelConfig)[0])}
+    key = ".".join(str(part) for part in error["loc"] if part not in kinds)
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, got {error['input']!r}" if key else message

@@ -1,0 +1,1 @@
+"""Datasets: the folder format, what is imported into it, what can be fetched."""

@@ -1,0 +1,1 @@
+"""The language side: texts in, vectors out."""

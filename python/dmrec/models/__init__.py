@@ -1,0 +1,1 @@
+"""Backbones, the meta-network, the recommender that joins them, and the baselines."""

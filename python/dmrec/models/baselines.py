@@ -1,0 +1,61 @@
+"""Two baselines that no neural model may hide from: popularity and EASE."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from dmrec_ext import Csr, csr_aggregate, rank_scores
+
+
+class Popularity:
+    """Ranks items by their number of training interactions, the same for everybody."""
+
+    def __init__(self, train: sp.csr_matrix) -> None:
+        counts = np.bincount(train.indices, minlength=train.shape[1])
+        self.scores = torch.from_numpy(counts.astype(np.float32))
+
+    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """The k most popular items."""
+        del x
+        return rank_scores(self.scores.expand(len(users), -1), k, exclude=exclude)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"scores": self.scores}
+
+
+class Ease:
+    """EASE (Steck, WWW 2019): the linear item-item model with zero diagonal, in closed form.
+
+    B = I - P diag(1 / diag P), P = (X^T X + lambda I)^{-1}. Exact, in float64; time O(N^3), memory O(N^2).
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights  # (N, N) float32
+
+    @classmethod
+    def fit(cls, train: sp.csr_matrix, regularisation: float) -> Ease:
+        """Solves for one lambda."""
+        gram = (train.T @ train).astype(np.float64).todense()
+        gram[np.diag_indices_from(gram)] += regularisation
+        factor, failed = scipy.linalg.lapack.dpotrf(np.asfortranarray(gram), lower=1, overwrite_a=1)
+        if failed:
+            raise np.linalg.LinAlgError(f"EASE: X^T X + {regularisation} I is not positive definite")
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0.0)
+        return cls(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
+
+    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """The k items of highest X B."""
+        del users
+        return rank_scores(csr_aggregate(x, self.weights), k, exclude=exclude)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"weights": self.weights}

@@ -1,0 +1,52 @@
+"""Layers over sparse input, dropout of interactions, initialisation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dmrec_ext import Csr, csr_aggregate
+
+
+class SparseLinear(nn.Module):
+    """A linear layer whose (B, N) input is sparse; the weight lies (N, H), one row per item."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(n_in)  # torch's default for nn.Linear(n_in, n_out)
+        self.weight = nn.Parameter(torch.empty(n_in, n_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
+
+    def forward(self, x: Csr) -> Tensor:
+        """(B, H)."""
+        return csr_aggregate(x, self.weight, self.bias)
+
+
+def drop_interactions(x: Csr, probability: float) -> Csr:
+    """Inverted dropout on the stored entries: what an elementwise dropout of the dense matrix does to them."""
+    if probability == 0:
+        return x
+    scale = 1 / (1 - probability)
+    kept = torch.empty(x.nnz, device=x.col.device).bernoulli_(1 - probability) * scale
+    return x._replace(values=kept if x.values is None else kept * x.values)
+
+
+def unit_rows(x: Csr) -> Csr:
+    """Each row divided by its Euclidean norm."""
+    values = torch.ones(x.nnz, device=x.col.device) if x.values is None else x.values
+    row = x.row_of_entry()
+    squared = torch.zeros(x.n_rows, device=values.device).index_add(0, row, values.square())
+    return x._replace(values=values * squared.clamp_min(1e-12).rsqrt()[row])
+
+
+def initialise(module: nn.Module, scheme: str) -> None:
+    """``"torch"`` leaves torch's defaults (the authors' code); ``"xavier"``: uniform, biases 0 (the paper)."""
+    if scheme == "torch":
+        return
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 2:
+            nn.init.xavier_uniform_(parameter)

@@ -1,0 +1,102 @@
+"""From a configuration and a dataset to a model and its loss: where the parts are joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import Config, EaseConfig, MultVaeConfig, PopularityConfig
+from ..data.dataset import Dataset, open_dataset
+from ..errors import DmrecError
+from ..eval.ranking import Ranker
+from ..matching import Matching, Objective, Prior
+from ..models.backbone import Backbone
+from ..models.baselines import Ease, Popularity
+from ..models.layers import initialise
+from ..models.meta_network import MetaNetwork
+from ..models.mult_vae import MultVae
+from ..models.recommender import Recommender
+from .run import Run
+
+
+def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
+    """The configuration with everything filled in that the dataset and the seed decide."""
+    language = config.language
+    if language is not None:
+        language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
+    training = config.training.model_copy(update={"seed": seed})
+    return config.model_copy(update={"data": dataset.folder, "language": language, "training": training})
+
+
+def build_backbone(config: Config, n_items: int) -> Backbone:
+    """The backbone that the configuration names."""
+    model = config.model
+    assert isinstance(model, MultVaeConfig), f"{model.kind} is no backbone"
+    backbone = MultVae(
+        n_items, hidden=model.hidden, latent=model.latent, dropout=model.dropout, normalise=model.normalise
+    )
+    initialise(backbone, model.initialisation)
+    return backbone
+
+
+def build_recommender(config: Config, dataset: Dataset) -> Recommender:
+    """Backbone and, with language, meta-network; initial weights follow torch's global seed."""
+    backbone = build_backbone(config, dataset.n_items)
+    if config.language is None:
+        return Recommender(backbone, None, "collaborative")
+    vectors = dataset.vectors(config.language.vectors)
+    items, users = (torch.from_numpy(np.asarray(side, dtype=np.float32)) for side in (vectors.items, vectors.users))
+    meta_network = MetaNetwork(
+        items,
+        users,
+        hidden=config.language.hidden,
+        latent=backbone.latent,
+        aggregate=config.language.aggregate,
+    )
+    assert isinstance(config.model, MultVaeConfig)
+    initialise(meta_network, config.model.initialisation)
+    return Recommender(backbone, meta_network, config.language.fusion)
+
+
+def build_matching(config: Config) -> Matching:
+    """The loss beside the reconstruction."""
+    if config.matching is None or config.language is None or config.matching.strategy == "add":
+        return Prior()
+    options = config.matching
+    return Objective(
+        strategy=options.strategy,
+        beta=options.beta,
+        beta_concentration=options.beta_concentration,
+        alpha=options.alpha,
+        interpolation=options.interpolation,
+        squared=options.squared,
+        eps=options.eps,
+        fusion=config.language.fusion,
+    )
+
+
+def load_run(folder: Path, data: Path | None = None) -> tuple[Run, Dataset, Ranker]:
+    """A finished run with its dataset (or the one at ``data``) and the ranker from its checkpoint."""
+    run = Run.open(folder)
+    config = run.config
+    location = data or config.data
+    assert location is not None, "a run's configuration names its dataset"
+    dataset = open_dataset(location)
+    state, about = run.load()
+    if (about["n_users"], about["n_items"]) != (dataset.n_users, dataset.n_items):
+        raise DmrecError(
+            f"{run.folder} was trained on {about['n_users']} users and {about['n_items']} items, "
+            f"but {dataset.folder} has {dataset.n_users} and {dataset.n_items}"
+        )
+    match config.model:
+        case PopularityConfig():
+            popularity = Popularity(dataset.train)
+            popularity.scores = state["scores"]
+            return run, dataset, popularity
+        case EaseConfig():
+            return run, dataset, Ease(state["weights"])
+    recommender = build_recommender(config, dataset)
+    recommender.load_state_dict(state)
+    return run, dataset, recommender.eval()

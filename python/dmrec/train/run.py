@@ -1,0 +1,96 @@
+"""A run is a folder.
+
+``config.yaml``       the resolved configuration
+``log.jsonl``         one JSON object a line: epochs, evaluations
+``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
+``result.json``       figures of the finished run
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from ..config import Config, build_config, dump_config, read_config
+from ..errors import DmrecError
+from ..files import read_json, sha256_of, write_atomically, write_json
+
+CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT = (
+    "config.yaml",
+    "log.jsonl",
+    "model.safetensors",
+    "model.json",
+    "result.json",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Access to the folder of a run."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, config: Config) -> Run:
+        """Starts a run; what an earlier run of the same name left is replaced."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (LOG, WEIGHTS, CHECKPOINT, RESULT):
+            (folder / name).unlink(missing_ok=True)
+        write_atomically(folder / CONFIG, dump_config(config).encode())
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Opens the folder of a run; where it holds the runs of several seeds, that of the first."""
+        if not (folder / CONFIG).exists():
+            seeds = sorted(folder.glob(f"seed-*/{CONFIG}"), key=lambda p: (len(p.parent.name), p.parent.name))
+            if not seeds:
+                raise DmrecError(f"{folder} is no run (no {CONFIG}); make one: dmrec train dmrec-m --out {folder}")
+            folder = seeds[0].parent
+        return cls(folder)
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return build_config(read_config(self.folder / CONFIG))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures of the finished run."""
+        result: dict[str, Any] = read_json(self.folder / RESULT)
+        return result
+
+    def log(self, event: str, **values: Any) -> None:
+        """Appends a line to the log."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
+        with (self.folder / LOG).open("a") as file:
+            file.write(line + "\n")
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The logged lines of one kind."""
+        lines = map(json.loads, (self.folder / LOG).read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def save(self, state: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """Writes the checkpoint, weights first."""
+        tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+        write_atomically(self.folder / WEIGHTS, safetensors.torch.save(tensors))
+        write_json(self.folder / CHECKPOINT, {**about, "sha256": sha256_of(self.folder / WEIGHTS)})
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The checkpoint, after comparing its checksum."""
+        about = read_json(self.folder / CHECKPOINT)
+        path = self.folder / WEIGHTS
+        if not path.exists() or sha256_of(path) != about["sha256"]:
+            raise DmrecError(f"{path} is missing or differs from its checksum in {CHECKPOINT}; train again")
+        return safetensors.torch.load_file(path), about
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the figures."""
+        write_json(self.folder / RESULT, result)

@@ -1,0 +1,118 @@
+"""One model, trained and tested for one or several seeds."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+from rich.console import Console
+
+import dmrec_ext
+from dmrec_ext import Csr
+
+from ..config import Config, EaseConfig
+from ..data.dataset import Dataset
+from ..errors import DmrecError
+from ..eval.ranking import evaluate
+from ..files import write_json
+from ..models.baselines import Ease, Popularity
+from .build import build_matching, build_recommender, resolve
+from .loop import fit
+from .progress import Progress
+from .run import Run
+
+EASE_ITEMS = 20_000  # N x N in float64, twice: 6.4 GB
+
+
+def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], console: Console) -> dict[str, Any]:
+    """Trains and tests once per seed, in ``out`` or, for several, ``out/seed-S``; returns mean figures."""
+    if config.is_baseline:
+        seeds = seeds[:1]  # nothing random in them
+    results = []
+    for seed in seeds:
+        folder = out if len(seeds) == 1 else out / f"seed-{seed}"
+        results.append(train_one(resolve(config, dataset, seed), dataset, folder, console))
+    if len(seeds) == 1:
+        return results[0]
+    summary = {**results[0], "seed": list(seeds), "best_epoch": [r["best_epoch"] for r in results]}
+    for split in ("valid", "test"):
+        figures = [result[split] for result in results]
+        summary[split] = {name: statistics.mean(f[name] for f in figures) for name in figures[0]}
+        summary[f"{split}_deviation"] = {name: statistics.stdev(f[name] for f in figures) for name in figures[0]}
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
+    """Trains one model on one seed, tests its best state, leaves a run folder."""
+    train, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
+    run = Run.create(folder, config)
+    run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
+    started = time.perf_counter()
+    result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
+    about = {"n_users": dataset.n_users, "n_items": dataset.n_items, "dataset": dataset.name}
+    if config.is_baseline:
+        ranker, chosen = fit_baseline(config, dataset, train, valid, run)
+        result |= chosen
+        run.save(ranker.state(), about)
+        evaluated: Any = ranker
+        result["valid"] = evaluate(ranker, train, valid, config.evaluation.metrics).means
+    else:
+        torch.manual_seed(config.training.seed)
+        recommender = build_recommender(config, dataset)
+        with Progress(console, config.name, config.training.epochs) as progress:
+            fitted = fit(recommender, build_matching(config), config, train, valid, run, progress)
+        run.save(recommender.state_dict(), {**about, "epoch": fitted.best_epoch})
+        result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
+        result["seconds_per_epoch"] = round(fitted.seconds_per_epoch, 4)
+        result["precision"] = config.training.precision
+        result["vectors"] = config.language.vectors if config.language else None
+        result["valid"] = fitted.validation
+        evaluated = recommender
+    tested = evaluate(evaluated, train, test, config.evaluation.metrics)
+    result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
+    run.finish({**result, "environment": environment()})
+    return result
+
+
+def fit_baseline(
+    config: Config, dataset: Dataset, train: Csr, valid: Csr, run: Run
+) -> tuple[Popularity | Ease, dict[str, Any]]:
+    """Popularity, or EASE with the lambda of the best validation score."""
+    if not isinstance(config.model, EaseConfig):
+        return Popularity(dataset.train), {}
+    if dataset.n_items > EASE_ITEMS:
+        raise DmrecError(
+            f"EASE inverts an items x items matrix: {dataset.n_items} items are too many (limit {EASE_ITEMS})"
+        )
+    monitor = config.training.monitor
+    best: tuple[float, float, Ease] | None = None
+    for regularisation in config.model.regularisation:
+        model = Ease.fit(dataset.train, regularisation)
+        score = evaluate(model, train, valid, [monitor]).means[monitor]
+        run.log("evaluation", regularisation=regularisation, **{monitor: score})
+        if best is None or score > best[0]:
+            best = (score, regularisation, model)
+    assert best is not None
+    return best[2], {"regularisation": best[1]}
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on beside the code: versions, processor, threads, and which operators ran natively."""
+    native = [op for op in dmrec_ext.OPERATORS if dmrec_ext.native_path(op, "cpu").native]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "native_operators": native,
+    }

@@ -1,0 +1,73 @@
+"""Configuration: recipes, overlays, refusals with suggestions."""
+
+import pytest
+import yaml
+from dmrec.config import build_config, dump_config, overlaid, read_config, with_settings
+from dmrec.errors import DmrecError
+from dmrec.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_recipes_are_valid_and_survive_yaml(name):
+    config = build_config(recipe(name))
+    assert config.name == name
+    assert RECIPES[name].__doc__
+    assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_settings_are_yaml_and_reach_any_depth():
+    settings = ["training.epochs=7", "matching.beta_concentration=0.4", "language.aggregate=false", "data=null"]
+    config = build_config(with_settings(recipe("dmrec-m"), settings))
+    assert config.training.epochs == 7
+    assert config.matching.beta_concentration == 0.4
+    assert config.language.aggregate is False
+    assert config.matching.strategy == "mddm"
+
+
+def test_overlays_keep_what_they_do_not_name():
+    assert overlaid({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.epoch=3", "unknown option 'training.epoch'; did you mean 'epochs'"),
+        ("trainig.epochs=3", "unknown option 'trainig'; did you mean 'training'"),
+        ("model.dropuot=0.1", "unknown option 'model.dropuot'; did you mean 'dropout'"),
+        ("training.annealing.capp=1", "unknown option 'training.annealing.capp'; did you mean 'cap'"),
+        ("training.zzzzz=3", "unknown option 'training.zzzzz'; known: annealing, batch_size"),
+        ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1, got 0"),
+        ("training.epochs=many", "training.epochs: Input should be a valid integer.*got 'many'"),
+        ("model.dropout=1", "model.dropout: Input should be less than 1, got 1"),
+        ("matching.strategy=mdm", "matching.strategy: Input should be 'godm', 'cpdm', 'mddm', 'unmixed' or 'add'"),
+        ("model.kind=mult-va", "model: Input tag 'mult-va' .* does not match"),
+        ("training.monitor=recal@20", "'recal' is no metric; did you mean 'recall'"),
+        ("evaluation.metrics=[recall]", "'recall' is no metric; write it like recall@20"),
+        ("matching=null", "'language' and 'matching' go together"),
+        ("name=../up", "name: String should match pattern"),
+        ("training", "--set takes key=value, like --set training.epochs=50, got 'training'"),
+    ],
+)
+def test_refusals_name_the_key(setting, message):
+    with pytest.raises(DmrecError, match=message):
+        build_config(with_settings(recipe("dmrec-m"), [setting]))
+
+
+def test_baselines_take_no_language():
+    with pytest.raises(DmrecError, match="model 'ease' has no posterior to match"):
+        build_config({**recipe("ease"), "language": {}, "matching": {}})
+
+
+def test_unknown_recipe():
+    with pytest.raises(DmrecError, match="no recipe is called 'dmrec-n'; did you mean 'dmrec-m'"):
+        recipe("dmrec-n")
+
+
+@pytest.mark.parametrize(("content", "message"), [("a: [", "no valid YAML"), ("- 1", "must hold keys and values")])
+def test_bad_files(tmp_path, content, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(DmrecError, match=message):
+        read_config(path)
+    with pytest.raises(DmrecError, match="does not exist"):
+        read_config(tmp_path / "none.yaml")

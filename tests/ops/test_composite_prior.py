@@ -1,0 +1,56 @@
+"""composite_prior: the three readings of Eq. 11 against their definition and against the Jensen-Shannon divergence."""
+
+import pytest
+import torch
+
+from dmrec_ext import composite_prior, gaussian_kl
+
+INTERPOLATIONS = ("log_linear", "linear", "moment")
+
+
+def _rows(size=(4, 9)):
+    return [torch.randn(size, dtype=torch.float64) for _ in range(4)]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_is_the_definition(alpha, interpolation):
+    mu_q, logvar_q, mu_p, logvar_p = _rows()
+    mu = alpha * mu_q + (1 - alpha) * mu_p
+    variance = alpha * logvar_q.exp() + (1 - alpha) * logvar_p.exp()
+    logvar = {
+        "log_linear": alpha * logvar_q + (1 - alpha) * logvar_p,
+        "linear": variance.log(),
+        "moment": (variance + alpha * (1 - alpha) * (mu_q - mu_p) ** 2).log(),
+    }[interpolation]
+    expected = gaussian_kl(mu_p, logvar_p, mu, logvar) + gaussian_kl(mu_q, logvar_q, mu, logvar)
+    result = composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
+    torch.testing.assert_close(result, expected)
+
+
+def test_bounds_by_the_jensen_shannon_divergence():
+    """2 JSD <= D_CP(moment) <= D_CP(linear) and <= D_CP(log_linear): c of the least divergence is the mixture."""
+    mu_q, logvar_q, mu_p, logvar_p = _rows((50, 1))
+    by = {i: composite_prior(mu_q, logvar_q, mu_p, logvar_p, interpolation=i) for i in INTERPOLATIONS}
+    grid = torch.linspace(-40, 40, 40_001, dtype=torch.float64)
+    q, p = (torch.distributions.Normal(m, torch.exp(v / 2)) for m, v in ((mu_q, logvar_q), (mu_p, logvar_p)))
+    log_q, log_p = q.log_prob(grid), p.log_prob(grid)
+    log_m = torch.logaddexp(log_q, log_p) - torch.log(torch.tensor(2.0))
+    twice_jsd = torch.trapezoid(log_q.exp() * (log_q - log_m) + log_p.exp() * (log_p - log_m), grid)
+    assert (twice_jsd <= by["moment"] + 1e-9).all()
+    assert (by["moment"] <= by["linear"] + 1e-12).all()
+    assert (by["moment"] <= by["log_linear"] + 1e-12).all()
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_derivatives(interpolation):
+    rows = [x.requires_grad_() for x in _rows((3, 4))]
+    assert torch.autograd.gradcheck(lambda *x: composite_prior(*x, alpha=0.3, interpolation=interpolation), rows)
+
+
+def test_bad_input():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"composite_prior: alpha must lie in \[0, 1\], got 1.5"):
+        composite_prior(x, x, x, x, alpha=1.5)
+    with pytest.raises(ValueError, match="interpolation must be one of 'log_linear', 'linear', 'moment', got 'log'"):
+        composite_prior(x, x, x, x, interpolation="log")

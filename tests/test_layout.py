@@ -1,0 +1,70 @@
+"""Conventions that keep the repository navigable: one operator is one column, files stay short, input stays sparse."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dmrec_ext
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [
+    path
+    for pattern in ("csrc/**/*.h", "csrc/**/*.cpp", "dmrec_ext/**/*.py", "python/**/*.py", "tests/**/*.py")
+    for path in ROOT.glob(pattern)
+]
+EVERY_OPERATOR = ["dmrec_ext/ops/{}.py", "dmrec_ext/reference/{}.py", "tests/ops/test_{}.py"]
+NATIVE_OPERATOR = [
+    "csrc/math/{}.h",
+    "csrc/ops/{}.h",
+    "csrc/ops/{}.cpp",
+    "csrc/ops/cpu/{}_kernel.cpp",
+    "benchmarks/ops/bench_{}.py",
+]
+SHARED = {"elementary", "row_inputs", "row_map", "row_operator", "element", "target", "capability"}
+
+
+@pytest.mark.parametrize("stem", dmrec_ext.OPERATORS)
+def test_every_operator_has_its_column(stem):
+    layers = list(EVERY_OPERATOR)
+    if (ROOT / f"csrc/ops/{stem}.cpp").exists():
+        layers += NATIVE_OPERATOR
+    missing = [layer.format(stem) for layer in layers if not (ROOT / layer.format(stem)).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("stem", dmrec_ext.OPERATORS)
+def test_what_is_compiled_is_what_runs(stem, native):
+    assert dmrec_ext.native_path(stem, "cpu").native == (ROOT / f"csrc/ops/{stem}.cpp").exists()
+
+
+def test_native_files_belong_to_an_operator_or_to_the_shared_ones():
+    for path in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cpp")]:
+        stem = path.stem.removesuffix("_kernel")
+        assert stem in dmrec_ext.OPERATORS or stem in SHARED, f"{path.relative_to(ROOT)} belongs to no operator"
+
+
+def test_files_stay_short():
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_includes_are_relative_to_csrc():
+    for path in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cpp")]:
+        for include in re.findall(r'#include "([^"]+)"', path.read_text()):
+            assert (ROOT / "csrc" / include).exists(), f"{path}: {include}"
+
+
+def test_arithmetic_knows_no_torch_and_no_loop():
+    for path in (ROOT / "csrc/math").glob("*.h"):
+        text = path.read_text()
+        assert "torch" not in text, path
+        assert not re.search(r"\b(for|while) \(", text), path
+
+
+def test_interactions_stay_sparse():
+    """Nothing turns users x items dense; EASE's items x items matrix is its definition."""
+    allowed = {"baselines.py"}
+    for path in (ROOT / "python").glob("**/*.py"):
+        if path.name not in allowed:
+            assert not re.search(r"\.(toarray|todense|to_dense)\(", path.read_text()), path
