@@ -32,9 +32,10 @@ struct Float<float> {
   using Int = int32_t;
   using Unsigned = uint32_t;
   static constexpr int mantissa_bits = 23, bias = 127;
-  static constexpr float round_magic = 0x1.8p23f;             // adding it rounds to an integer in the low mantissa bits
-  static constexpr float smallest = -104.f, largest = 89.5f;  // e^smallest rounds to 0, e^largest / 2 to +inf
-  static constexpr float ln2_high = 0x1.63p-1f;               // few bits: n * ln2_high is exact
+  static constexpr float round_magic = 0x1.8p23f;         // adding it rounds to an integer in the low mantissa bits
+  static constexpr float lowest = -87.f, highest = 88.f;  // 2^n is normal for e^x in between
+  static constexpr float beyond = 89.5f;                  // e^beyond / 2 is +inf
+  static constexpr float ln2_high = 0x1.63p-1f;           // few bits: n * ln2_high is exact
   static constexpr float ln2_low = -0x1.bd0106p-13f;
   static constexpr float log2_e = 0x1.715476p0f;
   DMREC_FN static float polynomial(float r) {
@@ -53,7 +54,8 @@ struct Float<double> {
   using Unsigned = uint64_t;
   static constexpr int mantissa_bits = 52, bias = 1023;
   static constexpr double round_magic = 0x1.8p52;
-  static constexpr double smallest = -746., largest = 710.5;
+  static constexpr double lowest = -708., highest = 709.;
+  static constexpr double beyond = 710.5;
   static constexpr double ln2_high = 0x1.62e42fee00000p-1;
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double log2_e = 0x1.71547652b82fep0;
@@ -72,7 +74,32 @@ struct Float<double> {
   }
 };
 
-// e^x = 2^n (1 + r + tail)
+// x between a negative and a positive bound, on the bits: integer minima vectorise where comparisons of floats would
+// turn into masks. Beyond the lower bound bits are larger as unsigned numbers, beyond the upper one as signed ones.
+// NaN becomes a bound: callers let it in again.
+template <class T>
+DMREC_FN T clamp(T x, T lower, T upper) {
+  using Unsigned = typename Float<T>::Unsigned;
+  using Int = typename Float<T>::Int;
+  const auto u = bits_of<Unsigned>(x), low = bits_of<Unsigned>(lower);
+  const auto i = static_cast<Int>(u < low ? u : low), high = bits_of<Int>(upper);
+  return bits_of<T>(i < high ? i : high);
+}
+
+template <class T>
+DMREC_FN T keep_nan(T x, T result) {
+  return x != x ? x : result;
+}
+
+// 2^n for -bias < n <= bias
+template <class T>
+DMREC_FN T power_of_two(typename Float<T>::Int n) {
+  using F = Float<T>;
+  using Unsigned = typename F::Unsigned;
+  return bits_of<T>((static_cast<Unsigned>(n) + Unsigned{F::bias}) << F::mantissa_bits);
+}
+
+// e^x = 2^n (1 + r + tail) for x in the bounds, as if at the bound outside
 template <class T>
 struct ExpSplit {
   typename Float<T>::Int n;
@@ -80,10 +107,9 @@ struct ExpSplit {
 };
 
 template <class T>
-DMREC_FN ExpSplit<T> exp_split(T x) {
+DMREC_FN ExpSplit<T> exp_split(T x, T lower, T upper) {
   using F = Float<T>;
-  x = x > F::largest ? F::largest : x;  // in this order a NaN passes
-  x = x < F::smallest ? F::smallest : x;
+  x = clamp(x, lower, upper);
   const T rounded = x * F::log2_e + F::round_magic;
   const T n = rounded - F::round_magic;
   const T r = (x - n * F::ln2_high) - n * F::ln2_low;
@@ -92,51 +118,38 @@ DMREC_FN ExpSplit<T> exp_split(T x) {
   return {static_cast<typename F::Int>(offset), r, r * r * F::polynomial(r)};
 }
 
-// x 2^n in two exact steps, so that neither factor leaves the range before the result does
+// e^x, held inside the range of normal numbers: never 0, never infinite
 template <class T>
-DMREC_FN T times_power_of_two(T x, typename Float<T>::Int n) {
-  using F = Float<T>;
-  using Unsigned = typename F::Unsigned;
-  const auto half = n >> 1;
-  const auto first = static_cast<Unsigned>(half) + Unsigned{F::bias};
-  const auto second = static_cast<Unsigned>(n) - static_cast<Unsigned>(half) + Unsigned{F::bias};
-  return x * bits_of<T>(first << F::mantissa_bits) * bits_of<T>(second << F::mantissa_bits);
-}
-
-// e^x
-template <class T>
-DMREC_FN T exponential(T x) {
-  const auto e = exp_split(x);
-  return times_power_of_two(T(1) + (e.r + e.tail), e.n);
+DMREC_FN T bounded_exp(T x) {
+  const auto e = exp_split(x, Float<T>::lowest, Float<T>::highest);
+  return keep_nan(x, power_of_two<T>(e.n) * (T(1) + (e.r + e.tail)));
 }
 
 // (e^x - 1) / 2 from the parts of e^x: 2 (s (r + tail) + (s - 1/4)) with s = 2^(n-2), so that nothing is lost near 0
-// and the half reaches as far as the result fits, even where e^x itself would not. Needs n > 2 - bias.
+// and the half reaches as far as the result fits, even where e^x itself would not.
+template <class T>
+DMREC_FN ExpSplit<T> expm1_split(T x) {
+  return exp_split(x, T(-40), Float<T>::beyond);  // below -40, e^x - 1 is -1 to the last bit
+}
+
 template <class T>
 DMREC_FN T half_expm1(const ExpSplit<T>& e) {
-  using Unsigned = typename Float<T>::Unsigned;
-  const auto biased = static_cast<Unsigned>(e.n) + Unsigned{Float<T>::bias - 2};
-  const T s = bits_of<T>(biased << Float<T>::mantissa_bits);
+  const T s = power_of_two<T>(e.n - 2);
   return T(2) * (s * (e.r + e.tail) + (s - T(0.25)));
 }
 
 template <class T>
-DMREC_FN T above_where_expm1_ends(T x) {
-  return x < T(-40) ? T(-40) : x;  // below, e^x - 1 is -1 to the last bit
-}
-
-template <class T>
 DMREC_FN T half_expm1(T x) {
-  return half_expm1(exp_split(above_where_expm1_ends(x)));
+  return keep_nan(x, half_expm1(expm1_split(x)));
 }
 
 // (e^x - 1 - x) / 2 for x = 2 half_x, never negative. Taking half of x lets the caller form x as the difference of
 // two halves, which cannot overflow.
 template <class T>
 DMREC_FN T half_exp_gap(T half_x) {
-  const auto e = exp_split(above_where_expm1_ends(T(2) * half_x));
-  const T subtracted = half_x > Float<T>::largest ? Float<T>::largest : half_x;  // keeps inf - inf out
-  return e.n == 0 ? T(0.5) * e.tail : half_expm1(e) - subtracted;
+  const auto e = expm1_split(T(2) * half_x);
+  const T subtracted = half_x > Float<T>::beyond ? Float<T>::beyond : half_x;  // no more, or infinity is missed
+  return e.n == 0 ? T(0.5) * e.tail : half_expm1(e) - subtracted;              // NaN comes back with half_x
 }
 
 }  // namespace dmrec

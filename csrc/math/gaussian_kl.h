@@ -46,15 +46,13 @@ struct GaussianKl {
 
  private:
   // half = (mu_q - mu_p) e^{-logvar_p / 2} / 2, built from e^{-logvar_p / 4}: neither the difference nor the factor
-  // leaves the range unless the product does. The clamp keeps 0 * inf out; it only binds where a non-zero
-  // difference overflows anyway.
+  // leaves the range unless the product does. Where the bounds of the factor bind, the product is 0 or infinite either
+  // way; and 0 * inf cannot arise.
   template <class T>
   struct Mahalanobis {
     T quarter_root, half;
     DMREC_FN explicit Mahalanobis(const T (&x)[inputs]) {
-      constexpr T limit = sizeof(T) == 4 ? T(88) : T(709);
-      const T exponent = T(-0.25) * x[3];
-      quarter_root = exponential(exponent > limit ? limit : exponent);
+      quarter_root = bounded_exp(T(-0.25) * x[3]);
       half = (T(0.5) * x[0] - T(0.5) * x[2]) * quarter_root * quarter_root;
     }
   };

@@ -13,10 +13,10 @@ namespace {
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
-struct Exponential {
+struct BoundedExp {
   template <class T>
   DMREC_FN static T apply(T x) {
-    return dmrec::exponential(x);
+    return dmrec::bounded_exp(x);
   }
 };
 struct HalfExpm1 {
@@ -78,7 +78,7 @@ void bind(py::module_& m, const char* name) {
 }  // namespace
 
 PYBIND11_MODULE(_math, m) {
-  bind<Exponential>(m, "exponential");
+  bind<BoundedExp>(m, "bounded_exp");
   bind<HalfExpm1>(m, "half_expm1");
   bind<HalfExpGap>(m, "half_exp_gap");
   m.def("widen_half", &widen<c10::Half>);
