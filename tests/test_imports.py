@@ -19,6 +19,7 @@ ALLOWED = {
     "config": BASE | {"eval"},
     "recipes": BASE,
     "train": BASE | {"config", "data", "language", "models", "matching", "eval"},
+    "__main__": {"cli"},
     "cli": BASE | {"config", "recipes", "data", "language", "eval", "train"},
 }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-output = Console(soft_wrap=True)
+WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
+
+output = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
 errors = Console(stderr=True, soft_wrap=True)
 
 

@@ -1,0 +1,5 @@
+"""``python -m dmrec``."""
+
+from .cli.main import main
+
+main()

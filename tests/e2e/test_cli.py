@@ -1,0 +1,167 @@
+"""The command line as a person uses it: import, embed, train, evaluate, recommend; errors in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from dmrec.cli.main import main
+from dmrec.data.dataset import open_dataset
+
+FAST = ["--set", "training.epochs=6", "--set", "model.hidden=24", "--set", "model.latent=8"]
+
+
+def run(*arguments):
+    """Exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A dataset imported from CSV with texts, embedded, and runs trained on it, all by the command line."""
+    folder = tmp_path_factory.mktemp("shop")
+    rng = np.random.default_rng(0)
+    lines = ["user,item,rating,time"]
+    likely = np.where(np.arange(60)[:, None] % 4 == np.arange(32) % 4, 0.8, 0.05)
+    lines += [f"cust{u},sku{i},{3 + (u + i) % 3},{i}" for u, i in np.argwhere(rng.random((60, 32)) < likely)]
+    (folder / "ratings.csv").write_text("\n".join(lines))
+    kinds = ("spade soil garden", "guitar string chord", "tea kettle cup", "wheel chain bicycle")
+    items = [{"id": f"sku{i}", "title": f"Thing {i}", "text": f"{kinds[i % 4]} no{i % 3}"} for i in range(32)]
+    users = [{"id": f"cust{u}", "text": f"likes {kinds[u % 4]}"} for u in range(60)]
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (folder / "users.jsonl").write_text("\n".join(map(json.dumps, users)))
+    data = folder / "data"
+    described = ["--items", folder / "items.jsonl", "--users", folder / "users.jsonl"]
+    assert run("data", "import", folder / "ratings.csv", "--out", data, "--name", "shop", *described) == 0
+    assert run("data", "embed", data, "--width", 8) == 0
+    out = folder / "runs"
+    models = ["mult-vae", "dmrec-m", "--data", data, "--out", out, "--plot", folder / "curves.png"]
+    assert run("train", *models, *FAST) == 0
+    return folder
+
+
+def test_training_prints_all_models_beside_the_baselines(shop, capsys):
+    assert run("train", "dmrec-m", "--data", shop / "data", "--out", shop / "again", "--seeds", 2, *FAST) == 0
+    printed = capsys.readouterr().out
+    for name in ("popularity", "ease", "dmrec-m", "recall@20", "ndcg@10", "±", "text vectors: tfidf-svd"):
+        assert name in printed
+    assert (shop / "again/dmrec-m/seed-1/result.json").exists()
+    assert (shop / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluating_gives_the_figures_of_training(shop, capsys):
+    assert run("evaluate", shop / "runs/dmrec-m", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    result = json.loads((shop / "runs/dmrec-m/result.json").read_text())
+    assert {name: printed[name] for name in result["test"]} == result["test"]
+    assert run("evaluate", shop / "runs/ease", "--split", "valid", "--metric", "recall@3") == 0
+    assert "recall@3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["popularity", "ease", "mult-vae", "dmrec-m"])
+def test_recommending_for_everybody(shop, model, tmp_path):
+    assert run("recommend", shop / "runs" / model, "-k", 4, "--out", tmp_path / "r.jsonl") == 0
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    dataset = open_dataset(shop / "data")
+    assert len(rows) == 4 * dataset.n_users
+    known = (dataset.train + dataset.valid + dataset.test).tocsr()
+    row_of = {user.id: i for i, user in enumerate(dataset.users)}
+    column_of = {item.id: i for i, item in enumerate(dataset.items)}
+    assert not any(known[row_of[row["user"]], column_of[row["item"]]] for row in rows)
+    assert rows[0]["title"] == dataset.items[column_of[rows[0]["item"]]].title
+    scores = [row["score"] for row in rows[:4]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_parquet_holds_the_same_rows(shop, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    for name in ("r.jsonl", "r.parquet"):
+        assert (
+            run("recommend", shop / "runs/dmrec-m", "--user", "cust7", "--user", "cust3", "--out", tmp_path / name) == 0
+        )
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [row["user"] for row in rows] == ["cust7"] * 10 + ["cust3"] * 10
+    assert [{**row, "score": pytest.approx(row["score"], rel=1e-6)} for row in rows] == table
+
+
+def test_recommending_on_the_screen_shows_titles(shop, capsys):
+    assert run("recommend", shop / "runs/dmrec-m", "--user", "cust7", "-k", 3) == 0
+    printed = capsys.readouterr().out
+    assert "cust7: likes wheel chain bicycle" in printed
+    assert "interacted with Thing" in printed
+    assert printed.count("Thing") >= 4
+
+
+def test_help_has_examples(capsys):
+    assert run("--help") == 0
+    assert "train" in capsys.readouterr().out
+    for command in ("train", "evaluate", "recommend", "doctor", "data import", "data fetch", "data embed"):
+        assert run(*command.split(), "--help") == 0
+        assert f"dmrec {command.split()[0]}" in capsys.readouterr().out
+
+
+def test_doctor(capsys):
+    assert run("doctor", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["operators"]["rank_topk"]) == {"cpu", "cuda"}
+    assert run("doctor") == 0
+    assert "gaussian_kl" in capsys.readouterr().out
+
+
+FAILURES = [
+    (["train", "dmrec-n", "--data", "{data}"], 1, "error: no recipe is called 'dmrec-n'; did you mean 'dmrec-m'?"),
+    (["train", "--data", "{data}"], 1, "error: name a recipe (popularity, ease"),
+    (["train", "mult-vae"], 1, "error: name the dataset: --data FOLDER"),
+    (["train", "mult-vae", "--data", "nowhere"], 1, "nowhere is no folder; a small dataset to start with"),
+    (["train", "mult-vae", "--data", "{data}", "--set", "training.epoch=1"], 1, "unknown option 'training.epoch'"),
+    (
+        ["train", "mult-vae", "--data", "{data}", "--precision", "fp8"],
+        1,
+        "training.precision: Input should be 'float32'",
+    ),
+    (["train", "mult-vae", "--seeds", "0", "--data", "{data}"], 2, "Invalid value for '--seeds'"),
+    (["evaluate", "nowhere"], 1, "nowhere is no run"),
+    (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is no metric; write it like recall@20"),
+    (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
+    (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),
+    (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
+    (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),
+    (["data", "embed", "{data}", "--encoder", "tfidf"], 1, "no encoder is called 'tfidf'; did you mean 'tfidf-svd'?"),
+    (["data", "import"], 1, "give either one table or all of --train, --valid and --test"),
+    (["data", "import", "none.csv"], 1, "none.csv does not exist"),
+    (["trian"], 2, "No such command 'trian'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), FAILURES, ids=lambda v: "-".join(v) if v is list else None)
+def test_errors_are_one_clear_line(shop, arguments, status, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"data": str(shop / "data"), "run": str(shop / "runs/mult-vae")}
+    assert run(*(argument.format(**places) for argument in arguments)) == status
+    printed = capsys.readouterr().err
+    assert message in " ".join(printed.replace("│", " ").split())
+    assert "Traceback" not in printed
+    if status == 1:
+        assert len(printed.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    command = [sys.executable, "-m", "dmrec", "evaluate", str(tmp_path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "DmrecError" in done.stderr
+
+
+def test_a_damaged_dataset_is_an_error_not_a_crash(shop, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(shop / "data", tmp_path / "data")
+    (tmp_path / "data/train.npz").write_bytes(b"gone")
+    assert run("train", "mult-vae", "--data", tmp_path / "data") == 1
+    assert "train.npz differs from its checksum" in capsys.readouterr().err
