@@ -166,3 +166,17 @@ def test_bad_gradient_to_the_raw_operator_is_an_error_too(native):
     for grad in (torch.ones(3), torch.ones(2, 1), torch.ones(2).double()):
         with pytest.raises(RuntimeError, match="gaussian_kl: the gradient must"):
             torch.ops.dmrec_ext._gaussian_kl_backward(grad, x, x, None, None, 3)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 256), (torch.bfloat16, 512), (torch.float32, 264)])
+def test_gradients_that_bypass_the_caches_have_the_same_bits(dtype, width, native):
+    """From 8 MiB per gradient on, whole lines are streamed; a batch cut in two stays below."""
+    inputs = [torch.randn(8200, width).to(dtype).requires_grad_() for _ in range(4)]
+    grad = torch.linspace(-1, 2, 8200).to(dtype)
+    whole = torch.autograd.grad(gaussian_kl(*inputs), inputs, grad)
+    for rows in (slice(0, 4100), slice(4100, None)):
+        part = [x[rows].detach().requires_grad_() for x in inputs]
+        for mine, right in zip(torch.autograd.grad(gaussian_kl(*part), part, grad[rows]), whole, strict=True):
+            assert torch.equal(mine, right[rows])
+    one = torch.autograd.grad(gaussian_kl(*inputs), inputs[2], grad)[0]
+    assert torch.equal(one, whole[2])

@@ -2,7 +2,8 @@
 //   forward:   out[b] = sum_j term(x_1[b,j], ..)          reads inputs x B x D elements, writes B
 //   backward:  g_i[b,j] = grad[b] * d term / d x_i        reads the same, writes each gradient once
 // Rows are shared out to threads; one row is always summed by one thread in one order (block of lanes after block,
-// then a fixed tree), so the bits do not depend on threads, batch or memory layout.
+// then a fixed tree), so the bits do not depend on threads, batch or memory layout. Where a row is no multiple of a
+// block, the last block overlaps the one before it: summed without the overlap, written twice with the same bits.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -11,6 +12,7 @@
 #include <cstdint>
 
 #include "ops/cpu/element.h"
+#include "ops/cpu/stream.h"
 #include "ops/cpu/target.h"
 
 namespace dmrec::cpu {
@@ -26,7 +28,7 @@ class RowMap {
   static constexpr int inputs = Functor::inputs;
   using E = Element<Stored>;
   using T = typename E::Arithmetic;
-  static constexpr int lanes = 128 / sizeof(T);  // two vector registers of the widest kind
+  static constexpr int lanes = 64 / sizeof(T);  // a vector register of the widest kind
 
  public:
   using Input = Rows<const Stored>;
@@ -46,7 +48,13 @@ class RowMap {
     Rows<const Stored> grad;
     Stored* out[inputs];  // contiguous, or null where no gradient is wanted
     int64_t n_rows, width;
-    void run() const { over_rows(*this); }
+    bool streaming = false;
+
+    void run() {
+      streaming = worth_streaming<Stored>(n_rows, width);
+      for (const Stored* target : out) streaming = streaming && streamable(target);
+      over_rows(*this);
+    }
     void operator()(int64_t begin, int64_t end) const { backward_rows(*this, begin, end); }
   };
 
@@ -60,23 +68,21 @@ class RowMap {
                                 std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, job.width)), job);
   }
 
-  // The last, incomplete block of a row, copied to where a whole block can be read and written.
-  struct Tail {
+  // A row shorter than a block, copied to where a whole block can be read and written.
+  struct Padded {
     Stored in[inputs][lanes] = {};
     Stored out[inputs][lanes];
-    DMREC_FN void fill(const Stored* const (&from)[inputs], int64_t offset, int64_t count) {
-      for (int i = 0; i < inputs; ++i) memcpy(in[i], from[i] + offset, count * sizeof(Stored));
-    }
   };
 
-  DMREC_FN static void add_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, int count,
-                                 T (&sum)[lanes]) {
+  // Adds the terms of the block at `offset`, but for its first `skip` and from `count` on.
+  DMREC_FN static void add_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, int skip,
+                                 int count, T (&sum)[lanes]) {
 #pragma omp simd
     for (int l = 0; l < lanes; ++l) {
       T x[inputs];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
       const T term = functor.term(x);
-      sum[l] += l < count ? term : T(0);
+      sum[l] += (l >= skip) & (l < count) ? term : T(0);
     }
   }
 
@@ -99,13 +105,16 @@ class RowMap {
       const Stored* in[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
       T sum[lanes] = {};
-      for (int64_t j = 0; j < whole; j += lanes) add_block(job.functor, in, j, lanes, sum);
-      if (rest > 0) {
-        Tail tail;
-        tail.fill(in, whole, rest);
-        const Stored* padded[inputs];
-        for (int i = 0; i < inputs; ++i) padded[i] = tail.in[i];
-        add_block(job.functor, padded, 0, rest, sum);
+      for (int64_t j = 0; j < whole; j += lanes) add_block(job.functor, in, j, 0, lanes, sum);
+      if (rest > 0 && whole > 0) {
+        add_block(job.functor, in, job.width - lanes, lanes - rest, lanes, sum);
+      } else if (rest > 0) {
+        Padded row;
+        for (int i = 0; i < inputs; ++i) {
+          memcpy(row.in[i], in[i], rest * sizeof(Stored));
+          in[i] = row.in[i];
+        }
+        add_block(job.functor, in, 0, 0, rest, sum);
       }
       for (int half = lanes / 2; half > 0; half /= 2) {
         for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
@@ -115,29 +124,41 @@ class RowMap {
   }
 
   DMREC_CLONES static void backward_rows(const Backward& job, int64_t begin, int64_t end) {
-    const int64_t whole = job.width / lanes * lanes;
-    const int64_t rest = job.width - whole;
-    Stored unwanted[inputs][lanes];  // where gradients go that nobody asked for
+    alignas(64) Stored unwanted[inputs][lanes];  // where gradients go that nobody asked for
+    alignas(64) Stored staged[inputs][lanes];    // a block on its way to memory past the caches
     for (int64_t b = begin; b < end; ++b) {
       const Stored* in[inputs];
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
       const T grad = E::load(job.grad.data + b * job.grad.stride);
-      for (int64_t j = 0; j < whole; j += lanes) {
-        for (int i = 0; i < inputs; ++i) out[i] = job.out[i] ? job.out[i] + b * job.width + j : unwanted[i];
-        gradient_block(job.functor, in, j, grad, out);
-      }
-      if (rest > 0) {
-        Tail tail;
-        tail.fill(in, whole, rest);
-        const Stored* padded[inputs];
-        for (int i = 0; i < inputs; ++i) padded[i] = tail.in[i], out[i] = tail.out[i];
-        gradient_block(job.functor, padded, 0, grad, out);
+      if (job.width < lanes) {
+        Padded row;
         for (int i = 0; i < inputs; ++i) {
-          if (job.out[i]) memcpy(job.out[i] + b * job.width + whole, tail.out[i], rest * sizeof(Stored));
+          memcpy(row.in[i], in[i], job.width * sizeof(Stored));
+          in[i] = row.in[i];
+          out[i] = row.out[i];
+        }
+        gradient_block(job.functor, in, 0, grad, out);
+        for (int i = 0; i < inputs; ++i) {
+          if (job.out[i]) memcpy(job.out[i] + b * job.width, row.out[i], job.width * sizeof(Stored));
+        }
+        continue;
+      }
+      for (int64_t next = 0; next < job.width; next += lanes) {
+        const int64_t j = std::min(next, job.width - lanes);
+        for (int i = 0; i < inputs; ++i) {
+          Stored* const target = job.streaming ? staged[i] : job.out[i] + b * job.width + j;
+          out[i] = job.out[i] ? target : unwanted[i];
+        }
+        gradient_block(job.functor, in, j, grad, out);
+        if (job.streaming) {
+          for (int i = 0; i < inputs; ++i) {
+            if (job.out[i]) stream(job.out[i] + b * job.width + j, staged[i]);
+          }
         }
       }
     }
+    if (job.streaming) finish_streaming();
   }
 };
 

@@ -52,7 +52,9 @@ class TfidfSvd:
         matrix = sp.csr_matrix((values * weight[columns], (rows, columns)), shape=(len(texts), len(words)))
         matrix = sp.diags(1 / np.maximum(sp.linalg.norm(matrix, axis=1), 1e-12)) @ matrix
         start = np.random.default_rng(self.seed).standard_normal(min(matrix.shape))
-        left, scale, _ = svds(matrix, k=width, v0=start)
-        vectors = (left * scale)[:, ::-1]  # the largest singular value first
+        left, scale, right = svds(matrix, k=width, v0=start)
+        # the sign of a singular vector is arbitrary: fix it by its largest entry, so that it is nobody's rounding
+        sign = np.sign(right[np.arange(width), np.abs(right).argmax(axis=1)])
+        vectors = (left * scale * sign)[:, ::-1]  # the largest singular value first
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.where(norm > 1e-9, vectors / np.maximum(norm, 1e-9), 0).astype(np.float32)
