@@ -19,7 +19,8 @@ $(BIN)/python:
 
 # torch first and alone: building against it must not fetch another
 $(VENV)/torch: | $(BIN)/python
-	$(PIP) $(TORCH) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
+	$(PIP) $(TORCH)
+	$(PIP) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch $(SOURCES)

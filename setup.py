@@ -28,11 +28,19 @@ class CMakeBuild(build_ext):
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             if os.environ.get("DMREC_REQUIRE_NATIVE") == "1":
                 raise
+            output.unlink(missing_ok=True)
             print(f"dmrec_ext: native library not built ({error}); operators run on the reference path")
             return
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(built, output)
         print(f"dmrec_ext: built {output.name} for the CPU")
+
+    def copy_extensions_to_source(self) -> None:
+        for ext in self.extensions:
+            file = self.get_ext_filename(ext.name)
+            if not Path(self.build_lib, file).exists():  # an older build must not pass for this one
+                Path(ROOT, file).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
 
     def _run_cmake(self, target: str) -> Path:
         import torch  # the headers and libraries to build against
@@ -43,7 +51,7 @@ class CMakeBuild(build_ext):
         if cmake is None:
             raise FileNotFoundError("cmake not found: pip install 'cmake>=3.27' ninja")
         build = Path(self.build_temp).resolve()
-        configure = [cmake, "-S", str(ROOT), "-B", str(build), f"-DDMREC_TORCH_ROOT={torch.__path__[0]}"]
+        configure = [cmake, "--fresh", "-S", str(ROOT), "-B", str(build), f"-DDMREC_TORCH_ROOT={torch.__path__[0]}"]
         if ninja := shutil.which("ninja", path=path):
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         subprocess.run([*configure, *shlex.split(os.environ.get("DMREC_CMAKE_ARGS", ""))], check=True)

@@ -1,4 +1,4 @@
-"""The `race` fixture: contenders of one workload, timed in turns.
+"""Contenders of one workload are timed in turns.
 
 Machines are shared and drift, so figures are ratios: every contender of a workload runs within a second or two of
 the others, in several passes, and a ratio is formed inside each pass.
@@ -23,9 +23,15 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(
-        key=lambda item: (item.module.__name__, item.callspec.params["workload"], item.callspec.params["number"])
-    )
+    """Pass after pass, all contenders of a workload in each."""
+    mine = {i: item for i, item in enumerate(items) if "contender" in getattr(item, "fixturenames", ())}
+
+    def place(item):
+        params = item.callspec.params
+        return item.module.__name__, params["workload"], params["number"]
+
+    for i, item in zip(mine, sorted(mine.values(), key=place), strict=True):
+        items[i] = item
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

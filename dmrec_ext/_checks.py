@@ -25,6 +25,10 @@ def check_tensor(op: str, argument: str, value: Any, n_dim: int) -> None:
     """``value`` is a floating-point tensor of ``n_dim`` dimensions."""
     if not isinstance(value, Tensor):
         fail(op, argument, "be a tensor", type(value).__name__, TypeError)
+    if value.layout is not torch.strided or value.is_nested:
+        fail(
+            op, argument, "be dense (torch.strided)", "a nested tensor" if value.is_nested else value.layout, TypeError
+        )
     if value.dtype not in FLOATS:
         fail(op, argument, "be float32, float64, float16 or bfloat16", value.dtype, TypeError)
     if value.dim() != n_dim:
@@ -60,9 +64,14 @@ def check_fraction(op: str, argument: str, value: float) -> None:
         fail(op, argument, "lie in [0, 1]", value)
 
 
+def autocast_enabled(device_type: str) -> bool:
+    """Whether an autocast region is active for the device; False for devices that know none (meta)."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def float32_under_autocast(value: Tensor) -> Tensor:
     """16-bit tensors become float32 inside an autocast region, as losses do in torch."""
-    if value.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(value.device.type):
+    if value.dtype in (torch.float16, torch.bfloat16) and autocast_enabled(value.device.type):
         return value.float()
     return value
 
@@ -79,7 +88,15 @@ def checked_rows(op: str, **rows: Tensor) -> list[Tensor]:
     return [first, *(value for _, value in others)]
 
 
-def check_csr(op: str, argument: str, x: Csr, *, n_rows: int | None = None, n_cols: int | None = None) -> None:
+def check_csr(
+    op: str,
+    argument: str,
+    x: Csr,
+    *,
+    n_rows: int | None = None,
+    n_cols: int | None = None,
+    device: torch.device | None = None,
+) -> None:
     """``x`` is a well-formed `Csr`: offsets rise from 0 to nnz, columns rise strictly within a row and lie in range.
 
     The contents are looked at on the CPU only (elsewhere it would cost a synchronisation) and not while compiling.
@@ -92,8 +109,17 @@ def check_csr(op: str, argument: str, x: Csr, *, n_rows: int | None = None, n_co
             fail(op, f"{argument}.{part}", "be an int64 tensor of one dimension", got, TypeError)
     if x.crow.numel() == 0:
         fail(op, f"{argument}.crow", "have one entry more than rows", 0)
-    if x.values is not None and x.values.shape != x.col.shape:
-        fail(op, f"{argument}.values", f"have the shape of col {tuple(x.col.shape)}", tuple(x.values.shape))
+    if not isinstance(x.n_cols, int) or x.n_cols < 0:
+        fail(op, f"{argument}.n_cols", "be an integer of at least 0", repr(x.n_cols), TypeError)
+    if x.values is not None:
+        check_tensor(op, f"{argument}.values", x.values, 1)
+        if x.values.shape != x.col.shape:
+            fail(op, f"{argument}.values", f"have the shape of col {tuple(x.col.shape)}", tuple(x.values.shape))
+    for part, other in (("crow", x.crow), ("values", x.values)):
+        if other is not None and other.device != x.col.device:
+            fail(op, f"{argument}.{part}", f"be on the device of col ({x.col.device})", other.device)
+    if device is not None and x.col.device != device:
+        fail(op, argument, f"be on the device of the other arguments ({device})", x.col.device)
     if n_rows is not None and x.n_rows != n_rows:
         fail(op, argument, f"have {n_rows} rows", x.n_rows)
     if n_cols is not None and x.n_cols != n_cols:

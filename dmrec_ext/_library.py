@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 OPERATORS = (
     "gaussian_kl",
@@ -63,8 +64,15 @@ if NATIVE_ABSENT is not None:
 
 
 def runs_native(stem: str, tensor: object) -> bool:
-    """Whether ``stem`` runs natively on the device of ``tensor`` (False for what is no tensor)."""
-    return isinstance(tensor, torch.Tensor) and tensor.device.type in NATIVE[stem]
+    """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and reverse mode is all that is asked for.
+
+    False for what is no tensor, and inside torch.func transforms and forward-mode differentiation.
+    """
+    if not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def native_path(stem: str, device_type: str) -> PathInUse:

@@ -65,11 +65,11 @@ class Csr(NamedTuple):
         return torch.repeat_interleave(rows, self.crow.diff(), output_size=self.nnz)
 
     def rows(self, index: Tensor) -> Csr:
-        """The rows ``index`` (b,) int64, in that order, as a new matrix."""
+        """The rows ``index`` (b,) int64, in that order, as a new matrix; negative ones count from the end."""
         counts = self.crow.diff()[index]
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         nnz = int(crow[-1])
-        shift = torch.repeat_interleave(self.crow[index] - crow[:-1], counts, output_size=nnz)
+        shift = torch.repeat_interleave(self.crow[:-1][index] - crow[:-1], counts, output_size=nnz)
         entry = shift + torch.arange(nnz, device=self.col.device)
         return Csr(crow, self.col[entry], None if self.values is None else self.values[entry], self.n_cols)
 

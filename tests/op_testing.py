@@ -116,12 +116,38 @@ def check_derivatives(case: OpCase) -> None:
     inputs = [x.requires_grad_() for x in case.inputs((3, 5), torch.float64, seed=1)]
     assert torch.autograd.gradcheck(case.function, inputs)
     assert torch.autograd.gradgradcheck(case.function, inputs)
+    # inputs that depend on each other, as fused and language posteriors do
+    leaf = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+
+    def tied(x: Tensor) -> Tensor:
+        return case.function(*[(1 - 0.3 * i) * x for i in range(case.n_inputs - 1)], x)
+
+    assert torch.autograd.gradgradcheck(tied, [leaf])
+    plain = torch.autograd.grad(tied(leaf).sum(), leaf)[0]
+    torch.testing.assert_close(torch.autograd.grad(tied(leaf).sum(), leaf, create_graph=True)[0], plain)
     everything = _gradients(case.function, inputs, torch.ones(3, dtype=torch.float64))
     for wanted in range(1, 2**case.n_inputs):
         leaves = [x.detach().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
         case.function(*leaves).sum().backward()
         for leaf, right in zip(leaves, everything, strict=True):
             assert leaf.grad is None if not leaf.requires_grad else torch.equal(leaf.grad, right)
+
+
+def check_transforms(case: OpCase) -> None:
+    """torch.func and forward mode give what the reference gives."""
+    inputs = tuple(case.inputs((3, 5), torch.float64))
+    tangents = tuple(case.inputs((3, 5), torch.float64, seed=9))
+    everything = tuple(range(case.n_inputs))
+    pairs = []
+    for function in (case.function, case.reference):
+        jacobian = torch.func.jacrev(function, everything)(*inputs)
+        hessian = torch.func.hessian(function, 0)(*inputs)
+        each = torch.func.vmap(lambda *x, f=function: f(*(t[None] for t in x))[0])(*inputs)
+        with torch.autograd.forward_ad.dual_level():
+            duals = [torch.autograd.forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents, strict=True)]
+            tangent = torch.autograd.forward_ad.unpack_dual(function(*duals)).tangent
+        pairs.append([torch.func.jvp(function, inputs, tangents), jacobian, hessian, each, tangent])
+    torch.testing.assert_close(*pairs)
 
 
 def check_registration(case: OpCase) -> None:

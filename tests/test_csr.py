@@ -46,6 +46,11 @@ def test_rows(index, values):
     np.testing.assert_array_equal(x.to_dense().numpy(), matrix.toarray()[index])
 
 
+def test_rows_from_the_end():
+    x = Csr.from_scipy(_random())
+    assert torch.equal(x.rows(torch.tensor([-2, -1])).to_dense(), x.to_dense()[-2:])
+
+
 def test_empty_matrices():
     x = Csr.from_scipy(sp.csr_matrix((3, 0)))
     assert x.to_dense().shape == (3, 0)
@@ -86,6 +91,19 @@ def _csr(crow, col, values=None, n_cols=4):
 def test_malformed(x, message):
     with pytest.raises((ValueError, TypeError), match=f"op: {message}"):
         check_csr("op", "x", x)
+
+
+def test_parts_must_match():
+    x = _csr([0, 1], [1])
+    for values in ([1.0], torch.ones(1, dtype=torch.int64)):
+        with pytest.raises(TypeError, match="op: x.values must be"):
+            check_csr("op", "x", x._replace(values=values))
+    with pytest.raises(TypeError, match="op: x.n_cols must be an integer of at least 0, got 4.0"):
+        check_csr("op", "x", x._replace(n_cols=4.0))
+    with pytest.raises(ValueError, match="op: x.crow must be on the device of col .cpu., got meta"):
+        check_csr("op", "x", x._replace(crow=x.crow.to("meta")))
+    with pytest.raises(ValueError, match="op: x must be on the device of the other arguments .meta., got cpu"):
+        check_csr("op", "x", x, device=torch.device("meta"))
 
 
 def test_well_formed_edge_cases():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_library_that_does_not_load_is_no_catastrophe(tmp_path):
     for library in package.glob("_C*.so"):
         library.unlink()
     (package / "_C.abi3.so").write_bytes(b"no library")
-    done = _python("import dmrec_ext; print(dmrec_ext.NATIVE_ABSENT)", folder=tmp_path)
+    done = _python("import dmrec_ext; print(dmrec_ext.NATIVE_ABSENT)", folder=tmp_path, DMREC_NATIVE="1")
     assert done.returncode == 0, done.stderr
     assert "_C.abi3.so does not load with torch" in done.stdout
 
@@ -68,3 +69,12 @@ def test_this_suite_runs_with_the_native_library_where_it_must():
     if os.environ.get("DMREC_REQUIRE_NATIVE") != "1":
         pytest.skip("DMREC_REQUIRE_NATIVE is not set")
     assert dmrec_ext.NATIVE_ABSENT is None
+
+
+def test_the_source_distribution_can_be_built_from(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*")}
+    assert sources | {"CMakeLists.txt", "setup.py", "python/dmrec/cli/main.py", "dmrec_ext/csr.py"} <= names

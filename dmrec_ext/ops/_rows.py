@@ -35,8 +35,10 @@ def register_row_operator(
         rows: tuple[Tensor, ...] = ctx.saved_tensors
         wanted = [i for i in range(len(rows)) if ctx.needs_input_grad[i]]
         if torch.is_grad_enabled():  # create_graph=True
-            inputs = [rows[i] for i in wanted]
-            gradients = list(torch.autograd.grad(reference(*rows), inputs, grad, create_graph=True))
+            # views: inputs that depend on each other, or are one tensor, must each get their own part alone
+            apart = [row.view_as(row) for row in rows]
+            inputs = [apart[i] for i in wanted]
+            gradients = list(torch.autograd.grad(reference(*apart), inputs, grad, create_graph=True))
         else:
             gradients = backward_operator(grad, rows, sum(1 << i for i in wanted))
         result: list[Tensor | None] = [None] * n_inputs

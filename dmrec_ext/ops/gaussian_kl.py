@@ -33,10 +33,11 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
         ValueError: shapes or devices differ, or only one of ``mu_p`` and ``logvar_p`` is given.
 
     Note:
-        Never negative; 0 where q = p; finite wherever the result fits the dtype, +inf beyond; NaN only from NaN, in
-        that row alone. 16-bit inputs are computed with in float32; under autocast they become float32. The same bits
-        for any number of threads, batch split and memory layout. Differentiable twice (the second derivative runs
-        on plain torch). Reads each input once, keeps nothing but the inputs for the backward pass.
+        Never negative; 0 where q = p. On the native path finite wherever the result fits the dtype, +inf beyond, and
+        never NaN from finite input; NaN stays in its row. 16-bit inputs are computed with in float32; under autocast
+        they become float32. The same bits for any number of threads, batch split and memory layout. Differentiable
+        twice, by torch.func and in forward mode (what is beyond the first derivative in reverse mode runs on plain
+        torch). Reads each input once, keeps nothing but the inputs for the backward pass.
 
     >>> import torch
     >>> mu, logvar = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)

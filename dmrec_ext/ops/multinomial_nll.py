@@ -20,12 +20,13 @@ def multinomial_nll(
     Args:
         hidden: (B, H) last hidden layer of the decoder; float32, float64, float16 or bfloat16.
         weight: (N, H) output layer, one row per item.
-        x: (B, N) sparse targets; ``values`` None for ones.
+        x: (B, N) sparse targets; ``values`` of any floating-point dtype, None for ones.
         bias: (N,) added to the logits.
         reduction: ``"mean"`` over users, ``"sum"`` or ``"none"``.
 
     Returns:
-        () loss in nats, or (B,) for ``"none"``. A user without targets costs 0.
+        () loss in nats, or (B,) for ``"none"``. A user without targets costs 0; the
+        mean over no user at all is NaN, as torch has it.
 
     Raises:
         TypeError: an argument has the wrong type, or dtypes differ.

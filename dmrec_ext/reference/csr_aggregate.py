@@ -13,7 +13,7 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
     """Reference of `dmrec_ext.csr_aggregate`."""
     op = "csr_aggregate"
     check_tensor(op, "dense", dense, 2)
-    check_csr(op, "x", x, n_cols=dense.shape[0])
+    check_csr(op, "x", x, n_cols=dense.shape[0], device=dense.device)
     if x.values is not None:
         check_like(op, "x.values", x.values, "dense", dense)
     if bias is not None:
@@ -23,10 +23,10 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
         if bias.shape not in ((width,), (rows, width)):
             fail(op, "bias", f"have the shape {(width,)} or {(rows, width)}", tuple(bias.shape))
     if transpose is not None:
-        check_csr(op, "transpose", transpose, n_rows=x.n_cols, n_cols=x.n_rows)
+        check_csr(op, "transpose", transpose, n_rows=x.n_cols, n_cols=x.n_rows, device=dense.device)
 
     if x.n_rows == 0 or dense.shape[0] == 0 or dense.shape[1] == 0:  # shapes that embedding_bag refuses
-        total = dense.new_zeros(x.n_rows, dense.shape[1])
+        total = (0 * dense.sum()).expand(x.n_rows, dense.shape[1])
     else:
         total = embedding_bag(x.col, dense, x.crow, mode="sum", include_last_offset=True, per_sample_weights=x.values)
     return total if bias is None else total + bias

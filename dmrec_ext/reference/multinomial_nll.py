@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_csr, check_like, check_tensor, fail
+from .._checks import autocast_enabled, check_choice, check_csr, check_like, check_tensor, fail
 from ..csr import Csr
 from .gaussian_kl import in_arithmetic_type
 
@@ -19,14 +19,14 @@ def multinomial_nll(
     op = "multinomial_nll"
     check_tensor(op, "hidden", hidden, 2)
     check_projection(op, "weight", weight, bias, "hidden", hidden)
-    check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0])
+    check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0], device=hidden.device)
     check_choice(op, "reduction", reduction, REDUCTIONS)
 
     logits = torch.nn.functional.linear(hidden, weight, bias)
     row = x.row_of_entry()
     picked = torch.log_softmax(in_arithmetic_type(logits), dim=1)[row, x.col]
     if x.values is not None:
-        picked = picked * x.values
+        picked = picked * x.values.to(picked.dtype)
     loss = torch.zeros(x.n_rows, dtype=picked.dtype, device=picked.device).index_add(0, row, -picked)
     if reduction == "none":
         return loss
@@ -38,7 +38,7 @@ def check_projection(
 ) -> None:
     """``weight`` (N, H) and ``bias`` (N,) fit the (B, H) tensor ``model``; dtypes may differ under autocast."""
     check_tensor(op, argument, weight, 2)
-    autocast = torch.is_autocast_enabled(model.device.type)
+    autocast = autocast_enabled(model.device.type)
     if weight.shape[1] != model.shape[1]:
         fail(op, argument, f"have the width of {model_argument} ({model.shape[1]})", weight.shape[1])
     if not autocast:

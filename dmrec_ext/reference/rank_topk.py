@@ -26,14 +26,14 @@ def rank_topk(
     check_tensor(op, "query", query, 2)
     check_projection(op, "items", items, bias, "query", query)
     check_choice(op, "precision", precision, PRECISIONS)
-    check_ranking(op, k, query.shape[0], items.shape[0], exclude)
+    check_ranking(op, k, query.shape[0], items.shape[0], exclude, query.device)
     return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
 
 
 def rank_scores(scores: Tensor, k: int, *, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_scores`."""
     check_tensor("rank_scores", "scores", scores, 2)
-    check_ranking("rank_scores", k, scores.shape[0], scores.shape[1], exclude)
+    check_ranking("rank_scores", k, scores.shape[0], scores.shape[1], exclude, scores.device)
     return ranked(scores, k, exclude)
 
 
@@ -46,16 +46,18 @@ def merge_topk(scores: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if ids.shape != scores.shape:
         fail(op, "ids", f"have the shape of scores {tuple(scores.shape)}", tuple(ids.shape))
     check_size(op, "k", k, 1)
+    if ids.device != scores.device:
+        fail(op, "ids", f"be on the device of scores ({scores.device})", ids.device)
     by_id = ids.argsort(dim=1, stable=True)
-    scores, ids = scores.gather(1, by_id), ids.gather(1, by_id)
+    scores, ids = scores.detach().gather(1, by_id), ids.gather(1, by_id)
     return first_k(scores, ids, ids < 0, k)
 
 
-def check_ranking(op: str, k: int, n_rows: int, n_items: int, exclude: Csr | None) -> None:
+def check_ranking(op: str, k: int, n_rows: int, n_items: int, exclude: Csr | None, device: torch.device) -> None:
     """``k`` and ``exclude`` of a ranking of ``n_items`` for ``n_rows`` users."""
     check_size(op, "k", k, 1)
     if exclude is not None:
-        check_csr(op, "exclude", exclude, n_rows=n_rows, n_cols=n_items)
+        check_csr(op, "exclude", exclude, n_rows=n_rows, n_cols=n_items, device=device)
 
 
 def ranked(scores: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:

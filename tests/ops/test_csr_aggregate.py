@@ -31,6 +31,21 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda v, w, b: csr_aggregate(x._replace(values=v), w, b), leaves)
 
 
+@pytest.mark.parametrize("size", [(0, 5, 3), (6, 0, 3), (6, 5, 0), (6, 5, 3)])
+def test_nothing_to_sum_is_differentiable(size):
+    x = Csr.from_scipy(sp.csr_matrix(size[:2]))
+    weight = torch.randn(size[1:], requires_grad=True)
+    result = csr_aggregate(x, weight)
+    assert result.shape == (size[0], size[2])
+    result.sum().backward()
+    assert weight.grad.abs().sum() == 0
+
+
+def test_a_cached_transpose_changes_nothing():
+    x, dense_x, weight = _case(6, 5, 3, True)
+    torch.testing.assert_close(csr_aggregate(x, weight, transpose=x.transpose()), dense_x @ weight)
+
+
 def test_empty_rows_give_the_bias():
     x = Csr(torch.tensor([0, 0, 1]), torch.tensor([1]), None, 2)
     assert csr_aggregate(x, torch.eye(2), torch.ones(2)).tolist() == [[1, 1], [1, 2]]

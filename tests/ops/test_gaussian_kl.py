@@ -18,7 +18,7 @@ def _magnitude(mu_q, logvar_q, mu_p=None, logvar_p=None):
     mu, d = (mu_q, logvar_q) if mu_p is None else (mu_q - mu_p, logvar_q - logvar_p)
     precision = 1.0 if logvar_p is None else torch.exp(-logvar_p)
     # e^d - 1 - d is a term of its own: computed without cancellation, it must be right relative to itself
-    return (torch.expm1(d) - d + mu.square() * precision).abs().sum(-1)
+    return 0.5 * (torch.expm1(d) - d + mu.square() * precision).abs().sum(-1)
 
 
 operator = torch.ops.dmrec_ext.gaussian_kl.default if not dmrec_ext.NATIVE_ABSENT else None
@@ -119,6 +119,18 @@ def test_gradients_of_extremes_are_never_nan(native):
     assert not any(x.grad.isnan().any() for x in rows)
 
 
+def test_gradients_of_extremes_are_those_of_float64_where_they_fit(native):
+    values = torch.tensor([0.0, 1e-30, 1.0, -80.0, 80.0, 150.0, 1e15])
+    rows = [x.reshape(-1, 1) for x in torch.meshgrid(*[values] * 4, indexing="ij")]
+    mine = [x.clone().requires_grad_() for x in rows]
+    exact = [x.double().requires_grad_() for x in rows]
+    gaussian_kl(*mine).sum().backward()
+    reference.gaussian_kl(*exact).sum().backward()
+    for x, y in zip(mine, exact, strict=True):
+        fits = y.grad.abs() < 3e38
+        torch.testing.assert_close(x.grad[fits].double(), y.grad[fits], rtol=1e-5, atol=1e-37)
+
+
 def test_infinite_inputs_do_not_poison_other_rows(native):
     rows = [torch.zeros(3, 40) for _ in range(4)]
     rows[0][1, 7] = math.inf
@@ -128,6 +140,7 @@ def test_infinite_inputs_do_not_poison_other_rows(native):
 BAD = [
     (lambda x: (x.numpy(), x), TypeError, "gaussian_kl: mu_q must be a tensor, got ndarray"),
     (lambda x: (x.long(), x), TypeError, "mu_q must be float32, float64, float16 or bfloat16, got torch.int64"),
+    (lambda x: (x.to_sparse(), x), TypeError, "mu_q must be dense .torch.strided., got torch.sparse_coo"),
     (lambda x: (x[0], x[0]), ValueError, r"mu_q must have 2 dimensions, got 1 \(shape \(3,\)\)"),
     (lambda x: (x, x[:1]), ValueError, r"logvar_q must have the shape of mu_q \(2, 3\), got \(1, 3\)"),
     (lambda x: (x, x.double()), TypeError, "logvar_q must have the dtype of mu_q .torch.float32., got torch.float64"),

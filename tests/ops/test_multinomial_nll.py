@@ -27,6 +27,12 @@ def test_a_user_without_targets_costs_nothing():
     assert multinomial_nll(hidden, weight, Csr.from_torch(dense), bias, reduction="none")[2] == 0
 
 
+def test_values_of_another_dtype_do_not_change_that_of_the_loss():
+    hidden, weight, bias, dense = _case(torch.float32)
+    loss = multinomial_nll(hidden, weight, Csr.from_torch(dense.double()), bias)
+    assert loss.dtype == torch.float32
+
+
 def test_gradients():
     hidden, weight, bias, dense = _case()
     x = Csr.from_torch(dense)

@@ -82,6 +82,14 @@ def test_merging_skips_padding_and_pads_itself():
     assert scores.tolist() == [[1.0, -math.inf, -math.inf]]
 
 
+def test_devices_must_match():
+    meta = torch.zeros(2, 5, device="meta")
+    with pytest.raises(ValueError, match="ids must be on the device of scores .meta., got cpu"):
+        merge_topk(meta, torch.zeros(2, 5, dtype=torch.int64), 1)
+    with pytest.raises(ValueError, match="items must be on the device of query .meta., got cpu"):
+        rank_topk(meta, torch.zeros(3, 5), 1)
+
+
 def test_no_users():
     scores, ids = rank_topk(torch.zeros(0, 3), torch.zeros(5, 3), 2)
     assert scores.shape == ids.shape == (0, 2)

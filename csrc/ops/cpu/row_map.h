@@ -124,6 +124,7 @@ class RowMap {
   }
 
   DMREC_CLONES static void backward_rows(const Backward& job, int64_t begin, int64_t end) {
+    if (job.width == 0) return;
     alignas(64) Stored unwanted[inputs][lanes];  // where gradients go that nobody asked for
     alignas(64) Stored staged[inputs][lanes];    // a block on its way to memory past the caches
     for (int64_t b = begin; b < end; ++b) {
@@ -147,8 +148,8 @@ class RowMap {
       for (int64_t next = 0; next < job.width; next += lanes) {
         const int64_t j = std::min(next, job.width - lanes);
         for (int i = 0; i < inputs; ++i) {
-          Stored* const target = job.streaming ? staged[i] : job.out[i] + b * job.width + j;
-          out[i] = job.out[i] ? target : unwanted[i];
+          out[i] = unwanted[i];
+          if (job.out[i]) out[i] = job.streaming ? staged[i] : job.out[i] + b * job.width + j;
         }
         gradient_block(job.functor, in, j, grad, out);
         if (job.streaming) {
