@@ -55,6 +55,7 @@ class LanguageConfig(Section):
 
     vectors: str | None = Field(None, description="name in the dataset; empty: the only one there is")
     hidden: int = Field(600, ge=1)
+    initialisation: Literal["torch", "xavier"] = "torch"
     aggregate: bool = Field(True, description="false: the ablation without the meta-network (user vector alone)")
     fusion: Literal["add", "collaborative"] = "add"
 
@@ -69,6 +70,14 @@ class MatchingConfig(Section):
     interpolation: Literal["log_linear", "linear", "moment"] = "log_linear"
     squared: bool = Field(False, description="godm: squared distance")
     eps: float = Field(1e-7, ge=0, description="godm: added under the root")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MatchingConfig:
+        if self.strategy == "mddm" and self.beta > 1:
+            raise ValueError(f"beta weighs two divergences against each other in 'mddm': at most 1, got {self.beta}")
+        if self.strategy == "add" and self.beta_concentration is not None:
+            raise ValueError("'add' has no matching term whose beta could be drawn: leave out beta_concentration")
+        return self
 
 
 class AnnealingConfig(Section):
@@ -96,7 +105,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """What is measured."""
 
-    metrics: tuple[str, ...] = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20")
+    metrics: tuple[str, ...] = Field(
+        ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"), min_length=1
+    )
 
 
 class Config(Section):
@@ -168,7 +179,10 @@ def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, 
         path, separator, text = setting.partition("=")
         if not separator or not path:
             raise DmrecError(f"--set takes key=value, like --set training.epochs=50, got '{setting}'")
-        over: Any = yaml.safe_load(text)
+        try:
+            over: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise DmrecError(f"--set {setting}: the value is no valid YAML; quote it") from None
         for key in reversed(path.strip().split(".")):
             over = {key: over}
         values = overlaid(values, over)

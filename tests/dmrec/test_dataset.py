@@ -55,6 +55,9 @@ def test_what_is_no_dataset(tmp_path):
         open_dataset(tmp_path)
     with pytest.raises(DmrecError, match="is no folder; a small dataset to start with: dmrec data fetch ml-100k"):
         open_dataset(tmp_path / "none")
+    (tmp_path / "manifest.json").write_text('{"format": 1, "name": "x"}')
+    with pytest.raises(DmrecError, match="lacks files, interactions"):
+        open_dataset(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(DmrecError, match="format 99 is not known here"):
         open_dataset(tmp_path)
@@ -69,11 +72,39 @@ def test_vectors_are_checked(tmp_path):
         dataset.add_vectors("x", items[:, :3], users, {})
     with pytest.raises(DmrecError, match="users vectors contain NaN or infinity"):
         dataset.add_vectors("x", items, users * np.nan, {})
+    with pytest.raises(DmrecError, match="'../x' is no name for vectors"):
+        dataset.add_vectors("../x", items, users, {})
     dataset.add_vectors("other", items, users, {})
     with pytest.raises(DmrecError, match="several text vectors .other, tfidf-svd.; choose: --set language.vectors"):
         open_dataset(tmp_path).vectors()
     with pytest.raises(DmrecError, match="no vectors 'othr'; did you mean 'other'"):
         dataset.vectors("othr")
+
+
+def test_damaged_or_replaced_vectors_are_found(tmp_path):
+    dataset = tiny.make(tmp_path)
+    np.save(tmp_path / "users.tfidf-svd.npy", np.zeros((120, 8), dtype=np.float32))
+    with pytest.raises(DmrecError, match="users.tfidf-svd.npy differs from its checksum"):
+        dataset.vectors()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(np.float16, np.float16), (np.float32, np.float32), (np.float64, np.float32)]
+)
+def test_vectors_keep_their_precision(tmp_path, dtype, kept):
+    dataset = tiny.make(tmp_path)
+    dataset.add_vectors("x", np.full((48, 2), 0.1, dtype), np.full((120, 2), 0.1, dtype), {})
+    vectors = open_dataset(tmp_path).vectors("x")
+    assert vectors.items.dtype == kept
+    np.testing.assert_array_equal(vectors.users, kept(0.1))
+
+
+def test_a_refused_dataset_leaves_the_old_one(tmp_path):
+    made = tiny.make(tmp_path)
+    splits = {"train": made.train, "valid": made.valid, "test": made.test}
+    with pytest.raises(DmrecError, match="2 items are described, but the matrices have 48"):
+        create_dataset(tmp_path, "new", splits, items=[Entity("a"), Entity("b")], made={})
+    assert open_dataset(tmp_path).name == "tiny"
 
 
 def test_vectors_never_unpickle(tmp_path):
@@ -89,15 +120,17 @@ def test_texts_are_data(tmp_path):
     path = tmp_path / "items.jsonl"
     path.write_text('{"iid": 4, "title": "T"}\n{"text": "only"}\n')
     assert read_entities(path) == [Entity("4", "T", ""), Entity("1", "", "only")]
+    with pytest.raises(DmrecError, match="line 2: has no id"):
+        read_entities(path, ids_required=True)
     path.write_text("[1]\n")
     with pytest.raises(DmrecError, match="line 1: must be a JSON object, got list"):
         read_entities(path)
-    path.write_text("{")
-    with pytest.raises(DmrecError, match="not JSON lines"):
+    path.write_text('\ufeff{"item_id": 7}\n\n{')
+    with pytest.raises(DmrecError, match="line 3: not JSON lines"):
         read_entities(path)
 
 
-CSV = "userId,movieId,rating,timestamp\n7,30,5,1\n7,4,2,2\n10,30,4,3\n10,4,3,4\n"
+CSV = "\ufeffuserId,movieId,rating,timestamp\n7,30,5,2026-01-01\n7,4,2,2\n10,30,4,3\n10,4,3,4\n"
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "inter", "parquet"])
@@ -117,7 +150,6 @@ def test_reading_tables(tmp_path, kind):
     assert raw.user.tolist() == [7, 7, 10, 10]
     assert raw.item.tolist() == [30, 4, 30, 4]
     assert raw.rating.tolist() == [5, 2, 4, 3]
-    assert raw.time.tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +160,8 @@ def test_reading_tables(tmp_path, kind):
         ("user,item\n1,2\n", {"item": "itm"}, "has no column 'itm'; did you mean 'item'"),
         ("user,item\n1,2,3\n", {}, "line 2: 3 fields, but the header has 2"),
         ("user,item,rating\n1,2,good\n", {}, "column rating: not all values are numbers"),
+        ("user,item\n1,2\n,3\n", {}, "column user: row 2 has no id"),
+        ("user,item\n1," + "x" * 200_000 + "\n", {}, "line 2: field larger than field limit"),
     ],
 )
 def test_bad_tables(tmp_path, content, columns, message):

@@ -22,8 +22,8 @@ def batch(dataset):
 def _recommender(dataset, *, fusion="add", normalise=False, aggregate=True, dropout=0.3):
     backbone = MultVae(dataset.n_items, hidden=16, latent=6, dropout=dropout, normalise=normalise)
     vectors = dataset.vectors()
-    items, users = (torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (vectors.items, vectors.users))
-    return Recommender(backbone, MetaNetwork(items, users, hidden=16, latent=6, aggregate=aggregate), fusion)
+    meta_network = MetaNetwork(vectors.items, vectors.users, hidden=16, latent=6, aggregate=aggregate)
+    return Recommender(backbone, meta_network, fusion)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -49,7 +49,9 @@ def test_meta_network_is_eq_6_and_7(dataset, batch, aggregate):
     x, users = batch
     model = _recommender(dataset, aggregate=aggregate).eval()
     meta = model.meta_network
-    semantic = meta.user_vectors[users] + (x.to_dense() @ meta.item_vectors if aggregate else 0)
+    semantic = torch.from_numpy(np.array(meta.user_vectors[users.numpy()])) + (
+        x.to_dense() @ meta.item_vectors if aggregate else 0
+    )
     first, _, second = meta.network
     hidden = torch.tanh(semantic @ first.weight.T + first.bias)
     mu, logvar = (hidden @ second.weight.T + second.bias).chunk(2, 1)
@@ -137,7 +139,7 @@ def test_ease_is_its_definition(dataset, batch):
     dense = dataset.train.toarray().astype(np.float64)
     inverse = np.linalg.inv(dense.T @ dense + 20 * np.eye(dataset.n_items))
     weights = np.eye(dataset.n_items) - inverse / np.diag(inverse)
-    model = Ease.fit(dataset.train, 20)
+    model = Ease.fit(Ease.gram(dataset.train), 20)
     np.testing.assert_allclose(model.weights, weights * (1 - np.eye(dataset.n_items)), atol=1e-6)
     scores, ids = model.rank(x, users, 3, exclude=x)
     expected = np.where(dense[:10] > 0, -np.inf, dense[:10] @ weights)

@@ -1,16 +1,24 @@
 """The training loop: it learns, stops, restores its best state, repeats itself to the bit; runs and seeds."""
 
+import copy
+import dataclasses
 import json
 import math
 
 import pytest
 import torch
 from dmrec.config import AnnealingConfig, build_config, with_settings
+from dmrec.data.dataset import create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
+from dmrec.language.encoder import embed_dataset
+from dmrec.language.tfidf import TfidfSvd
+from dmrec.matching import Prior
+from dmrec.models.mult_vae import MultVae
 from dmrec.recipes import recipe
 from dmrec.train import loop
-from dmrec.train.build import load_run
+from dmrec.train.build import build_matching, build_recommender, load_run, resolve
+from dmrec.train.progress import Progress
 from dmrec.train.run import Run
 from dmrec.train.train import train
 from rich.console import Console
@@ -48,14 +56,114 @@ def test_models_learn(name, dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting",
-    ["language.aggregate=false", "matching.strategy=add", "matching.strategy=unmixed", "language.fusion=collaborative",
-     "matching.beta_concentration=0.5", "model.initialisation=xavier", "training.precision=bf16"],
-)  # fmt: skip
-def test_ablations_and_options_train(setting, dataset, tmp_path):
-    result = _train("dmrec-m", dataset, tmp_path, setting)
-    popularity = _train("popularity", dataset, tmp_path / "popularity")
-    assert result["test"]["recall@10"] > 1.3 * popularity["test"]["recall@10"]
+    ("setting", "found", "wanted"),
+    [
+        ("language.aggregate=false", lambda r, m: r.meta_network.aggregate, False),
+        ("language.fusion=collaborative", lambda r, m: (r.fusion, m.fusion), ("collaborative", "collaborative")),
+        ("language.hidden=7", lambda r, m: r.meta_network.network[0].out_features, 7),
+        (
+            "language.initialisation=xavier",
+            lambda r, m: float(r.meta_network.network[0].bias.detach().abs().max()),
+            0.0,
+        ),
+        ("model.initialisation=xavier", lambda r, m: float(r.backbone.encoder_input.bias.detach().abs().max()), 0.0),
+        ("model.hidden=9", lambda r, m: r.backbone.encoder_input.weight.shape[1], 9),
+        ("model.latent=5", lambda r, m: (r.backbone.latent, r.backbone.decoder_input.in_features), (5, 5)),
+        ("model.dropout=0.45", lambda r, m: r.backbone.input_dropout, 0.45),
+        ("model.normalise=true", lambda r, m: r.backbone.normalise, True),
+        ("matching.strategy=add", lambda r, m: m, Prior()),
+        ("matching.strategy=unmixed", lambda r, m: m.strategy, "unmixed"),
+        ("matching.beta=0.25", lambda r, m: m.beta, 0.25),
+        ("matching.beta_concentration=0.5", lambda r, m: m.beta_concentration, 0.5),
+        ("matching.alpha=0.75", lambda r, m: m.alpha, 0.75),
+        ("matching.interpolation=moment", lambda r, m: m.interpolation, "moment"),
+        ("matching.squared=true", lambda r, m: m.squared, True),
+        ("matching.eps=0.125", lambda r, m: m.eps, 0.125),
+    ],
+)
+def test_every_option_reaches_what_it_configures(setting, found, wanted, dataset):
+    built = []
+    for settings in ([], [setting]):
+        config = build_config(with_settings(recipe("dmrec-m"), settings))
+        built.append(found(build_recommender(config, dataset), build_matching(config)))
+    assert built[1] == wanted
+    assert built[0] != wanted
+
+
+def _one_step(dataset, tmp_path, *settings):
+    """Recommender before and after one step on the whole dataset, and the run's log of it."""
+    options = [*SMALL, *LANGUAGE, "training.batch_size=1000", "training.epochs=1", *settings]
+    config = resolve(build_config(with_settings(recipe("dmrec-m"), options)), dataset, 0)
+    torch.manual_seed(0)
+    recommender = build_recommender(config, dataset)
+    before = copy.deepcopy(recommender)
+    train_csr, valid = Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.valid)
+    progress = Progress(Console(quiet=True), "x", 1, quiet=True)
+    torch.manual_seed(1)
+    loop.fit(recommender, build_matching(config), config, train_csr, valid, Run.create(tmp_path, config), {}, progress)
+    return config, before, recommender, Run(tmp_path).events("epoch")[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [[], ["training.annealing.steps=10", "training.annealing.cap=0.5"], ["training.precision=bf16"]],
+    ids=["plain", "annealed", "bf16"],
+)
+def test_a_step_of_the_loop_is_the_step_written_out(settings, dataset, tmp_path):
+    """Loss, noise, dropout, precision, annealing and Adam, from the same random numbers."""
+    config, model, trained, logged = _one_step(dataset, tmp_path, *settings)
+    torch.manual_seed(1)
+    order = torch.randperm(dataset.n_users, generator=torch.Generator().manual_seed(loop.seed_of("shuffle", 0)))
+    x = Csr.from_scipy(dataset.train).rows(order)
+    model.train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    with torch.autocast("cpu", torch.bfloat16, enabled="training.precision=bf16" in settings):
+        dropped = x._replace(values=torch.empty(x.nnz).bernoulli_(0.7) / 0.7)
+        collaborative, language = model.backbone.encode(x, dropped), model.meta_network(dropped, order)
+        mu, logvar = collaborative.mu + language.mu, collaborative.logvar + language.logvar
+        z = mu + torch.randn_like(mu) * torch.exp(logvar / 2)
+        hidden, weight, bias = model.backbone.decode(z)
+        logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    nll = -(x.to_dense() * torch.log_softmax(logits, 1)).sum(1).mean()
+    kl_prior = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+    difference = (logvar.exp() + (mu - language.mu) ** 2) / language.logvar.exp()
+    kl_language = 0.5 * (language.logvar - logvar + difference - 1).sum(1)
+    divergence = (0.5 * kl_prior + 0.5 * kl_language).mean()
+    weight_of_divergence = 0.0 if config.training.annealing.steps else 1.0  # at step 0
+    loss = nll + weight_of_divergence * divergence
+    loss.backward()
+    optimiser.step()
+    assert logged["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert logged["reconstruction"] == pytest.approx(nll.item(), rel=1e-5)
+    assert logged["matching"] == pytest.approx(divergence.item(), rel=1e-5)
+    for (name, mine), right in zip(trained.named_parameters(), model.parameters(), strict=True):
+        moved_alike = ((mine - right).abs() < 2e-4).float().mean()  # Adam's first step is a sign: noise near 0 flips it
+        assert moved_alike > 0.98, name
+
+
+def test_every_parameter_is_trained(dataset, tmp_path):
+    _, before, after, _ = _one_step(dataset, tmp_path)
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert not torch.equal(old, new), name
+
+
+def test_bf16_is_not_float32(dataset, tmp_path):
+    losses = {p: _one_step(dataset, tmp_path / p, f"training.precision={p}")[3]["loss"] for p in ("float32", "bf16")}
+    assert losses["float32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=1e-2)
+
+
+def test_a_backbone_may_add_a_loss_of_its_own(dataset, tmp_path, monkeypatch):
+    _, _, _, plain = _one_step(dataset, tmp_path / "plain")
+    original = MultVae.reconstruct
+
+    def with_auxiliary(self, posterior, moment):
+        assert (moment.step, moment.epoch) == (0, 1)
+        return original(self, posterior, moment)._replace(auxiliary=torch.tensor(7.0))
+
+    monkeypatch.setattr(MultVae, "reconstruct", with_auxiliary)
+    _, _, _, more = _one_step(dataset, tmp_path / "more")
+    assert more["loss"] == pytest.approx(plain["loss"] + 7, rel=1e-6)
 
 
 def test_ease_searches_lambda_on_validation(dataset, tmp_path):
@@ -107,6 +215,42 @@ def test_annealing():
     assert loop.annealed(AnnealingConfig(), 0) == 1.0
 
 
+def test_the_best_state_so_far_survives_an_interruption(dataset, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupting(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(loop, "evaluate", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        _train("mult-vae", dataset, tmp_path)
+    run, _, _ = load_run(tmp_path)
+    scores = {e["epoch"]: e["recall@20"] for e in run.events("evaluation")}
+    assert len(scores) == 2
+    assert run.load()[1]["epoch"] == max(scores, key=lambda epoch: (scores[epoch], -epoch))
+
+
+def test_a_run_stopped_before_its_first_evaluation_says_so(dataset, tmp_path, monkeypatch):
+    def interrupting(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "evaluate", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        _train("mult-vae", dataset, tmp_path)
+    with pytest.raises(DmrecError, match="has no model yet: the run was stopped before its first evaluation"):
+        load_run(tmp_path)
+
+
+def test_nothing_to_measure_with_is_refused(dataset, tmp_path):
+    empty = dataclasses.replace(dataset, valid=dataset.valid * 0)
+    empty.valid.eliminate_zeros()
+    with pytest.raises(DmrecError, match="has no validation interactions to measure with"):
+        _train("popularity", empty, tmp_path)
+
+
 def test_divergence_stops_with_advice(dataset, tmp_path):
     with pytest.raises(FloatingPointError, match=r"became NaN or infinite in epoch \d+; lower training.learning_rate"):
         _train("mult-vae", dataset, tmp_path, "training.learning_rate=1e30")
@@ -155,6 +299,35 @@ def test_a_run_refuses_another_dataset(dataset, tmp_path):
     other = tiny.make(tmp_path / "other", n_items=44)
     with pytest.raises(DmrecError, match="trained on 120 users and 48 items, but .* has 120 and 44"):
         load_run(tmp_path / "run", other.folder)
+
+
+def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
+    """Or a model would be tested on what it was trained on."""
+    import tiny
+
+    first = tiny.make(tmp_path / "data")
+    _train("dmrec-m", first, tmp_path / "run", "training.epochs=3")
+    load_run(tmp_path / "run")
+    swapped = {"train": first.train, "valid": first.test, "test": first.valid}
+    again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, made={})
+    embed_dataset(again, TfidfSvd(8))
+    with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
+        load_run(tmp_path / "run")
+    embed_dataset(tiny.make(tmp_path / "data"), TfidfSvd(8, min_texts=20))
+    with pytest.raises(DmrecError, match=r"another version of .*data: tfidf-svd changed since"):
+        load_run(tmp_path / "run")
+
+
+def test_runs_of_one_seed_and_of_several_do_not_mix(dataset, tmp_path):
+    _train("mult-vae", dataset, tmp_path, "training.epochs=3")
+    _train("mult-vae", dataset, tmp_path, "training.epochs=3", seeds=(5, 6))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["seed-5", "seed-6", "summary.json"]
+    assert Run.open(tmp_path).result["seed"] == 5
+    (tmp_path / "seed-6" / "notes.txt").write_text("mine")
+    _train("mult-vae", dataset, tmp_path, "training.epochs=3", seeds=(2,))
+    assert Run.open(tmp_path).result["seed"] == 2
+    assert not (tmp_path / "seed-5").exists()
+    assert [p.name for p in (tmp_path / "seed-6").iterdir()] == ["notes.txt"]
 
 
 def test_a_new_run_replaces_what_stood_there(dataset, tmp_path):

@@ -53,6 +53,50 @@ def test_training_prints_all_models_beside_the_baselines(shop, capsys):
     assert (shop / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_finished_runs_are_replaced_only_when_told_to(shop, capsys):
+    again = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", "--out", shop / "twice", *FAST]
+    assert run(*again) == 0
+    assert run(*again) == 1
+    assert "finished runs; name another folder (--out) or replace them (--force)" in capsys.readouterr().err
+    assert run(*again, "--force", "--set", "training.seed=7") == 0
+    assert json.loads((shop / "twice/mult-vae/result.json").read_text())["seed"] == 7
+    assert (
+        run("train", "--config", shop / "twice/mult-vae/config.yaml", "--no-baselines", "--out", shop / "repeat") == 0
+    )
+    results = [json.loads((shop / f / "mult-vae/result.json").read_text())["test"] for f in ("twice", "repeat")]
+    assert results[0] == results[1]
+
+
+def test_options_of_language_spare_the_base_model(shop):
+    recipes = ["train", "mult-vae", "dmrec-m", "--no-baselines", "--data", shop / "data", "--out", shop / "both", *FAST]
+    assert run(*recipes, "--set", "matching.beta=0.25", "--set", "training.monitor=recall@7") == 0
+    assert "beta: 0.25" in (shop / "both/dmrec-m/config.yaml").read_text()
+    assert "matching: null" in (shop / "both/mult-vae/config.yaml").read_text()
+
+
+def test_a_dataset_is_replaced_only_when_told_to(shop, capsys):
+    again = ["data", "import", shop / "ratings.csv", "--out", shop / "other", "--seed", 3]
+    assert run(*again) == 0
+    assert run(*again) == 1
+    assert (
+        "other holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
+        in capsys.readouterr().err
+    )
+    assert run(*again, "--force") == 0
+
+
+def test_what_can_be_refused_is_refused_before_training(shop, capsys):
+    bare = ["train", "mult-vae", "dmrec-m", "--data", shop / "bare", "--out", shop / "refused"]
+    assert run("data", "import", shop / "ratings.csv", "--out", shop / "bare") == 0
+    assert run(*bare) == 1
+    assert "has no text vectors; make some: dmrec data embed" in capsys.readouterr().err
+    assert not (shop / "refused").exists()
+    plot = ["train", "mult-vae", "--data", shop / "data", "--out", shop / "refused", "--plot", "x.gif"]
+    assert run(*plot) == 1
+    assert "x.gif: the ending says what image to write" in capsys.readouterr().err
+    assert not (shop / "refused").exists()
+
+
 def test_evaluating_gives_the_figures_of_training(shop, capsys):
     assert run("evaluate", shop / "runs/dmrec-m", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
@@ -126,6 +170,12 @@ FAILURES = [
     ),
     (["train", "mult-vae", "--seeds", "0", "--data", "{data}"], 2, "Invalid value for '--seeds'"),
     (["evaluate", "nowhere"], 1, "nowhere is no run"),
+    (["train", "mult-vae", "dmrec-m", "--data", "{data}", "--set", "name=x"], 1, "two recipes cannot have one name"),
+    (
+        ["train", "mult-vae", "ease", "--data", "{data}", "--set", "model.hidden=3"],
+        1,
+        "ease: unknown option 'model.hid",
+    ),
     (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is no metric; write it like recall@20"),
     (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),

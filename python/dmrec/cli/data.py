@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..data.dataset import SPLITS, Dataset, open_dataset, read_vectors
+from ..data.dataset import MANIFEST, SPLITS, Dataset, check_name, open_dataset, read_vectors
 from ..data.importing import import_matrices, import_table
 from ..data.movielens import TERMS, fetch_ml100k
 from ..errors import DmrecError, did_you_mean
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a dataset that stands there.")]
 Optional = typer.Option(show_default=False)
 
 
@@ -34,7 +35,6 @@ def import_(
     user_column: Annotated[str | None, Optional] = None,
     item_column: Annotated[str | None, Optional] = None,
     rating_column: Annotated[str | None, Optional] = None,
-    time_column: Annotated[str | None, Optional] = None,
     train: Annotated[Path | None, typer.Option(help="Split already: .npz of training.", show_default=False)] = None,
     valid: Annotated[Path | None, typer.Option(help=".npz of validation.", show_default=False)] = None,
     test: Annotated[Path | None, typer.Option(help=".npz of test.", show_default=False)] = None,
@@ -43,10 +43,12 @@ def import_(
     item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per item.", show_default=False)] = None,
     user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per user.", show_default=False)] = None,
     vectors_name: Annotated[str, typer.Option(help="What to call these vectors.")] = "imported",
+    force: Force = False,
 ) -> None:
     """Make a dataset from a table of interactions, or from matrices that are split already.
 
-    A table is filtered and split 3:1:1 at random per user. Columns are found by their usual names.
+    A table (user, item, and a rating if there is one) is filtered and split 3:1:1 at random per user. Columns are
+    found by their usual names.
 
     Examples:
 
@@ -54,13 +56,15 @@ def import_(
     - `dmrec data import clicks.parquet --user-column customer --item-column sku --k-core 10 --out data/shop`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     """
+    _refuse_existing(out, force)
+    check_name(vectors_name)
     matrices = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
     if (item_vectors is None) != (user_vectors is None):
         raise DmrecError("give both --item-vectors and --user-vectors, or neither")
     if table is not None and not matrices:
         if item_vectors is not None:
             raise DmrecError("vectors cannot go with a table, whose rows the filters reorder; use dmrec data embed")
-        given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
+        given = {"user": user_column, "item": item_column, "rating": rating_column}
         columns = {role: column for role, column in given.items() if column}
         dataset = import_table(
             table,
@@ -90,6 +94,7 @@ def fetch(
     min_rating: MinRating = 3.0,
     k_core: KCore = 5,
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Download a public dataset with its texts.
 
@@ -98,8 +103,10 @@ def fetch(
     known = {"ml-100k": fetch_ml100k}
     if name not in known:
         raise DmrecError(f"'{name}' cannot be fetched{did_you_mean(name, known)}")
+    out = out or Path("data") / name
+    _refuse_existing(out, force)
     errors.print(f"Terms of use. {TERMS}", highlight=False)
-    _describe(known[name](out or Path("data") / name, min_rating=min_rating, core=k_core, seed=seed))
+    _describe(known[name](out, min_rating=min_rating, core=k_core, seed=seed))
 
 
 @app.command()
@@ -125,6 +132,13 @@ def embed(
         f"{dataset.name}: vectors '{name}', width {width_made}, of {dataset.n_items} items and {dataset.n_users} users",
         highlight=False,
     )
+
+
+def _refuse_existing(folder: Path, force: bool) -> None:
+    if (folder / MANIFEST).exists() and not force:
+        raise DmrecError(
+            f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
+        )
 
 
 def _describe(dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from dmrec_ext import Csr
 
+from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_ranker
 from ..train.build import load_run
 from .console import print_table
@@ -40,6 +41,8 @@ def evaluate(
     opened, dataset, ranker = load_run(run, data)
     train, held_out = Csr.from_scipy(dataset.train), Csr.from_scipy(getattr(dataset, split))
     result = evaluate_ranker(ranker, train, held_out, metrics or opened.config.evaluation.metrics)
+    if result.n_users == 0:
+        raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
     if as_json:
         typer.echo(json.dumps({"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}))
     else:

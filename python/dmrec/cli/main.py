@@ -43,9 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         errors.print(f"[bold red]error:[/] {_one_line(error)}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        kind = type(error).__name__
+        errors.print(f"[bold red]unexpected {kind}:[/] {_one_line(error)} (--debug shows where)", highlight=False)
+        sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:

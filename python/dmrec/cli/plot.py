@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DmrecError
 from ..train.run import Run
 
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def check_plot(path: Path) -> None:
+    """Refuses what `plot_validation` could not write."""
+    if path.suffix not in SUFFIXES:
+        raise DmrecError(f"{path}: the ending says what image to write; known: {', '.join(SUFFIXES)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DmrecError("plots need matplotlib: pip install 'dmrec[plot]'")
+
 
 def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Path) -> None:
     """The metric over training time, a curve per run; baselines, which have no time, as level lines."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DmrecError("plots need matplotlib: pip install 'dmrec[plot]'") from None
+    from matplotlib.figure import Figure  # an extra: not to be imported by other commands
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     styles = iter(("--", ":", "-.", "--", ":", "-."))

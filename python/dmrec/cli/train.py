@@ -11,10 +11,12 @@ from ..config import Config, build_config, overlaid, read_config, with_settings
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..recipes import BASELINES, RECIPES, recipe
+from ..train.build import resolve
+from ..train.run import is_finished
 from ..train.train import EASE_ITEMS
 from ..train.train import train as train_config
 from .console import errors, output, print_table
-from .plot import plot_validation
+from .plot import check_plot, plot_validation
 
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
 HELP = f"""Train and test models; popularity and EASE are trained beside them.
@@ -39,41 +41,77 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML over the recipe, or a whole configuration.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; figures become means and deviations.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="The first seed. Default: training.seed.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16 (matrix products).")] = None,
     baselines: Annotated[bool, typer.Option(help="Train popularity and EASE, too.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace finished runs of the same name.")] = False,
 ) -> None:
     """Replaced by HELP below."""
-    over = read_config(config) if config else {}
-    settings = list(settings or [])
-    if precision:
-        settings.append(f"training.precision={precision}")
-    if recipes:
-        named = [recipe(name) for name in dict.fromkeys(recipes)]
-        configs = [build_config(with_settings(overlaid(values, over), settings)) for values in named]
-    elif over:
-        configs = [build_config(with_settings(over, settings))]
-    else:
-        raise DmrecError(f"name a recipe ({', '.join(RECIPES)}) or give --config")
+    settings = [*(settings or []), *([f"training.precision={precision}"] if precision else [])]
+    configs = compose(list(recipes or []), read_config(config) if config else {}, settings)
     location = data or configs[0].data
     if location is None:
         raise DmrecError("name the dataset: --data FOLDER")
     dataset = open_dataset(location)
     if baselines:
         configs = [*_baselines(configs, dataset), *configs]
-    rows = []
-    for each in configs:
-        figures = train_config(each, dataset, out / each.name, range(seed, seed + seeds), errors)
-        rows.append(figures)
-        errors.print(f"{each.name}: done in {out / each.name}", highlight=False)
-    _print_results(dataset, rows, configs[-1].evaluation.metrics)
+    seeds_of = {each.name: range(first, first + seeds) for each in configs for first in [_first(seed, each)]}
+    # all that can be refused is refused before the first epoch of the first model
+    resolved = [resolve(each, dataset, seeds_of[each.name][0]) for each in configs]
+    finished = [str(out / each.name) for each in configs if is_finished(out / each.name)]
+    if finished and not force:
+        raise DmrecError(f"{', '.join(finished)}: finished runs; name another folder (--out) or replace them (--force)")
+    if plot is not None:
+        check_plot(plot)
+
+    rows: list[dict[str, Any]] = []
+    try:
+        for each in resolved:
+            rows.append(train_config(each, dataset, out / each.name, seeds_of[each.name], errors))
+            errors.print(f"{each.name}: done in {out / each.name}", highlight=False)
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; the best state so far, if there was one, is in {out / configs[len(rows)].name}")
+        raise typer.Exit(130) from None
+    finally:
+        if rows:
+            _print_results(dataset, rows, configs[-1].evaluation.metrics)
     if plot is not None:
         plot_validation([out / each.name for each in configs], configs[-1].training.monitor, dataset.name, plot)
         output.print(f"validation curves: {plot}", highlight=False)
 
 
 train.__doc__ = HELP
+
+
+def compose(recipes: list[str], over: dict[str, Any], settings: list[str]) -> list[Config]:
+    """Configurations from recipes, a file's values and single settings.
+
+    With several recipes, options of `language` and `matching` go to those that have these sections.
+    """
+    if not recipes and not over:
+        raise DmrecError(f"name a recipe ({', '.join(RECIPES)}) or give --config")
+    bases = [recipe(name) for name in dict.fromkeys(recipes)] or [{}]
+    configs = []
+    for values in bases:
+        foreign = {"language", "matching"} - values.keys() if _some_have_language(bases) else set()
+        mine = {section: value for section, value in over.items() if section not in foreign}
+        chosen = [setting for setting in settings if setting.split(".")[0].split("=")[0] not in foreign]
+        try:
+            configs.append(build_config(with_settings(overlaid(values, mine), chosen)))
+        except DmrecError as error:
+            raise DmrecError(f"{values['name']}: {error}" if len(bases) > 1 else str(error)) from None
+    if len({each.name for each in configs}) < len(configs):
+        raise DmrecError("two recipes cannot have one name; leave 'name' out, or train them one after the other")
+    return configs
+
+
+def _some_have_language(bases: list[dict[str, Any]]) -> bool:
+    return any("language" in values for values in bases)
+
+
+def _first(seed: int | None, config: Config) -> int:
+    return config.training.seed if seed is None else seed
 
 
 def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:

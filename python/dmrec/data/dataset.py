@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,7 @@ class Dataset:
         return sorted(self.manifest.get("vectors", {}))
 
     def vectors(self, name: str | None = None) -> TextVectors:
-        """The vectors called ``name``, or the only ones there are."""
+        """The vectors called ``name``, or the only ones there are, after comparing their checksums."""
         known = self.vector_names
         if not known:
             raise DmrecError(f"dataset {self.folder} has no text vectors; make some: dmrec data embed {self.folder}")
@@ -107,28 +108,42 @@ class Dataset:
             raise DmrecError(f"dataset {self.folder} has no vectors '{name}'{did_you_mean(name, known)}")
         sides = {}
         for side, count in (("items", self.n_items), ("users", self.n_users)):
-            array = read_vectors(self.folder / f"{side}.{name}.npy")
-            if array.shape[0] != count:
-                raise DmrecError(f"{side}.{name}.npy has {array.shape[0]} rows, but the dataset has {count} {side}")
+            path = self.folder / f"{side}.{check_name(name)}.npy"
+            array = read_vectors(path)
+            if sha256_of(path) != self.manifest["vectors"][name]["sha256"][side]:
+                raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or replaced; make it again")
+            _check_rows(side, array, count)
             sides[side] = array
         return TextVectors(name, **sides)
 
     def add_vectors(self, name: str, items: np.ndarray, users: np.ndarray, made: dict[str, Any]) -> None:
-        """Stores vectors under ``name`` and notes in the manifest how they were made."""
-        if items.shape[1:] != users.shape[1:] or items.ndim != 2:
+        """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made."""
+        check_name(name)
+        if items.ndim != 2 or items.shape[1:] != users.shape[1:]:
             raise DmrecError(f"item vectors {items.shape} and user vectors {users.shape} must have one width")
+        kept = {}
         for side, array, count in (("items", items, self.n_items), ("users", users, self.n_users)):
-            if array.shape[0] != count:
-                raise DmrecError(f"{side} vectors have {array.shape[0]} rows, but the dataset has {count} {side}")
-            if not np.isfinite(array).all():
+            _check_rows(side, array, count)
+            kept[side] = array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
+            if not np.isfinite(kept[side]).all():
                 raise DmrecError(f"{side} vectors contain NaN or infinity")
-        for side, array in (("items", items), ("users", users)):
+        vectors = self.manifest.setdefault("vectors", {})
+        if vectors.pop(name, None) is not None:  # while its files are being replaced it does not exist
+            write_json(self.folder / MANIFEST, self.manifest)
+        checksums = {}
+        for side, array in kept.items():
+            path = self.folder / f"{side}.{name}.npy"
             buffer = io.BytesIO()
-            np.save(buffer, array.astype(np.float16))
-            write_atomically(self.folder / f"{side}.{name}.npy", buffer.getvalue())
-        entry = {"width": int(items.shape[1]), "made": made}
-        self.manifest.setdefault("vectors", {})[name] = entry
+            np.save(buffer, array)
+            write_atomically(path, buffer.getbuffer())
+            checksums[side] = sha256_of(path)
+        vectors[name] = {"width": int(items.shape[1]), "sha256": checksums, "made": made}
         write_json(self.folder / MANIFEST, self.manifest)
+
+    def fingerprint(self, vectors: str | None) -> dict[str, Any]:
+        """Checksums of the interactions, and of the vectors called so: what a trained model depends on."""
+        files = {f"{split}.npz": self.manifest["files"][f"{split}.npz"]["sha256"] for split in SPLITS}
+        return {**files, **({vectors: self.manifest["vectors"][vectors]["sha256"]} if vectors else {})}
 
     def _entities(self, side: str, count: int) -> list[Entity]:
         path = self.folder / f"{side}.jsonl.gz"
@@ -148,10 +163,13 @@ def open_dataset(folder: Path) -> Dataset:
     if not (folder / MANIFEST).exists():
         raise DmrecError(f"{folder} is no dataset (no {MANIFEST}); make one with dmrec data import or dmrec data fetch")
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise DmrecError(f"{folder / MANIFEST}: format {manifest.get('format')} is not known here, only {FORMAT}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise DmrecError(f"{folder / MANIFEST}: format {found} is not known here, only {FORMAT}")
+    if missing := {"name", "files", "interactions"} - manifest.keys():
+        raise DmrecError(f"{folder / MANIFEST} lacks {', '.join(sorted(missing))}; make the dataset again")
     for name, expected in manifest["files"].items():
-        path = folder / name
+        path = folder / Path(name).name
         if not path.exists():
             raise DmrecError(f"{path} is missing; make the dataset again")
         if sha256_of(path) != expected["sha256"]:
@@ -173,22 +191,25 @@ def create_dataset(
     users: Sequence[Entity] | None = None,
     made: dict[str, Any],
 ) -> Dataset:
-    """Writes a dataset folder and opens it. ``made`` says how: source, filters, seed, terms of use."""
+    """Writes a dataset folder and opens it. ``made`` says how: source, filters, seed, terms of use.
+
+    Text vectors of a dataset that stood there are no longer part of it.
+    """
     n_users, n_items = splits["train"].shape
-    (folder / MANIFEST).unlink(missing_ok=True)
     files = {}
     for split in SPLITS:
         buffer = io.BytesIO()
         sp.save_npz(buffer, as_interactions(splits[split]))
         files[f"{split}.npz"] = buffer.getvalue()
     for side, entities, count in (("items", items, n_items), ("users", users, n_users)):
-        if entities is None:
-            (folder / f"{side}.jsonl.gz").unlink(missing_ok=True)
-            continue
-        if len(entities) != count:
-            raise DmrecError(f"{len(entities)} {side} are described, but the matrices have {count}")
-        lines = "".join(json.dumps(vars(e), ensure_ascii=False) + "\n" for e in entities)
-        files[f"{side}.jsonl.gz"] = gzip.compress(lines.encode(), mtime=0)
+        if entities is not None:
+            if len(entities) != count:
+                raise DmrecError(f"{len(entities)} {side} are described, but the matrices have {count}")
+            lines = "".join(json.dumps(vars(e), ensure_ascii=False) + "\n" for e in entities)
+            files[f"{side}.jsonl.gz"] = gzip.compress(lines.encode(), mtime=0)
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
+    for side in ("items", "users"):
+        (folder / f"{side}.jsonl.gz").unlink(missing_ok=True)
     for file_name, content in files.items():
         write_atomically(folder / file_name, content)
     manifest = {
@@ -203,6 +224,18 @@ def create_dataset(
     }
     write_json(folder / MANIFEST, manifest)
     return open_dataset(folder)
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can be part of a file's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise DmrecError(f"'{name}' is no name for vectors: letters, digits, dots, dashes and underscores, at most 64")
+    return name
+
+
+def _check_rows(side: str, array: np.ndarray, count: int) -> None:
+    if array.shape[0] != count:
+        raise DmrecError(f"{side} vectors have {array.shape[0]} rows, but the dataset has {count} {side}")
 
 
 def as_interactions(matrix: sp.spmatrix) -> sp.csr_matrix:
@@ -237,25 +270,41 @@ def read_vectors(path: Path) -> np.ndarray:
     return array
 
 
-def read_entities(path: Path) -> list[Entity]:
-    """Users or items from JSON lines (gzip or plain). Texts are data: control characters go, length is capped."""
-    entities = []
+ID_KEYS = ("id", "item_id", "user_id", "iid", "uid", "asin", "parent_asin")
+
+
+def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
+    """Users or items from JSON lines (gzip or plain). Texts are data: control characters go, length is capped.
+
+    Without an id, unless ``ids_required``, a line's number stands in.
+    """
+    entities: list[Entity] = []
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise DmrecError(f"{path}, line {number + 1}: must be a JSON object, got {type(row).__name__}")
-                identity = next((row[key] for key in ("id", "iid", "uid") if key in row), number)
+                    raise DmrecError(f"{path}, line {number}: must be a JSON object, got {type(row).__name__}")
+                identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), None)
+                if identity is None:
+                    if ids_required:
+                        raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
+                    identity = len(entities)
                 entities.append(Entity(clean(identity), clean(row.get("title") or ""), clean(row.get("text") or "")))
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DmrecError(f"{path}: not JSON lines ({error})") from None
+        raise DmrecError(f"{path}, line {max(number, 1)}: not JSON lines ({error})") from None
     return entities
 
 
 def clean(text: object, limit: int = 20_000) -> str:
     """``text`` as one line without control characters, at most ``limit`` characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)[:limit]).split())
+    line = str(text)[:limit]
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else " " for c in line)
+    return " ".join(line.split())

@@ -68,7 +68,7 @@ def import_matrices(
 def _described(ids: Sequence[str], path: Path | None) -> list[Entity]:
     if path is None:
         return [Entity(i) for i in ids]
-    known = {entity.id: entity for entity in read_entities(path)}
+    known = {entity.id: entity for entity in read_entities(path, ids_required=True)}
     if not any(i in known for i in ids):
         raise DmrecError(f"no line of {path} has an id of the interactions (they look like '{ids[0]}')")
     return [known.get(i, Entity(i)) for i in ids]

@@ -12,12 +12,11 @@ from ..errors import DmrecError
 
 @dataclass(frozen=True)
 class Interactions:
-    """Raw interactions, one entry each; ids as in the source; rating and time may be missing."""
+    """Raw interactions, one entry each; ids as in the source; the rating may be missing."""
 
     user: np.ndarray
     item: np.ndarray
     rating: np.ndarray | None = None
-    time: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,20 @@ class Decoded(NamedTuple):
     bias: Tensor | None  # (N,)
 
 
+class Moment(NamedTuple):
+    """When in training: for terms that are annealed."""
+
+    step: int
+    epoch: int
+
+
+class Reconstruction(NamedTuple):
+    """The training output for a batch."""
+
+    decoded: Decoded
+    auxiliary: Tensor | None  # () added to the loss
+
+
 class Backbone(nn.Module, ABC):
     """A generative recommender. One file each: the two abstract methods, and those hooks that it needs.
 
@@ -32,7 +46,6 @@ class Backbone(nn.Module, ABC):
 
     latent: int  # D
     input_dropout: float = 0.0  # of the interactions that the encoder and the meta-network are given
-    batch_size: int | None = None  # what the model was published with, where it differs from the default
 
     @abstractmethod
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:
@@ -43,13 +56,13 @@ class Backbone(nn.Module, ABC):
         """(B, D) latent vectors to scores of all items, but for the last product."""
 
     def infer(self, posterior: Gaussian) -> Tensor:
-        """The latent vector that a prediction is made from; default: the mean."""
+        """The latent vector that a prediction is decoded from; default: the mean."""
         return posterior.mu
 
-    def auxiliary_loss(self, z: Tensor) -> Tensor | None:
-        """A term of the backbone's own, added to the loss."""
-        del z
-        return None
+    def reconstruct(self, posterior: Gaussian, moment: Moment) -> Reconstruction:
+        """What training decodes, with a loss term of the backbone's own if it has one; default: a sample."""
+        del moment
+        return Reconstruction(self.decode(posterior.sample()), None)
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
         """Groups for the optimiser; default: all parameters at the configured rate."""

@@ -37,19 +37,25 @@ class Ease:
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights  # (N, N) float32
 
+    @staticmethod
+    def gram(train: sp.csr_matrix) -> np.ndarray:
+        """X^T X, (N, N) float64: the same for every lambda."""
+        return np.asarray((train.T @ train).astype(np.float64).todense())
+
     @classmethod
-    def fit(cls, train: sp.csr_matrix, regularisation: float) -> Ease:
-        """Solves for one lambda."""
-        gram = (train.T @ train).astype(np.float64).todense()
-        gram[np.diag_indices_from(gram)] += regularisation
-        factor, failed = scipy.linalg.lapack.dpotrf(np.asfortranarray(gram), lower=1, overwrite_a=1)
+    def fit(cls, gram: np.ndarray, regularisation: float) -> Ease:
+        """Solves for one lambda; ``gram`` is left as it is."""
+        work = gram.copy(order="F")
+        np.fill_diagonal(work, work.diagonal() + regularisation)
+        factor, failed = scipy.linalg.lapack.dpotrf(work, lower=1, overwrite_a=1)
         if failed:
             raise np.linalg.LinAlgError(f"EASE: X^T X + {regularisation} I is not positive definite")
-        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        weights = -inverse / np.diag(inverse)
+        lower, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        weights = np.tril(lower).astype(np.float32)
+        weights += np.tril(lower, -1).T.astype(np.float32)
+        weights /= -lower.diagonal().astype(np.float32)
         np.fill_diagonal(weights, 0.0)
-        return cls(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
+        return cls(torch.from_numpy(weights))
 
     def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
         """The k items of highest X B."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from dmrec_ext import Csr, csr_aggregate
@@ -15,22 +17,23 @@ class MetaNetwork(nn.Module):
     ``aggregate=False`` is the ablation without the meta-network: g = w_u alone.
     """
 
-    item_vectors: Tensor  # (N, E)
-    user_vectors: Tensor  # (M, E)
+    item_vectors: Tensor  # (N, E) float32
 
     def __init__(
-        self, item_vectors: Tensor, user_vectors: Tensor, *, hidden: int, latent: int, aggregate: bool
+        self, item_vectors: np.ndarray, user_vectors: np.ndarray, *, hidden: int, latent: int, aggregate: bool
     ) -> None:
         super().__init__()
         self.aggregate = aggregate
-        # the dataset's, not the model's: neither trained nor kept in checkpoints
-        self.register_buffer("item_vectors", item_vectors, persistent=False)
-        self.register_buffer("user_vectors", user_vectors, persistent=False)
+        # The dataset's, not the model's: neither trained nor kept in checkpoints. A batch needs a sum over many items,
+        # but one row per user: users stay where they are, mapped from disk.
+        items = torch.from_numpy(np.array(item_vectors, dtype=np.float32))
+        self.register_buffer("item_vectors", items, persistent=False)
+        self.user_vectors = user_vectors  # (M, E)
         self.network = nn.Sequential(nn.Linear(item_vectors.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
 
     def forward(self, dropped: Csr, users: Tensor) -> Gaussian:
         """Posterior of the users (B,) int64, whose interactions after input dropout are ``dropped`` (B, N)."""
-        semantic = self.user_vectors[users]
+        semantic = torch.from_numpy(np.array(self.user_vectors[users.cpu().numpy()], dtype=np.float32)).to(users.device)
         if self.aggregate:
             semantic = csr_aggregate(dropped, self.item_vectors, semantic)
         return Gaussian.from_output(self.network(semantic))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Any
 
 from ..config import Config, EaseConfig, MultVaeConfig, PopularityConfig
 from ..data.dataset import Dataset, open_dataset
@@ -30,33 +28,44 @@ def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
     return config.model_copy(update={"data": dataset.folder, "language": language, "training": training})
 
 
-def build_backbone(config: Config, n_items: int) -> Backbone:
-    """The backbone that the configuration names."""
-    model = config.model
-    assert isinstance(model, MultVaeConfig), f"{model.kind} is no backbone"
-    backbone = MultVae(
-        n_items, hidden=model.hidden, latent=model.latent, dropout=model.dropout, normalise=model.normalise
-    )
-    initialise(backbone, model.initialisation)
+def about_data(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint keeps of the data it was trained on."""
+    vectors = config.language.vectors if config.language else None
+    sizes = {"n_users": dataset.n_users, "n_items": dataset.n_items}
+    return {"dataset": dataset.name, **sizes, "fingerprint": dataset.fingerprint(vectors)}
+
+
+def build_backbone(config: Config, dataset: Dataset) -> Backbone:
+    """The backbone that the configuration names, initialised."""
+    match config.model:
+        case MultVaeConfig() as model:
+            backbone: Backbone = MultVae(
+                dataset.n_items,
+                hidden=model.hidden,
+                latent=model.latent,
+                dropout=model.dropout,
+                normalise=model.normalise,
+            )
+            initialise(backbone, model.initialisation)
+        case model:
+            raise DmrecError(f"model '{model.kind}' is no backbone")
     return backbone
 
 
 def build_recommender(config: Config, dataset: Dataset) -> Recommender:
     """Backbone and, with language, meta-network; initial weights follow torch's global seed."""
-    backbone = build_backbone(config, dataset.n_items)
+    backbone = build_backbone(config, dataset)
     if config.language is None:
         return Recommender(backbone, None, "collaborative")
     vectors = dataset.vectors(config.language.vectors)
-    items, users = (torch.from_numpy(np.asarray(side, dtype=np.float32)) for side in (vectors.items, vectors.users))
     meta_network = MetaNetwork(
-        items,
-        users,
+        vectors.items,
+        vectors.users,
         hidden=config.language.hidden,
         latent=backbone.latent,
         aggregate=config.language.aggregate,
     )
-    assert isinstance(config.model, MultVaeConfig)
-    initialise(meta_network, config.model.initialisation)
+    initialise(meta_network, config.language.initialisation)
     return Recommender(backbone, meta_network, config.language.fusion)
 
 
@@ -85,10 +94,16 @@ def load_run(folder: Path, data: Path | None = None) -> tuple[Run, Dataset, Rank
     assert location is not None, "a run's configuration names its dataset"
     dataset = open_dataset(location)
     state, about = run.load()
-    if (about["n_users"], about["n_items"]) != (dataset.n_users, dataset.n_items):
+    here = about_data(config, dataset)
+    if (about["n_users"], about["n_items"]) != (here["n_users"], here["n_items"]):
         raise DmrecError(
             f"{run.folder} was trained on {about['n_users']} users and {about['n_items']} items, "
             f"but {dataset.folder} has {dataset.n_users} and {dataset.n_items}"
+        )
+    if differing := [name for name, value in about["fingerprint"].items() if here["fingerprint"].get(name) != value]:
+        raise DmrecError(
+            f"{run.folder} was trained on another version of {dataset.folder}: {', '.join(differing)} changed since "
+            "(another split would leak test interactions); train again, or give the old dataset with --data"
         )
     match config.model:
         case PopularityConfig():

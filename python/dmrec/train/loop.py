@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from dmrec_ext import Csr, multinomial_nll
 from ..config import AnnealingConfig, Config
 from ..eval.ranking import evaluate
 from ..matching import Matching
+from ..models.backbone import Moment
 from ..models.recommender import Recommender
 from .progress import Progress
 from .run import Run
@@ -32,12 +34,19 @@ class Fitted:
 
 
 def fit(
-    recommender: Recommender, matching: Matching, config: Config, train: Csr, valid: Csr, run: Run, progress: Progress
+    recommender: Recommender,
+    matching: Matching,
+    config: Config,
+    train: Csr,
+    valid: Csr,
+    run: Run,
+    about: dict[str, Any],
+    progress: Progress,
 ) -> Fitted:
-    """Trains to the best validation score. Dropout and noise follow torch's global seed, batches the configured one."""
+    """Trains to the best validation score, saving each best state. Dropout and noise follow torch's global seed."""
     settings = config.training
-    metrics = tuple(dict.fromkeys((*config.evaluation.metrics, settings.monitor)))
-    shuffle = torch.Generator().manual_seed(settings.seed)
+    metrics = all_metrics(config)
+    shuffle = torch.Generator().manual_seed(seed_of("shuffle", settings.seed))
     groups = recommender.backbone.parameter_groups(settings.learning_rate)
     optimiser = torch.optim.Adam([*groups, *_meta_network_group(recommender)], lr=settings.learning_rate, fused=True)
 
@@ -53,12 +62,10 @@ def fit(
             x = train.rows(users)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 posteriors = recommender.posteriors(x, users)
-                z = posteriors.fused.sample()
-                hidden, weight, bias = recommender.backbone.decode(z)
-                reconstruction = multinomial_nll(hidden, weight, x, bias)
+                decoded, auxiliary = recommender.backbone.reconstruct(posteriors.fused, Moment(step, epoch))
+                reconstruction = multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias)
                 divergence = matching.loss(*posteriors)
                 loss = reconstruction + annealed(settings.annealing, step) * divergence
-                auxiliary = recommender.backbone.auxiliary_loss(z)
                 if auxiliary is not None:
                     loss = loss + auxiliary
             optimiser.zero_grad(set_to_none=True)
@@ -85,6 +92,7 @@ def fit(
             if score > best["score"]:
                 state = copy.deepcopy(recommender.state_dict())
                 best = {"epoch": epoch, "score": score, "state": state, "validation": validation}
+                run.save(state, {**about, "epoch": epoch})
             progress.evaluated(epoch, score, best["score"])
             if epoch - best["epoch"] >= settings.patience * settings.evaluate_every:
                 break
@@ -92,6 +100,17 @@ def fit(
 
     recommender.load_state_dict(best["state"])
     return Fitted(best["epoch"], epoch, epoch_seconds / epoch, best["validation"])
+
+
+def all_metrics(config: Config) -> tuple[str, ...]:
+    """What is measured on validation: the configured metrics and the monitored one."""
+    return tuple(dict.fromkeys((*config.evaluation.metrics, config.training.monitor)))
+
+
+def seed_of(purpose: str, seed: int) -> int:
+    """A seed for one purpose, independent of those for others."""
+    entropy = [seed, *purpose.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def shuffled_batches(n_users: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

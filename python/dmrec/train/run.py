@@ -4,6 +4,8 @@
 ``log.jsonl``         one JSON object a line: epochs, evaluations
 ``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
 ``result.json``       figures of the finished run
+
+Several seeds make a folder each, ``seed-S``, and ``summary.json`` beside them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
 from ..files import read_json, sha256_of, write_atomically, write_json
 
-CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT = (
+CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, SUMMARY = (
     "config.yaml",
     "log.jsonl",
     "model.safetensors",
     "model.json",
     "result.json",
+    "summary.json",
 )
 
 
@@ -38,10 +41,8 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: Config) -> Run:
-        """Starts a run; what an earlier run of the same name left is replaced."""
+        """Starts a run in a folder; see `clear`."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (LOG, WEIGHTS, CHECKPOINT, RESULT):
-            (folder / name).unlink(missing_ok=True)
         write_atomically(folder / CONFIG, dump_config(config).encode())
         return cls(folder)
 
@@ -49,10 +50,12 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """Opens the folder of a run; where it holds the runs of several seeds, that of the first."""
         if not (folder / CONFIG).exists():
-            seeds = sorted(folder.glob(f"seed-*/{CONFIG}"), key=lambda p: (len(p.parent.name), p.parent.name))
+            seeds = _seed_folders(folder)
             if not seeds:
-                raise DmrecError(f"{folder} is no run (no {CONFIG}); make one: dmrec train dmrec-m --out {folder}")
-            folder = seeds[0].parent
+                raise DmrecError(
+                    f"{folder} is no run (no {CONFIG}); make one: dmrec train dmrec-m --out {folder.parent}"
+                )
+            folder = seeds[0]
         return cls(folder)
 
     @property
@@ -85,6 +88,8 @@ class Run:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The checkpoint, after comparing its checksum."""
+        if not (self.folder / CHECKPOINT).exists():
+            raise DmrecError(f"{self.folder} has no model yet: the run was stopped before its first evaluation")
         about = read_json(self.folder / CHECKPOINT)
         path = self.folder / WEIGHTS
         if not path.exists() or sha256_of(path) != about["sha256"]:
@@ -94,3 +99,23 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures."""
         write_json(self.folder / RESULT, result)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run of one seed or of several has left its figures here."""
+    return (folder / RESULT).exists() or (folder / SUMMARY).exists()
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run of one seed or of several left here, and nothing else."""
+    for part in (*_seed_folders(folder), folder):
+        for name in (SUMMARY, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
+            (part / name).unlink(missing_ok=True)
+        if part != folder and not any(part.iterdir()):
+            part.rmdir()
+
+
+def _seed_folders(folder: Path) -> list[Path]:
+    """The folders of single seeds, by seed."""
+    folders = [path.parent for path in folder.glob(f"seed-*/{CONFIG}")]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))

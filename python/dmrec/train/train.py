@@ -20,21 +20,22 @@ from dmrec_ext import Csr
 from ..config import Config, EaseConfig
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..eval.ranking import evaluate
+from ..eval.ranking import Ranker, evaluate
 from ..files import write_json
 from ..models.baselines import Ease, Popularity
-from .build import build_matching, build_recommender, resolve
-from .loop import fit
+from .build import about_data, build_matching, build_recommender, resolve
+from .loop import all_metrics, fit
 from .progress import Progress
-from .run import Run
+from .run import SUMMARY, Run, clear
 
-EASE_ITEMS = 20_000  # N x N in float64, twice: 6.4 GB
+EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
 
 def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], console: Console) -> dict[str, Any]:
     """Trains and tests once per seed, in ``out`` or, for several, ``out/seed-S``; returns mean figures."""
     if config.is_baseline:
         seeds = seeds[:1]  # nothing random in them
+    clear(out)
     results = []
     for seed in seeds:
         folder = out if len(seeds) == 1 else out / f"seed-{seed}"
@@ -46,37 +47,39 @@ def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], con
         figures = [result[split] for result in results]
         summary[split] = {name: statistics.mean(f[name] for f in figures) for name in figures[0]}
         summary[f"{split}_deviation"] = {name: statistics.stdev(f[name] for f in figures) for name in figures[0]}
-    write_json(out / "summary.json", summary)
+    write_json(out / SUMMARY, summary)
     return summary
 
 
 def train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
     """Trains one model on one seed, tests its best state, leaves a run folder."""
     train, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
+    for split, held_out in (("validation", valid), ("test", test)):
+        if held_out.nnz == 0:
+            raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with; split it again")
     run = Run.create(folder, config)
     run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
     started = time.perf_counter()
     result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
-    about = {"n_users": dataset.n_users, "n_items": dataset.n_items, "dataset": dataset.name}
+    about = about_data(config, dataset)
     if config.is_baseline:
-        ranker, chosen = fit_baseline(config, dataset, train, valid, run)
+        baseline, chosen = fit_baseline(config, dataset, train, valid, run)
         result |= chosen
-        run.save(ranker.state(), about)
-        evaluated: Any = ranker
-        result["valid"] = evaluate(ranker, train, valid, config.evaluation.metrics).means
+        run.save(baseline.state(), about)
+        ranker: Ranker = baseline
+        result["valid"] = evaluate(baseline, train, valid, all_metrics(config)).means
     else:
         torch.manual_seed(config.training.seed)
         recommender = build_recommender(config, dataset)
         with Progress(console, config.name, config.training.epochs) as progress:
-            fitted = fit(recommender, build_matching(config), config, train, valid, run, progress)
-        run.save(recommender.state_dict(), {**about, "epoch": fitted.best_epoch})
+            fitted = fit(recommender, build_matching(config), config, train, valid, run, about, progress)
         result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
         result["seconds_per_epoch"] = round(fitted.seconds_per_epoch, 4)
         result["precision"] = config.training.precision
         result["vectors"] = config.language.vectors if config.language else None
         result["valid"] = fitted.validation
-        evaluated = recommender
-    tested = evaluate(evaluated, train, test, config.evaluation.metrics)
+        ranker = recommender
+    tested = evaluate(ranker, train, test, config.evaluation.metrics)
     result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
     run.finish({**result, "environment": environment()})
     return result
@@ -94,8 +97,9 @@ def fit_baseline(
         )
     monitor = config.training.monitor
     best: tuple[float, float, Ease] | None = None
+    gram = Ease.gram(dataset.train)
     for regularisation in config.model.regularisation:
-        model = Ease.fit(dataset.train, regularisation)
+        model = Ease.fit(gram, regularisation)
         score = evaluate(model, train, valid, [monitor]).means[monitor]
         run.log("evaluation", regularisation=regularisation, **{monitor: score})
         if best is None or score > best[0]:
