@@ -110,7 +110,7 @@ class Dataset:
         for side, count in (("items", self.n_items), ("users", self.n_users)):
             path = self.folder / f"{side}.{check_name(name)}.npy"
             array = read_vectors(path)
-            if sha256_of(path) != self.manifest["vectors"][name]["sha256"][side]:
+            if sha256_of(path) != self.manifest["vectors"][name].get("sha256", {}).get(side):
                 raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or replaced; make it again")
             _check_rows(side, array, count)
             sides[side] = array
