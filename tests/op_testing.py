@@ -33,6 +33,7 @@ class OpCase:
     operator: Any  # torch.ops.dmrec_ext.<op>.default
     n_inputs: int
     magnitude: Callable[..., Tensor]
+    options: tuple[Any, ...] = ()  # what the operator takes behind its inputs
 
     def inputs(self, size: tuple[int, int], dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -155,7 +156,7 @@ def check_registration(case: OpCase) -> None:
     for size in [(4, 6), (0, 6), (4, 0)]:
         for wants_grad in (False, True):
             inputs = [x.requires_grad_(wants_grad) for x in case.inputs(size, torch.float32)]
-            torch.library.opcheck(case.operator, tuple(inputs))
+            torch.library.opcheck(case.operator, (*inputs, *case.options))
 
 
 def check_compile(case: OpCase) -> None:

@@ -21,7 +21,17 @@ NATIVE_OPERATOR = [
     "csrc/ops/cpu/{}_kernel.cpp",
     "benchmarks/ops/bench_{}.py",
 ]
-SHARED = {"elementary", "row_inputs", "row_map", "row_operator", "element", "stream", "target", "capability"}
+SHARED = {
+    "elementary",
+    "row_functor",
+    "row_inputs",
+    "row_map",
+    "row_operator",
+    "element",
+    "stream",
+    "target",
+    "capability",
+}
 
 
 @pytest.mark.parametrize("stem", dmrec_ext.OPERATORS)

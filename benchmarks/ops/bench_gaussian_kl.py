@@ -4,11 +4,11 @@ Least traffic: the forward reads 4 inputs, the backward reads them again and wri
 (B, D) tensor. The floor is a copy that moves as many bytes (6 tensors read, 6 written).
 """
 
-import pytest
 import torch
 
 import dmrec_ext
 from benchmarks import peers
+from benchmarks.race import row_race
 from benchmarks.sizes import ROWS
 
 WORKLOADS = ROWS
@@ -19,29 +19,7 @@ CONTENDERS = {
     "distributions": lambda: peers.gaussian_kl_distributions,
     "floor": None,
 }
-_compiled = {}  # a contender is made once: compilation is not what is measured
 
 
-def _step(contender, size):
-    if contender == "floor":
-        source = torch.randn(6, *size)
-        target = torch.empty_like(source)
-        return lambda: target.copy_(source)
-    if contender not in _compiled:
-        _compiled[contender] = CONTENDERS[contender]()
-    function = _compiled[contender]
-    inputs = [torch.randn(size, requires_grad=True) for _ in range(4)]
-    grad = torch.rand(size[0])
-
-    def step():
-        torch.autograd.grad(function(*inputs), inputs, grad)
-
-    return step
-
-
-@pytest.mark.benchmark(warmup=False)
-def test_forward_and_backward(benchmark, contender, workload, number):
-    benchmark.group = f"gaussian_kl forward+backward, {workload}"
-    benchmark.extra_info.update(contender=contender, number=number)
-    size = WORKLOADS[workload]
-    benchmark.pedantic(_step(contender, size), rounds=200 if size[0] < 4096 else 20, warmup_rounds=5)
+def test_gaussian_kl(benchmark, contender, workload, number):
+    row_race(benchmark, "gaussian_kl", CONTENDERS, contender, workload, WORKLOADS[workload], number)

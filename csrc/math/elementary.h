@@ -34,8 +34,9 @@ struct Float<float> {
   static constexpr int mantissa_bits = 23, bias = 127;
   static constexpr float round_magic = 0x1.8p23f;         // adding it rounds to an integer in the low mantissa bits
   static constexpr float lowest = -87.f, highest = 88.f;  // 2^n is normal for e^x in between
-  static constexpr float beyond = 89.5f;                  // e^beyond / 2 is +inf
-  static constexpr float ln2_high = 0x1.63p-1f;           // few bits: n * ln2_high is exact
+  static constexpr float largest = 0x1.fffffep127f;
+  static constexpr float beyond = 89.5f;         // e^beyond / 2 is +inf
+  static constexpr float ln2_high = 0x1.63p-1f;  // few bits: n * ln2_high is exact
   static constexpr float ln2_low = -0x1.bd0106p-13f;
   static constexpr float log2_e = 0x1.715476p0f;
   DMREC_FN static float polynomial(float r) {
@@ -55,6 +56,7 @@ struct Float<double> {
   static constexpr int mantissa_bits = 52, bias = 1023;
   static constexpr double round_magic = 0x1.8p52;
   static constexpr double lowest = -708., highest = 709.;
+  static constexpr double largest = 0x1.fffffffffffffp1023;
   static constexpr double beyond = 710.5;
   static constexpr double ln2_high = 0x1.62e42fee00000p-1;
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
@@ -89,6 +91,11 @@ DMREC_FN T clamp(T x, T lower, T upper) {
 template <class T>
 DMREC_FN T keep_nan(T x, T result) {
   return x != x ? x : result;
+}
+
+template <class T>
+DMREC_FN T at_most_finite(T x) {
+  return x > Float<T>::largest ? Float<T>::largest : x;  // in this order a NaN passes
 }
 
 // 2^n for -bias < n <= bias

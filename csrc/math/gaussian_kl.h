@@ -4,12 +4,12 @@
 // Finite wherever the result fits the type, +inf beyond, never NaN from finite input.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/row_functor.h"
 
 namespace dmrec {
 
 // inputs: mu_q, logvar_q
-struct StandardGaussianKl {
+struct StandardGaussianKl : Sum {
   static constexpr int inputs = 2;
 
   template <class T>
@@ -18,14 +18,14 @@ struct StandardGaussianKl {
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], T (&g)[inputs]) {
-    g[0] = x[0];
-    g[1] = half_expm1(x[1]);
+  DMREC_FN static void gradient(const T (&x)[inputs], T scale, T (&g)[inputs]) {
+    g[0] = scale * x[0];
+    g[1] = scale * half_expm1(x[1]);
   }
 };
 
 // inputs: mu_q, logvar_q, mu_p, logvar_p
-struct GaussianKl {
+struct GaussianKl : Sum {
   static constexpr int inputs = 4;
 
   template <class T>
@@ -35,13 +35,13 @@ struct GaussianKl {
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], T (&g)[inputs]) {
+  DMREC_FN static void gradient(const T (&x)[inputs], T scale, T (&g)[inputs]) {
     const Mahalanobis<T> m(x);
     const T variance = half_expm1(T(2) * (T(0.5) * x[1] - T(0.5) * x[3]));
-    g[0] = T(2) * (m.half * m.quarter_root * m.quarter_root);
-    g[1] = variance;
+    g[0] = scale * (T(2) * (m.half * m.quarter_root * m.quarter_root));
+    g[1] = scale * variance;
     g[2] = -g[0];
-    g[3] = -variance - T(2) * m.half * m.half;
+    g[3] = scale * (-variance - T(2) * m.half * m.half);
   }
 
  private:

@@ -29,10 +29,11 @@ inline void check_rows(const char* op, const std::vector<Tensor>& rows) {
   }
 }
 
-inline void check_row_gradient(const char* op, const Tensor& grad, const Tensor& rows) {
-  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == rows.size(0), op, ": the gradient must have one value per row");
-  STD_TORCH_CHECK(grad.scalar_type() == rows.scalar_type(), op, ": the gradient must have the dtype of the inputs");
-  STD_TORCH_CHECK(grad.device() == rows.device(), op, ": the gradient must be on the device of the inputs");
+// One value per row: the incoming gradient, or the result of the forward.
+inline void check_row_vector(const char* op, const char* what, const Tensor& vector, const Tensor& rows) {
+  STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == rows.size(0), op, ": ", what, " must have one value per row");
+  STD_TORCH_CHECK(vector.scalar_type() == rows.scalar_type(), op, ": ", what, " must have the dtype of the inputs");
+  STD_TORCH_CHECK(vector.device() == rows.device(), op, ": ", what, " must be on the device of the inputs");
 }
 
 // Any row stride is read in place (slices of a wider matrix, one row expanded); elements must lie side by side.

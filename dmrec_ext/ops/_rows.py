@@ -1,4 +1,4 @@
-"""Fake kernels and autograd of row operators: (B, D) tensors in, one value per row out."""
+"""Fake kernels and autograd of row operators: (B, D) tensors and options in, one value per row out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .._library import NATIVE
 
+BackwardOperator = Callable[[Tensor, Tensor | None, tuple[Tensor, ...], tuple[Any, ...], int], list[Tensor]]
+
 
 def register_row_operator(
     stem: str,
@@ -17,38 +19,44 @@ def register_row_operator(
     n_inputs: int,
     fake: Callable[..., Tensor],
     reference: Callable[..., Tensor],
-    backward_operator: Callable[[Tensor, tuple[Tensor, ...], int], list[Tensor]],
+    backward_operator: BackwardOperator,
+    saves_value: bool = False,
 ) -> None:
     """Completes the operator ``stem`` of the native library, if it is loaded.
 
-    ``backward_operator(grad, rows, needed)`` returns the gradients whose bits are set in ``needed``. Where the graph
-    of the gradient itself is wanted, it is built from ``reference`` instead: right, if slower.
+    The operator takes ``n_inputs`` tensors (None for what is left out) and then its options, all by position; so do
+    ``fake`` and ``reference``. ``backward_operator(grad, value, rows, options, needed)`` returns the gradients whose
+    bits are set in ``needed``; ``value`` is the result of the forward where ``saves_value``. Where the graph of the
+    gradient itself is wanted, it is built from ``reference`` instead: right, if slower.
     """
     if not NATIVE[stem]:
         return
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        ctx.save_for_backward(*(value for value in inputs[:n_inputs] if value is not None))
+        rows = [value for value in inputs[:n_inputs] if value is not None]
+        ctx.save_for_backward(*rows, *([output] if saves_value else []))
+        ctx.options, ctx.n_rows, ctx.n_arguments = inputs[n_inputs:], len(rows), len(inputs)
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows: tuple[Tensor, ...] = ctx.saved_tensors
+        rows, saved = ctx.saved_tensors[: ctx.n_rows], ctx.saved_tensors[ctx.n_rows :]
         wanted = [i for i in range(len(rows)) if ctx.needs_input_grad[i]]
         if torch.is_grad_enabled():  # create_graph=True
             # views: inputs that depend on each other, or are one tensor, must each get their own part alone
             apart = [row.view_as(row) for row in rows]
             inputs = [apart[i] for i in wanted]
-            gradients = list(torch.autograd.grad(reference(*apart), inputs, grad, create_graph=True))
+            gradients = list(torch.autograd.grad(reference(*apart, *ctx.options), inputs, grad, create_graph=True))
         else:
-            gradients = backward_operator(grad, rows, sum(1 << i for i in wanted))
-        result: list[Tensor | None] = [None] * n_inputs
+            value = saved[0] if saves_value else None
+            gradients = backward_operator(grad, value, rows, ctx.options, sum(1 << i for i in wanted))
+        result: list[Tensor | None] = [None] * max(ctx.n_arguments, n_inputs)
         for i, gradient in zip(wanted, gradients, strict=True):
             result[i] = gradient
         return tuple(result)
 
     def fake_backward(grad: Tensor, *arguments: Any) -> list[Tensor]:
-        *rows, needed = arguments
-        return [torch.empty_like(rows[0], memory_format=torch.contiguous_format) for _ in range(needed.bit_count())]
+        first = next(value for value in arguments if isinstance(value, Tensor) and value.dim() == 2)
+        needed: int = arguments[-1]
+        return [torch.empty_like(first, memory_format=torch.contiguous_format) for _ in range(needed.bit_count())]
 
     torch.library.register_fake(f"dmrec_ext::{stem}", fake)
     torch.library.register_fake(f"dmrec_ext::_{stem}_backward", fake_backward)

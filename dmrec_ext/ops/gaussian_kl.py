@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,9 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
     return result
 
 
-def _backward_operator(grad: Tensor, rows: tuple[Tensor, ...], needed: int) -> list[Tensor]:
+def _backward_operator(
+    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+) -> list[Tensor]:
     mu_p, logvar_p = rows[2:] if len(rows) == 4 else (None, None)
     gradients: list[Tensor] = torch.ops.dmrec_ext._gaussian_kl_backward(grad, *rows[:2], mu_p, logvar_p, needed)
     return gradients

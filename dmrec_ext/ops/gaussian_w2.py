@@ -1,10 +1,16 @@
-"""2-Wasserstein distance of diagonal Gaussians: public function."""
+"""2-Wasserstein distance of diagonal Gaussians: public function, fake kernels, autograd."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from .. import reference
+from .._library import runs_native
+from ..reference.gaussian_w2 import checked_w2_inputs
+from ._rows import register_row_operator
 
 
 def gaussian_w2(
@@ -32,11 +38,51 @@ def gaussian_w2(
         ValueError: shapes or devices differ, or ``eps`` is negative.
 
     Note:
-        Where the root is 0 its gradient is taken as 0. 16-bit inputs are computed with in float32.
+        Where the root is 0 its gradient is taken as 0. On the native path finite wherever the result fits the dtype,
+        +inf beyond, and never NaN from finite input; NaN stays in its row. 16-bit inputs are computed with in float32;
+        under autocast they become float32. The same bits for any number of threads, batch split and memory layout.
+        Differentiable twice, by torch.func and in forward mode (what is beyond the first derivative in reverse mode
+        runs on plain torch). Keeps the inputs and the result for the backward pass.
 
     >>> import torch
     >>> mu, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
     >>> gaussian_w2(mu, logvar, 0 * mu, logvar)
     tensor([5.])
     """
+    if not runs_native("gaussian_w2", mu_q):
+        return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
+    rows = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)
+    result: Tensor = torch.ops.dmrec_ext.gaussian_w2.default(*rows, squared, eps)
+    return result
+
+
+def _reference(
+    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, squared: bool = False, eps: float = 0.0
+) -> Tensor:
     return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
+
+
+def _fake(
+    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, squared: bool = False, eps: float = 0.0
+) -> Tensor:
+    first = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)[0]
+    return first.new_empty(first.shape[0])
+
+
+def _backward_operator(
+    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+) -> list[Tensor]:
+    squared = options[0] if options else False
+    eps = options[1] if len(options) > 1 else 0.0
+    gradients: list[Tensor] = torch.ops.dmrec_ext._gaussian_w2_backward(grad, value, *rows, squared, eps, needed)
+    return gradients
+
+
+register_row_operator(
+    "gaussian_w2",
+    n_inputs=4,
+    fake=_fake,
+    reference=_reference,
+    backward_operator=_backward_operator,
+    saves_value=True,
+)

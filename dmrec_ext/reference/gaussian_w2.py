@@ -13,9 +13,14 @@ def gaussian_w2(
     mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, squared: bool = False, eps: float = 0.0
 ) -> Tensor:
     """Reference of `dmrec_ext.gaussian_w2`."""
-    rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    check_eps("gaussian_w2", eps)
+    rows = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)
     return w2(*map(in_arithmetic_type, rows), squared=squared, eps=eps).to(rows[0].dtype)
+
+
+def checked_w2_inputs(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, eps: float) -> list[Tensor]:
+    """Four checked (B, D) tensors."""
+    check_eps("gaussian_w2", eps)
+    return checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
 
 
 def check_eps(op: str, eps: float) -> None:
@@ -26,8 +31,9 @@ def check_eps(op: str, eps: float) -> None:
 
 def w2(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, squared: bool, eps: float) -> Tensor:
     """The equation, unchecked."""
-    sigma_q, sigma_p = torch.exp(0.5 * logvar_q), torch.exp(0.5 * logvar_p)
-    total = ((mu_p - mu_q).square() + (sigma_p - sigma_q).square()).sum(-1)
+    # sigma_p - sigma_q, from the larger of the two: no digits are lost where they are close
+    gap = torch.exp(0.5 * torch.maximum(logvar_q, logvar_p)) * torch.expm1(-0.5 * (logvar_q - logvar_p).abs())
+    total = ((mu_p - mu_q).square() + gap.square()).sum(-1)
     if squared:
         return total
     under_root = total + eps

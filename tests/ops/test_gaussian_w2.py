@@ -1,9 +1,70 @@
 """gaussian_w2 against the equation, its root at 0, its messages."""
 
+import functools
+import math
+
+import op_testing
 import pytest
 import torch
+from op_testing import SIZES, TOLERANCES, OpCase
 
-from dmrec_ext import gaussian_w2
+import dmrec_ext
+from dmrec_ext import gaussian_w2, reference
+
+OPTIONS = {"root": {}, "root with eps": {"eps": 0.25}, "squared": {"squared": True}}
+CHECKS = [value for name, value in vars(op_testing).items() if name.startswith("check_")]
+CHECKS.remove(op_testing.check_against_reference)
+
+
+def _case(name):
+    options = OPTIONS[name]
+    plain = functools.partial(reference.gaussian_w2, **options)
+    operator = None if dmrec_ext.NATIVE_ABSENT else torch.ops.dmrec_ext.gaussian_w2.default
+    by_position = (options.get("squared", False), options.get("eps", 0.0))
+    # a sum of squares, or its root: its own magnitude
+    return OpCase(name, functools.partial(gaussian_w2, **options), plain, operator, 4, plain, by_position)
+
+
+CASES = [_case(name) for name in OPTIONS]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_shared(case, check, native):
+    check(case)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_equals_the_reference(case, size, dtype, tolerance):
+    op_testing.check_against_reference(case, case.inputs(size, dtype), tolerance)
+
+
+@pytest.mark.parametrize("step", [1e-2, 1e-4, 1e-6])
+def test_keeps_its_digits_where_the_sigmas_are_close(step):
+    mu, logvar = torch.zeros(8, 64), torch.rand(8, 64)
+    near = logvar + step * torch.rand(8, 64)
+    exact = reference.gaussian_w2(*(x.double() for x in (mu, near, mu, logvar)))
+    torch.testing.assert_close(gaussian_w2(mu, near, mu, logvar).double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_extremes_are_finite_where_the_result_fits(squared, native):
+    values = torch.tensor([0.0, 1e-30, 1.0, -1.0, 80.0, -80.0, 170.0, -170.0, 400.0, -400.0, 1e19, -1e19, 3e38, -3e38])
+    rows = [x.reshape(-1, 1).clone().requires_grad_() for x in torch.meshgrid(*[values] * 4, indexing="ij")]
+    result = gaussian_w2(*rows, squared=squared)
+    result.backward(torch.ones(len(result)))
+    mu_q, logvar_q, mu_p, logvar_p = (x.detach().double() for x in rows)
+    gap = 0.5 * torch.maximum(logvar_q, logvar_p) + torch.log(-torch.expm1(-0.5 * (logvar_q - logvar_p).abs()))
+    log_squared = torch.logaddexp(2 * (mu_q - mu_p).abs().log(), 2 * gap).squeeze(1)  # no overflow in logarithms
+    log_exact = log_squared if squared else 0.5 * log_squared
+    limit = math.log(torch.finfo(torch.float32).max)
+    assert not result.isnan().any()
+    assert not any(x.grad.isnan().any() for x in rows)
+    fits = log_exact < limit - 1e-3
+    torch.testing.assert_close(result[fits].double(), log_exact[fits].exp(), rtol=1e-4, atol=1e-37)
+    assert (result[log_exact > limit + 1e-3] == math.inf).all()
 
 
 def _rows(dtype=torch.float64, size=(4, 9)):

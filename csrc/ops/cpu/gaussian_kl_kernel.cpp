@@ -17,8 +17,8 @@ Tensor gaussian_kl(Tensor mu_q, Tensor logvar_q, std::optional<Tensor> mu_p, std
 std::vector<Tensor> gaussian_kl_backward(Tensor grad, Tensor mu_q, Tensor logvar_q, std::optional<Tensor> mu_p,
                                          std::optional<Tensor> logvar_p, int64_t needed) {
   auto rows = gaussian_kl_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
-  return rows.size() == 2 ? row_backward("gaussian_kl", StandardGaussianKl{}, std::move(rows), grad, needed)
-                          : row_backward("gaussian_kl", GaussianKl{}, std::move(rows), grad, needed);
+  return rows.size() == 2 ? row_backward("gaussian_kl", StandardGaussianKl{}, std::move(rows), grad, nullptr, needed)
+                          : row_backward("gaussian_kl", GaussianKl{}, std::move(rows), grad, nullptr, needed);
 }
 
 }  // namespace

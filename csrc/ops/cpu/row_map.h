@@ -1,6 +1,6 @@
 // The loop of every row operator on the CPU: a functor maps the D elements of each row to one number.
-//   forward:   out[b] = sum_j term(x_1[b,j], ..)          reads inputs x B x D elements, writes B
-//   backward:  g_i[b,j] = grad[b] * d term / d x_i        reads the same, writes each gradient once
+//   forward:   out[b] = finish(sum_j term(x_1[b,j], ..))                     reads inputs x B x D elements, writes B
+//   backward:  g_i[b,j] = coefficient(grad[b], out[b]) * d term / d x_i      reads the same, writes each gradient once
 // Rows are shared out to threads; one row is always summed by one thread in one order (block of lanes after block,
 // then a fixed tree), so the bits do not depend on threads, batch or memory layout. Where a row is no multiple of a
 // block, the last block overlaps the one before it: summed without the overlap, written twice with the same bits.
@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "ops/cpu/element.h"
 #include "ops/cpu/stream.h"
@@ -46,6 +47,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Rows<const Stored> grad;
+    const Stored* value;  // of each row, contiguous; null unless the functor needs it
     Stored* out[inputs];  // contiguous, or null where no gradient is wanted
     int64_t n_rows, width;
     bool streaming = false;
@@ -61,8 +63,7 @@ class RowMap {
  private:
   template <class Job>
   static void over_rows(const Job& job) {
-    constexpr int64_t elements_per_task =
-        8192;  // some microseconds: below that a second thread costs more than it gives
+    constexpr int64_t elements_per_task = 8192;  // microseconds: below, a second thread costs more than it gives
     if (job.n_rows == 0) return;
     torch::stable::parallel_for(0, job.n_rows,
                                 std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, job.width)), job);
@@ -86,16 +87,27 @@ class RowMap {
     }
   }
 
-  DMREC_FN static void gradient_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, T grad,
-                                      Stored* const (&out)[inputs]) {
+  DMREC_FN static void gradient_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset,
+                                      T scale, Stored* const (&out)[inputs]) {
 #pragma omp simd
     for (int l = 0; l < lanes; ++l) {
       T x[inputs];
       T g[inputs];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
-      functor.gradient(x, g);
-      for (int i = 0; i < inputs; ++i) E::store(out[i] + l, grad * g[i]);
+      functor.gradient(x, scale, g);
+      for (int i = 0; i < inputs; ++i) E::store(out[i] + l, g[i]);
     }
+  }
+
+  // A row whose sum of squares left the range of float, once more.
+  static __attribute__((noinline)) double value_in_double(const Forward& job, int64_t b) {
+    double sum = 0;
+    for (int64_t j = 0; j < job.width; ++j) {
+      double x[inputs];
+      for (int i = 0; i < inputs; ++i) x[i] = E::load(job.in[i].data + b * job.in[i].stride + j);
+      sum += job.functor.term(x);
+    }
+    return job.functor.finish(sum);
   }
 
   DMREC_CLONES static void forward_rows(const Forward& job, int64_t begin, int64_t end) {
@@ -119,7 +131,12 @@ class RowMap {
       for (int half = lanes / 2; half > 0; half /= 2) {
         for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
       }
-      E::store(job.out + b, sum[0]);
+      T value = job.functor.finish(sum[0]);
+      if constexpr (Functor::squares && sizeof(T) < sizeof(double)) {
+        const bool in_range = sum[0] > T(1e-30) && sum[0] < std::numeric_limits<T>::infinity();
+        if (!in_range && sum[0] == sum[0]) value = static_cast<T>(value_in_double(job, b));
+      }
+      E::store(job.out + b, value);
     }
   }
 
@@ -131,7 +148,8 @@ class RowMap {
       const Stored* in[inputs];
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
-      const T grad = E::load(job.grad.data + b * job.grad.stride);
+      const T value = Functor::needs_value ? E::load(job.value + b) : T(0);
+      const T scale = job.functor.coefficient(E::load(job.grad.data + b * job.grad.stride), value);
       if (job.width < lanes) {
         Padded row;
         for (int i = 0; i < inputs; ++i) {
@@ -139,7 +157,7 @@ class RowMap {
           in[i] = row.in[i];
           out[i] = row.out[i];
         }
-        gradient_block(job.functor, in, 0, grad, out);
+        gradient_block(job.functor, in, 0, scale, out);
         for (int i = 0; i < inputs; ++i) {
           if (job.out[i]) memcpy(job.out[i] + b * job.width, row.out[i], job.width * sizeof(Stored));
         }
@@ -151,7 +169,7 @@ class RowMap {
           out[i] = unwanted[i];
           if (job.out[i]) out[i] = job.streaming ? staged[i] : job.out[i] + b * job.width + j;
         }
-        gradient_block(job.functor, in, j, grad, out);
+        gradient_block(job.functor, in, j, scale, out);
         if (job.streaming) {
           for (int i = 0; i < inputs; ++i) {
             if (job.out[i]) stream(job.out[i] + b * job.width + j, staged[i]);

@@ -33,11 +33,15 @@ void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tens
 }
 
 template <class Functor, class Stored>
-void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, int64_t needed,
-                    const std::vector<Tensor>& gradients) {
-  typename RowMap<Functor, Stored>::Backward job{
-      functor,        {}, {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)}, {}, rows[0].size(0),
-      rows[0].size(1)};
+void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* value,
+                    int64_t needed, const std::vector<Tensor>& gradients) {
+  typename RowMap<Functor, Stored>::Backward job{functor,
+                                                 {},
+                                                 {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)},
+                                                 value ? static_cast<const Stored*>(value->const_data_ptr()) : nullptr,
+                                                 {},
+                                                 rows[0].size(0),
+                                                 rows[0].size(1)};
   fill_inputs<Functor, Stored>(rows, job.in);
   auto next = gradients.begin();
   for (int i = 0; i < Functor::inputs; ++i) {
@@ -57,8 +61,12 @@ Tensor row_forward(const Functor& functor, std::vector<Tensor> rows) {
 
 template <class Functor>
 std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::vector<Tensor> rows, const Tensor& grad,
-                                 int64_t needed) {
-  check_row_gradient(op, grad, rows[0]);
+                                 const Tensor* value, int64_t needed) {
+  check_row_vector(op, "the gradient", grad, rows[0]);
+  if (value) {
+    check_row_vector(op, "the value", *value, rows[0]);
+    STD_TORCH_CHECK(value->is_contiguous(), op, ": the value must be contiguous");
+  }
   std::vector<Tensor> gradients;
   for (int i = 0; i < Functor::inputs; ++i) {
     if (needed >> i & 1) {
@@ -67,8 +75,9 @@ std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::ve
   }
   if (gradients.empty()) return gradients;
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
-  with_stored_type(rows[0].scalar_type(),
-                   [&]<class Stored>() { backward_typed<Functor, Stored>(functor, rows, grad, needed, gradients); });
+  with_stored_type(rows[0].scalar_type(), [&]<class Stored>() {
+    backward_typed<Functor, Stored>(functor, rows, grad, value, needed, gradients);
+  });
   return gradients;
 }
 

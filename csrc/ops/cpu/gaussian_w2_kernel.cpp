@@ -1,0 +1,28 @@
+// gaussian_w2 on the CPU; the loop is row_map.h's.
+#include <torch/csrc/stable/library.h>
+
+#include "math/gaussian_w2.h"
+#include "ops/cpu/row_operator.h"
+#include "ops/gaussian_w2.h"
+
+namespace dmrec::cpu {
+namespace {
+
+Tensor gaussian_w2(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, bool squared, double eps) {
+  auto rows = gaussian_w2_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
+  return row_forward(GaussianW2{squared, eps}, std::move(rows));
+}
+
+std::vector<Tensor> gaussian_w2_backward(Tensor grad, Tensor value, Tensor mu_q, Tensor logvar_q, Tensor mu_p,
+                                         Tensor logvar_p, bool squared, double eps, int64_t needed) {
+  auto rows = gaussian_w2_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
+  return row_backward("gaussian_w2", GaussianW2{squared, eps}, std::move(rows), grad, &value, needed);
+}
+
+}  // namespace
+}  // namespace dmrec::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+  m.impl("gaussian_w2", TORCH_BOX(&dmrec::cpu::gaussian_w2));
+  m.impl("_gaussian_w2_backward", TORCH_BOX(&dmrec::cpu::gaussian_w2_backward));
+}
