@@ -19,7 +19,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
         options = ["-q", "-o", "python_files=bench_*.py", "--benchmark-disable-gc", f"--benchmark-json={report}"]
-        status = pytest.main([*options, "--benchmark-quiet", "-W", "default", str(HERE), *sys.argv[1:]])
+        status = pytest.main([*options, "--benchmark-quiet", "-W", "ignore", str(HERE), *sys.argv[1:]])
         if status == 0:
             medians, about = read_medians(report)
             rows = summarise(medians)

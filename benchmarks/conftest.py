@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
 
     def place(item):
         params = item.callspec.params
-        return item.module.__name__, params["workload"], params["number"]
+        return item.module.__name__, params.get("strategy", ""), params["workload"], params["number"]
 
     for i, item in zip(mine, sorted(mine.values(), key=place), strict=True):
         items[i] = item

@@ -19,6 +19,37 @@ def gaussian_w2(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
     return ((mu_p - mu_q).pow(2) + (sigma_p - sigma_q).pow(2)).sum(1).sqrt()
 
 
+def standard_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Eq. 2."""
+    return 0.5 * (mu.pow(2) + logvar.exp() - 1 - logvar).sum(1)
+
+
+def composite_prior(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
+    """Eq. 11 and 12, log-linear, alpha 1/2."""
+    mu, logvar = 0.5 * (mu_q + mu_p), 0.5 * (logvar_q + logvar_p)
+    return gaussian_kl(mu_p, logvar_p, mu, logvar) + gaussian_kl(mu_q, logvar_q, mu, logvar)
+
+
+def godm(mu_c: Tensor, logvar_c: Tensor, mu_l: Tensor, logvar_l: Tensor, beta: float) -> Tensor:
+    """Eq. 10."""
+    return standard_kl(mu_c + mu_l, logvar_c + logvar_l) + beta * gaussian_w2(mu_c, logvar_c, mu_l, logvar_l)
+
+
+def cpdm(mu_c: Tensor, logvar_c: Tensor, mu_l: Tensor, logvar_l: Tensor, beta: float) -> Tensor:
+    """Eq. 13."""
+    mu, logvar = mu_c + mu_l, logvar_c + logvar_l
+    return standard_kl(mu, logvar) + beta * composite_prior(mu, logvar, mu_l, logvar_l)
+
+
+def mddm(mu_c: Tensor, logvar_c: Tensor, mu_l: Tensor, logvar_l: Tensor, beta: float) -> Tensor:
+    """Eq. 15."""
+    mu, logvar = mu_c + mu_l, logvar_c + logvar_l
+    return beta * standard_kl(mu, logvar) + (1 - beta) * gaussian_kl(mu, logvar, mu_l, logvar_l)
+
+
+MATCHING = {"godm": godm, "cpdm": cpdm, "mddm": mddm}
+
+
 def gaussian_kl_distributions(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
     """torch.distributions."""
     q, p = Normal(mu_q, torch.exp(logvar_q / 2)), Normal(mu_p, torch.exp(logvar_p / 2))

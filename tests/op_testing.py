@@ -70,6 +70,13 @@ def check_against_reference(case: OpCase, inputs: list[Tensor], tolerance: float
         assert ((mine.double() - right).abs() <= bound).all()
 
 
+def check_sizes(case: OpCase) -> None:
+    """As above for odd sizes, 0 and 1 in every dtype."""
+    for size in SIZES:
+        for dtype, tolerance in TOLERANCES:
+            check_against_reference(case, case.inputs(size, dtype), tolerance)
+
+
 def check_random_shapes(case: OpCase) -> None:
     """As above over shapes, scales and dtypes that hypothesis chooses."""
 
@@ -225,3 +232,17 @@ def check_autocast(case: OpCase) -> None:
         assert case.function(*inputs).dtype == torch.float32
         assert torch.equal(case.function(inputs[0].float(), *inputs[1:]), case.function(*[x.float() for x in inputs]))
         assert case.function(*[x.double() for x in inputs]).dtype == torch.float64
+
+
+SHARED_CHECKS = [
+    check_sizes,
+    check_random_shapes,
+    check_layouts,
+    check_derivatives,
+    check_transforms,
+    check_registration,
+    check_compile,
+    check_determinism,
+    check_nan_stays_in_its_row,
+    check_autocast,
+]

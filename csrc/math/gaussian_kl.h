@@ -8,54 +8,58 @@
 
 namespace dmrec {
 
-// inputs: mu_q, logvar_q
-struct StandardGaussianKl : Sum {
-  static constexpr int inputs = 2;
+// (mu_q - mu_p) / 2 in units of a standard deviation e^{logvar / 2}, built from e^{-logvar / 4}: neither the difference
+// nor the factor leaves the range unless the product does. Where the bounds of the factor bind, the product is 0 or
+// infinite either way; and 0 * inf cannot arise.
+template <class T>
+struct Standardised {
+  T quarter_root, half;
 
+  DMREC_FN Standardised(T half_mean, T minus_quarter_logvar) {
+    quarter_root = bounded_exp(minus_quarter_logvar);
+    half = half_mean * quarter_root * quarter_root;
+  }
+  DMREC_FN T squared() const { return T(2) * half * half; }                         // m^2 e^{-logvar} / 2
+  DMREC_FN T slope() const { return T(2) * (half * quarter_root * quarter_root); }  // m e^{-logvar}
+};
+
+struct KlOfPair {
   template <class T>
-  DMREC_FN static T term(const T (&x)[inputs]) {
-    return T(0.5) * x[0] * x[0] + half_exp_gap(T(0.5) * x[1]);
+  DMREC_FN static T term(const Pair<T>& pair) {
+    return Standardised<T>(pair.half_mean, T(-0.25) * pair.logvar_p).squared() + half_exp_gap(pair.half_d);
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], T scale, T (&g)[inputs]) {
-    g[0] = scale * x[0];
-    g[1] = scale * half_expm1(x[1]);
+  DMREC_FN static PairGradient<T> gradient(const Pair<T>& pair) {
+    const Standardised<T> mean(pair.half_mean, T(-0.25) * pair.logvar_p);
+    return {mean.slope(), half_expm1(T(2) * pair.half_d), -mean.squared()};
   }
 };
 
-// inputs: mu_q, logvar_q, mu_p, logvar_p
-struct GaussianKl : Sum {
-  static constexpr int inputs = 4;
+using GaussianKl = OfPairs<KlOfPair>;
+
+// p standard normal; half of the log-variance, so that it may be formed without overflow
+struct KlOfStandard {
+  template <class T>
+  DMREC_FN static T term(T mu, T half_logvar) {
+    return T(0.5) * mu * mu + half_exp_gap(half_logvar);
+  }
+};
+
+// inputs: mu_q, logvar_q
+struct StandardGaussianKl : PlainSum {
+  static constexpr int inputs = 2;
 
   template <class T>
-  DMREC_FN static T term(const T (&x)[inputs]) {
-    const Mahalanobis<T> m(x);
-    return T(2) * m.half * m.half + half_exp_gap(T(0.5) * x[1] - T(0.5) * x[3]);
+  DMREC_FN static void terms(const T (&x)[inputs], T (&t)[sums]) {
+    t[0] = KlOfStandard::term(x[0], T(0.5) * x[1]);
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], T scale, T (&g)[inputs]) {
-    const Mahalanobis<T> m(x);
-    const T variance = half_expm1(T(2) * (T(0.5) * x[1] - T(0.5) * x[3]));
-    g[0] = scale * (T(2) * (m.half * m.quarter_root * m.quarter_root));
-    g[1] = scale * variance;
-    g[2] = -g[0];
-    g[3] = scale * (-variance - T(2) * m.half * m.half);
+  DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) {
+    g[0] = c[0] * x[0];
+    g[1] = c[0] * half_expm1(x[1]);
   }
-
- private:
-  // half = (mu_q - mu_p) e^{-logvar_p / 2} / 2, built from e^{-logvar_p / 4}: neither the difference nor the factor
-  // leaves the range unless the product does. Where the bounds of the factor bind, the product is 0 or infinite either
-  // way; and 0 * inf cannot arise.
-  template <class T>
-  struct Mahalanobis {
-    T quarter_root, half;
-    DMREC_FN explicit Mahalanobis(const T (&x)[inputs]) {
-      quarter_root = bounded_exp(T(-0.25) * x[3]);
-      half = (T(0.5) * x[0] - T(0.5) * x[2]) * quarter_root * quarter_root;
-    }
-  };
 };
 
 }  // namespace dmrec

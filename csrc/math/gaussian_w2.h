@@ -28,36 +28,40 @@ struct Sigmas {
 
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
-  static constexpr int inputs = 4;
-  static constexpr bool needs_value = true, squares = true;
+  static constexpr int inputs = 4, sums = 1;
+  static constexpr bool needs_kept = true, squares = true;
 
   bool squared;
   double eps;
 
   template <class T>
-  DMREC_FN static T term(const T (&x)[inputs]) {
+  DMREC_FN static void terms(const T (&x)[inputs], T (&t)[sums]) {
     const T mean = x[0] - x[2];
     const T sigma = Sigmas<T>(x[1], x[3]).difference;
-    return mean * mean + sigma * sigma;
+    t[0] = mean * mean + sigma * sigma;
   }
 
   template <class T>
-  DMREC_FN T finish(T sum) const {
-    return squared ? sum : std::sqrt(sum + static_cast<T>(eps));
+  DMREC_FN T finish(const T (&sum)[sums]) const {
+    return squared ? sum[0] : std::sqrt(sum[0] + static_cast<T>(eps));
+  }
+  template <class T>
+  DMREC_FN T kept(const T (&sum)[sums]) const {
+    return finish(sum);
   }
 
   // of half the gradient of W2^2; where the root is 0 it has no gradient: 0 is the subgradient of least norm
   template <class T>
-  DMREC_FN T coefficient(T grad, T value) const {
-    if (squared) return T(2) * grad;
-    return value == T(0) ? T(0) : grad / value;
+  DMREC_FN void coefficients(T grad, T value, T (&c)[sums]) const {
+    const T of_root = value == T(0) ? T(0) : grad / value;
+    c[0] = squared ? T(2) * grad : of_root;
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], T scale, T (&g)[inputs]) {
+  DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) {
     const Sigmas<T> sigma(x[1], x[3]);
-    const T pull = (T(0.5) * scale) * sigma.difference;
-    g[0] = T(2) * (scale * (T(0.5) * x[0] - T(0.5) * x[2]));
+    const T pull = (T(0.5) * c[0]) * sigma.difference;
+    g[0] = T(2) * (c[0] * (T(0.5) * x[0] - T(0.5) * x[2]));
     g[1] = pull * sigma.root_q * sigma.root_q;
     g[2] = -g[0];
     g[3] = -pull * sigma.root_p * sigma.root_p;

@@ -1,10 +1,11 @@
 // What a functor over rows offers to the drivers. For a row with elements x_1 .. x_inputs in each column:
-//   term(x)                      the column's share of the sum
+//   terms(x, t)                  the column's share of each of the row's sums
 //   finish(sum)                  the row's value
-//   coefficient(grad, value)     what the gradients of all terms of the row are scaled with; `value` is finish's result
-//                                and is only there if needs_value
-//   gradient(x, scale, g)        g_i = scale * d term / d x_i, multiplied in an order that does not overflow early
-//   squares                      whether a row's sum may leave the range of float although its value does not: such a
+//   kept(sum)                    a number that the backward needs of the row
+//   coefficients(grad, kept, c)  what the gradients of the terms of each sum are scaled with
+//   gradient(x, c, g)            g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
+//   early squares                      whether a row's sum may leave the range of float although its value does not:
+//   such a
 //                                row is summed again in double
 #pragma once
 
@@ -13,16 +14,62 @@
 namespace dmrec {
 
 // A value that is the plain sum of its terms.
-struct Sum {
-  static constexpr bool needs_value = false, squares = false;
+struct PlainSum {
+  static constexpr int sums = 1;
+  static constexpr bool needs_kept = false, squares = false;
 
   template <class T>
-  DMREC_FN static T finish(T sum) {
-    return sum;
+  DMREC_FN static T finish(const T (&sum)[sums]) {
+    return sum[0];
   }
   template <class T>
-  DMREC_FN static T coefficient(T grad, T) {
-    return grad;
+  DMREC_FN static T kept(const T (&)[sums]) {
+    return T(0);
+  }
+  template <class T>
+  DMREC_FN static void coefficients(T grad, T, T (&c)[sums]) {
+    c[0] = grad;
+  }
+};
+
+// Two Gaussians in one dimension, as divergences see them: halves, so that differences of extremes do not overflow.
+template <class T>
+struct Pair {
+  T half_mean;  // (mu_q - mu_p) / 2
+  T half_d;     // (logvar_q - logvar_p) / 2
+  T logvar_p;
+};
+
+// Derivatives of a divergence by mu_q - mu_p, by d = logvar_q - logvar_p, and by logvar_p where d is held.
+template <class T>
+struct PairGradient {
+  T mean, d, logvar_p;
+};
+
+// A divergence of pairs over the inputs mu_q, logvar_q, mu_p, logvar_p.
+template <class Divergence>
+struct OfPairs : PlainSum {
+  static constexpr int inputs = 4;
+  Divergence divergence;
+
+  template <class T>
+  DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums]) const {
+    t[0] = divergence.term(pair(x));
+  }
+
+  template <class T>
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+    const PairGradient<T> by = divergence.gradient(pair(x));
+    g[0] = c[0] * by.mean;
+    g[1] = c[0] * by.d;
+    g[2] = -g[0];
+    g[3] = c[0] * (by.logvar_p - by.d);
+  }
+
+ private:
+  template <class T>
+  DMREC_FN static Pair<T> pair(const T (&x)[inputs]) {
+    return {T(0.5) * x[0] - T(0.5) * x[2], T(0.5) * x[1] - T(0.5) * x[3], x[3]};
   }
 };
 

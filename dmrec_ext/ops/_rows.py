@@ -17,7 +17,7 @@ def register_row_operator(
     stem: str,
     *,
     n_inputs: int,
-    fake: Callable[..., Tensor],
+    fake: Callable[..., Tensor | tuple[Tensor, Tensor]],
     reference: Callable[..., Tensor],
     backward_operator: BackwardOperator,
     saves_value: bool = False,
@@ -26,18 +26,20 @@ def register_row_operator(
 
     The operator takes ``n_inputs`` tensors (None for what is left out) and then its options, all by position; so do
     ``fake`` and ``reference``. ``backward_operator(grad, value, rows, options, needed)`` returns the gradients whose
-    bits are set in ``needed``; ``value`` is the result of the forward where ``saves_value``. Where the graph of the
-    gradient itself is wanted, it is built from ``reference`` instead: right, if slower.
+    bits are set in ``needed``; ``value`` is the (last) result of the forward where ``saves_value``. Where the graph of
+    the gradient itself is wanted, it is built from ``reference`` instead: right, if slower.
     """
     if not NATIVE[stem]:
         return
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         rows = [value for value in inputs[:n_inputs] if value is not None]
-        ctx.save_for_backward(*rows, *([output] if saves_value else []))
+        value = output[-1] if isinstance(output, tuple) else output
+        ctx.save_for_backward(*rows, *([value] if saves_value else []))
         ctx.options, ctx.n_rows, ctx.n_arguments = inputs[n_inputs:], len(rows), len(inputs)
 
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *of_value: Tensor) -> tuple[Tensor | None, ...]:
+        del of_value  # a second result only serves the backward
         rows, saved = ctx.saved_tensors[: ctx.n_rows], ctx.saved_tensors[ctx.n_rows :]
         wanted = [i for i in range(len(rows)) if ctx.needs_input_grad[i]]
         if torch.is_grad_enabled():  # create_graph=True

@@ -1,10 +1,16 @@
-"""Whole matching losses: public function."""
+"""Whole matching losses: public function, fake kernels, autograd."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from .. import reference
+from .._library import runs_native
+from ..reference.matching_loss import checked_matching_inputs
+from ._rows import register_row_operator
 
 
 def matching_loss(
@@ -53,12 +59,32 @@ def matching_loss(
         TypeError: an argument is no floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or an option is unknown or out of range.
 
+    Note:
+        One pass over the inputs forward, one backward. Native but for the composite prior's other interpolations and
+        for a ``beta`` that wants a gradient (or is a tensor while compiling), which run on plain torch. Where the root
+        of :math:`W_2^2` is 0 its gradient is taken as 0. Numerics, determinism and further derivatives as for
+        `gaussian_kl` and `gaussian_w2`.
+
     >>> import torch
     >>> mu, logvar = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
     >>> matching_loss(mu, logvar, 0 * mu, logvar, strategy="mddm", beta=0.5)
     tensor([0.5000])
     """
-    return reference.matching_loss(
+    if not _is_native(mu_c, strategy, beta, interpolation):
+        return reference.matching_loss(
+            mu_c,
+            logvar_c,
+            mu_l,
+            logvar_l,
+            strategy=strategy,
+            beta=beta,
+            alpha=alpha,
+            interpolation=interpolation,
+            squared=squared,
+            eps=eps,
+            fusion=fusion,
+        )
+    rows = checked_matching_inputs(
         mu_c,
         logvar_c,
         mu_l,
@@ -67,7 +93,68 @@ def matching_loss(
         beta=beta,
         alpha=alpha,
         interpolation=interpolation,
-        squared=squared,
         eps=eps,
         fusion=fusion,
     )
+    operator = torch.ops.dmrec_ext.matching_loss.default
+    loss: Tensor = operator(*rows, strategy, float(beta), float(alpha), squared, float(eps), fusion)[0]
+    return loss
+
+
+def _is_native(mu_c: Tensor, strategy: str, beta: float | Tensor, interpolation: str) -> bool:
+    if strategy == "cpdm" and interpolation != "log_linear":
+        return False
+    if isinstance(beta, Tensor) and (beta.requires_grad or torch.compiler.is_compiling()):
+        return False
+    return runs_native("matching_loss", mu_c)
+
+
+def _reference(
+    mu_c: Tensor,
+    logvar_c: Tensor,
+    mu_l: Tensor,
+    logvar_l: Tensor,
+    strategy: str,
+    beta: float,
+    alpha: float,
+    squared: bool,
+    eps: float,
+    fusion: str,
+) -> Tensor:
+    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "squared": squared, "eps": eps}
+    return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, fusion=fusion, **options)
+
+
+def _fake(
+    mu_c: Tensor,
+    logvar_c: Tensor,
+    mu_l: Tensor,
+    logvar_l: Tensor,
+    strategy: str,
+    beta: float,
+    alpha: float,
+    squared: bool,
+    eps: float,
+    fusion: str,
+) -> tuple[Tensor, Tensor]:
+    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "eps": eps, "fusion": fusion}
+    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, interpolation="log_linear", **options)
+    n_rows = rows[0].shape[0]
+    return rows[0].new_empty(n_rows), rows[0].new_empty(n_rows if strategy == "godm" else 0)
+
+
+def _backward_operator(
+    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+) -> list[Tensor]:
+    gradients: list[Tensor] = torch.ops.dmrec_ext._matching_loss_backward(grad, value, *rows, *options, needed)
+    return gradients
+
+
+register_row_operator(
+    "matching_loss",
+    n_inputs=4,
+    fake=_fake,
+    reference=_reference,
+    backward_operator=_backward_operator,
+    saves_value=True,
+)

@@ -21,9 +21,16 @@ def composite_prior(
     interpolation: str = "log_linear",
 ) -> Tensor:
     """Reference of `dmrec_ext.composite_prior`."""
-    rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    check_composite("composite_prior", alpha, interpolation)
+    rows = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)
     return composite(*map(in_arithmetic_type, rows), alpha=alpha, interpolation=interpolation).to(rows[0].dtype)
+
+
+def checked_composite_inputs(
+    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, alpha: float, interpolation: str
+) -> list[Tensor]:
+    """Four checked (B, D) tensors."""
+    check_composite("composite_prior", alpha, interpolation)
+    return checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
 
 
 def check_composite(op: str, alpha: float, interpolation: str) -> None:

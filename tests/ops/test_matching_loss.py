@@ -1,18 +1,69 @@
 """matching_loss: each strategy is the sum of operators that its equation says, for both fusions."""
 
+import functools
+
 import pytest
 import torch
+from op_testing import SHARED_CHECKS, OpCase
 
-from dmrec_ext import composite_prior, gaussian_kl, gaussian_w2, matching_loss
+import dmrec_ext
+from dmrec_ext import composite_prior, gaussian_kl, gaussian_w2, matching_loss, reference
 
 STRATEGIES = ("godm", "cpdm", "mddm", "unmixed")
+FUSIONS = ("add", "collaborative")
+
+
+def _case(strategy, fusion, **others):
+    options = {"strategy": strategy, "beta": 0.4, "fusion": fusion, **others}
+    operator = None if dmrec_ext.NATIVE_ABSENT else torch.ops.dmrec_ext.matching_loss.default
+    function, plain = (functools.partial(f, **options) for f in (matching_loss, reference.matching_loss))
+    by_position = (strategy, 0.4, 0.5, others.get("squared", False), others.get("eps", 0.0), fusion)
+    return OpCase(" ".join([strategy, fusion, *others]), function, plain, operator, 4, plain, by_position)
+
+
+CASES = [_case(strategy, fusion) for strategy in STRATEGIES for fusion in FUSIONS]
+CASES += [_case("godm", "add", squared=True), _case("godm", "add", eps=0.1)]
+
+
+@pytest.mark.parametrize("check", SHARED_CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_shared(case, check, native):
+    check(case)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_extremes_are_never_nan(strategy, fusion, native):
+    values = torch.tensor([0.0, 1e-30, 1.0, 80.0, -80.0, 170.0, -170.0, 400.0, -400.0, 1e19, -1e19])
+    rows = [x.reshape(-1, 1).clone().requires_grad_() for x in torch.meshgrid(*[values] * 4, indexing="ij")]
+    result = matching_loss(*rows, strategy=strategy, beta=0.4, fusion=fusion)
+    result.backward(torch.ones(len(result)))
+    assert (result >= 0).all()
+    finite = result.isfinite()  # beyond, terms of both signs overflow, and their difference is nothing
+    assert finite.sum() > 100
+    assert not any(x.grad[finite].isnan().any() for x in rows)
+
+
+def test_a_beta_that_wants_a_gradient_gets_it():
+    rows = [torch.randn(3, 4) for _ in range(4)]
+    beta = torch.tensor(0.3, requires_grad=True)
+    matching_loss(*rows, strategy="unmixed", beta=beta).sum().backward()
+    q = (rows[0] + rows[2], rows[1] + rows[3])
+    torch.testing.assert_close(beta.grad, gaussian_kl(*q, *rows[2:]).sum())
+
+
+def test_the_raw_operator_refuses_unknown_options(native):
+    x = torch.zeros(2, 3)
+    for strategy, fusion in (("kl", "add"), ("godm", "sum")):
+        with pytest.raises(RuntimeError, match="matching_loss: (strategy|fusion) must be"):
+            torch.ops.dmrec_ext.matching_loss(x, x, x, x, strategy, 0.5, 0.5, False, 0.0, fusion)
 
 
 def _rows(size=(5, 9), dtype=torch.float64):
     return [torch.randn(size, dtype=torch.float64).to(dtype) for _ in range(4)]
 
 
-@pytest.mark.parametrize("fusion", ["add", "collaborative"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_is_the_sum_of_its_terms(strategy, fusion):
     mu_c, logvar_c, mu_l, logvar_l = rows = _rows()

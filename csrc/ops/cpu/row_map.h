@@ -1,6 +1,6 @@
 // The loop of every row operator on the CPU: a functor maps the D elements of each row to one number.
 //   forward:   out[b] = finish(sum_j term(x_1[b,j], ..))                     reads inputs x B x D elements, writes B
-//   backward:  g_i[b,j] = coefficient(grad[b], out[b]) * d term / d x_i      reads the same, writes each gradient once
+//   backward:  g_i[b,j] = coefficients(grad[b], kept[b]) * d terms / d x_i   reads the same, writes each gradient once
 // Rows are shared out to threads; one row is always summed by one thread in one order (block of lanes after block,
 // then a fixed tree), so the bits do not depend on threads, batch or memory layout. Where a row is no multiple of a
 // block, the last block overlaps the one before it: summed without the overlap, written twice with the same bits.
@@ -26,7 +26,7 @@ struct Rows {
 
 template <class Functor, class Stored>
 class RowMap {
-  static constexpr int inputs = Functor::inputs;
+  static constexpr int inputs = Functor::inputs, sums = Functor::sums;
   using E = Element<Stored>;
   using T = typename E::Arithmetic;
   static constexpr int lanes = 64 / sizeof(T);  // a vector register of the widest kind
@@ -38,6 +38,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Stored* out;
+    Stored* kept;  // of each row, for the backward; null where the result serves, or nothing is needed
     int64_t n_rows, width;
     void run() const { over_rows(*this); }
     void operator()(int64_t begin, int64_t end) const { forward_rows(*this, begin, end); }
@@ -47,7 +48,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Rows<const Stored> grad;
-    const Stored* value;  // of each row, contiguous; null unless the functor needs it
+    const Stored* kept;   // of each row, contiguous; null unless the functor needs it
     Stored* out[inputs];  // contiguous, or null where no gradient is wanted
     int64_t n_rows, width;
     bool streaming = false;
@@ -77,37 +78,45 @@ class RowMap {
 
   // Adds the terms of the block at `offset`, but for its first `skip` and from `count` on.
   DMREC_FN static void add_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset, int skip,
-                                 int count, T (&sum)[lanes]) {
+                                 int count, T (&sum)[sums][lanes]) {
 #pragma omp simd
     for (int l = 0; l < lanes; ++l) {
       T x[inputs];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
-      const T term = functor.term(x);
-      sum[l] += (l >= skip) & (l < count) ? term : T(0);
+      T term[sums];
+      functor.terms(x, term);
+      for (int k = 0; k < sums; ++k) sum[k][l] += (l >= skip) & (l < count) ? term[k] : T(0);
     }
   }
 
   DMREC_FN static void gradient_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset,
-                                      T scale, Stored* const (&out)[inputs]) {
+                                      const T (&c)[sums], Stored* const (&out)[inputs]) {
 #pragma omp simd
     for (int l = 0; l < lanes; ++l) {
       T x[inputs];
       T g[inputs];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
-      functor.gradient(x, scale, g);
+      functor.gradient(x, c, g);
       for (int i = 0; i < inputs; ++i) E::store(out[i] + l, g[i]);
     }
   }
 
   // A row whose sum of squares left the range of float, once more.
-  static __attribute__((noinline)) double value_in_double(const Forward& job, int64_t b) {
-    double sum = 0;
+  static __attribute__((noinline)) void sums_in_double(const Forward& job, int64_t b, double (&sum)[sums]) {
+    for (double& each : sum) each = 0;
     for (int64_t j = 0; j < job.width; ++j) {
       double x[inputs];
+      double term[sums];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(job.in[i].data + b * job.in[i].stride + j);
-      sum += job.functor.term(x);
+      job.functor.terms(x, term);
+      for (int k = 0; k < sums; ++k) sum[k] += term[k];
     }
-    return job.functor.finish(sum);
+  }
+
+  template <class Number>
+  DMREC_FN static void store_row(const Forward& job, int64_t b, const Number (&sum)[sums]) {
+    E::store(job.out + b, static_cast<T>(job.functor.finish(sum)));
+    if (job.kept) E::store(job.kept + b, static_cast<T>(job.functor.kept(sum)));
   }
 
   DMREC_CLONES static void forward_rows(const Forward& job, int64_t begin, int64_t end) {
@@ -116,7 +125,7 @@ class RowMap {
     for (int64_t b = begin; b < end; ++b) {
       const Stored* in[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
-      T sum[lanes] = {};
+      T sum[sums][lanes] = {};
       for (int64_t j = 0; j < whole; j += lanes) add_block(job.functor, in, j, 0, lanes, sum);
       if (rest > 0 && whole > 0) {
         add_block(job.functor, in, job.width - lanes, lanes - rest, lanes, sum);
@@ -128,15 +137,24 @@ class RowMap {
         }
         add_block(job.functor, in, 0, 0, rest, sum);
       }
-      for (int half = lanes / 2; half > 0; half /= 2) {
-        for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
+      T total[sums];
+      for (int k = 0; k < sums; ++k) {
+        for (int half = lanes / 2; half > 0; half /= 2) {
+          for (int l = 0; l < half; ++l) sum[k][l] += sum[k][l + half];
+        }
+        total[k] = sum[k][0];
       }
-      T value = job.functor.finish(sum[0]);
       if constexpr (Functor::squares && sizeof(T) < sizeof(double)) {
-        const bool in_range = sum[0] > T(1e-30) && sum[0] < std::numeric_limits<T>::infinity();
-        if (!in_range && sum[0] == sum[0]) value = static_cast<T>(value_in_double(job, b));
+        const T squares = total[sums - 1];
+        const bool in_range = squares > T(1e-30) && squares < std::numeric_limits<T>::infinity();
+        if (!in_range && squares == squares) {
+          double exact[sums];
+          sums_in_double(job, b, exact);
+          store_row(job, b, exact);
+          continue;
+        }
       }
-      E::store(job.out + b, value);
+      store_row(job, b, total);
     }
   }
 
@@ -148,8 +166,9 @@ class RowMap {
       const Stored* in[inputs];
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
-      const T value = Functor::needs_value ? E::load(job.value + b) : T(0);
-      const T scale = job.functor.coefficient(E::load(job.grad.data + b * job.grad.stride), value);
+      const T kept = Functor::needs_kept ? E::load(job.kept + b) : T(0);
+      T c[sums];
+      job.functor.coefficients(E::load(job.grad.data + b * job.grad.stride), kept, c);
       if (job.width < lanes) {
         Padded row;
         for (int i = 0; i < inputs; ++i) {
@@ -157,7 +176,7 @@ class RowMap {
           in[i] = row.in[i];
           out[i] = row.out[i];
         }
-        gradient_block(job.functor, in, 0, scale, out);
+        gradient_block(job.functor, in, 0, c, out);
         for (int i = 0; i < inputs; ++i) {
           if (job.out[i]) memcpy(job.out[i] + b * job.width, row.out[i], job.width * sizeof(Stored));
         }
@@ -169,7 +188,7 @@ class RowMap {
           out[i] = unwanted[i];
           if (job.out[i]) out[i] = job.streaming ? staged[i] : job.out[i] + b * job.width + j;
         }
-        gradient_block(job.functor, in, j, scale, out);
+        gradient_block(job.functor, in, j, c, out);
         if (job.streaming) {
           for (int i = 0; i < inputs; ++i) {
             if (job.out[i]) stream(job.out[i] + b * job.width + j, staged[i]);

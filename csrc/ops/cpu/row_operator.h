@@ -25,20 +25,24 @@ void fill_inputs(const std::vector<Tensor>& tensors, typename RowMap<Functor, St
 }
 
 template <class Functor, class Stored>
-void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out) {
-  typename RowMap<Functor, Stored>::Forward job{
-      functor, {}, static_cast<Stored*>(out.mutable_data_ptr()), rows[0].size(0), rows[0].size(1)};
+void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out, Tensor* kept) {
+  typename RowMap<Functor, Stored>::Forward job{functor,
+                                                {},
+                                                static_cast<Stored*>(out.mutable_data_ptr()),
+                                                kept ? static_cast<Stored*>(kept->mutable_data_ptr()) : nullptr,
+                                                rows[0].size(0),
+                                                rows[0].size(1)};
   fill_inputs<Functor, Stored>(rows, job.in);
   job.run();
 }
 
 template <class Functor, class Stored>
-void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* value,
+void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* kept,
                     int64_t needed, const std::vector<Tensor>& gradients) {
   typename RowMap<Functor, Stored>::Backward job{functor,
                                                  {},
                                                  {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)},
-                                                 value ? static_cast<const Stored*>(value->const_data_ptr()) : nullptr,
+                                                 kept ? static_cast<const Stored*>(kept->const_data_ptr()) : nullptr,
                                                  {},
                                                  rows[0].size(0),
                                                  rows[0].size(1)};
@@ -50,22 +54,23 @@ void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, con
   job.run();
 }
 
-// `rows` have passed check_rows
+// `rows` have passed check_rows; `kept`, if given, is a (B,) tensor to fill
 template <class Functor>
-Tensor row_forward(const Functor& functor, std::vector<Tensor> rows) {
+Tensor row_forward(const Functor& functor, std::vector<Tensor> rows, Tensor* kept = nullptr) {
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
   Tensor out = torch::stable::new_empty(rows[0], {rows[0].size(0)});
-  with_stored_type(rows[0].scalar_type(), [&]<class Stored>() { forward_typed<Functor, Stored>(functor, rows, out); });
+  with_stored_type(rows[0].scalar_type(),
+                   [&]<class Stored>() { forward_typed<Functor, Stored>(functor, rows, out, kept); });
   return out;
 }
 
 template <class Functor>
 std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::vector<Tensor> rows, const Tensor& grad,
-                                 const Tensor* value, int64_t needed) {
+                                 const Tensor* kept, int64_t needed) {
   check_row_vector(op, "the gradient", grad, rows[0]);
-  if (value) {
-    check_row_vector(op, "the value", *value, rows[0]);
-    STD_TORCH_CHECK(value->is_contiguous(), op, ": the value must be contiguous");
+  if (kept) {
+    check_row_vector(op, "the kept value", *kept, rows[0]);
+    STD_TORCH_CHECK(kept->is_contiguous(), op, ": the kept value must be contiguous");
   }
   std::vector<Tensor> gradients;
   for (int i = 0; i < Functor::inputs; ++i) {
@@ -76,7 +81,7 @@ std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::ve
   if (gradients.empty()) return gradients;
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
   with_stored_type(rows[0].scalar_type(), [&]<class Stored>() {
-    backward_typed<Functor, Stored>(functor, rows, grad, value, needed, gradients);
+    backward_typed<Functor, Stored>(functor, rows, grad, kept, needed, gradients);
   });
   return gradients;
 }

@@ -1,0 +1,108 @@
+// Whole matching losses, one dimension at a time, in nats: Eq. 10, 13 and 15, Zhang et al., SIGIR 2025.
+// Inputs: mu_c, logvar_c (collaborative posterior), mu_l, logvar_l (language posterior p). The fused posterior q has
+// their sums as mean and log-variance (add), or is the collaborative one. Under addition q's differences from p are the
+// collaborative mean and log-variance themselves: they are taken from there, not formed.
+#pragma once
+
+#include "math/composite_prior.h"
+#include "math/gaussian_w2.h"
+
+namespace dmrec {
+
+template <class T>
+struct Fused {
+  T mu, half_logvar;
+};
+
+template <bool add, class T>
+DMREC_FN Fused<T> fuse(const T (&x)[4]) {
+  if (add) return {x[0] + x[2], T(0.5) * x[1] + T(0.5) * x[3]};
+  return {x[0], T(0.5) * x[1]};
+}
+
+// prior * KL(q || N(0, I)) + match * divergence(q, p)
+template <class Divergence, bool add>
+struct MatchingByDivergence : PlainSum {
+  static constexpr int inputs = 4;
+  double prior, match;
+  Divergence divergence;
+
+  template <class T>
+  DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums]) const {
+    const Fused<T> q = fuse<add>(x);
+    t[0] = static_cast<T>(prior) * KlOfStandard::term(q.mu, q.half_logvar) +
+           static_cast<T>(match) * divergence.term(pair(x));
+  }
+
+  template <class T>
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+    const Fused<T> q = fuse<add>(x);
+    const T scale_prior = c[0] * static_cast<T>(prior), scale_match = c[0] * static_cast<T>(match);
+    const T by_mu = scale_prior * q.mu;
+    const T by_logvar = scale_prior * half_expm1(T(2) * q.half_logvar);
+    const PairGradient<T> by = divergence.gradient(pair(x));
+    g[0] = by_mu + scale_match * by.mean;
+    g[1] = by_logvar + scale_match * by.d;
+    g[2] = add ? by_mu : -(scale_match * by.mean);
+    g[3] = add ? by_logvar + scale_match * by.logvar_p : scale_match * (by.logvar_p - by.d);
+  }
+
+ private:
+  template <class T>
+  DMREC_FN static Pair<T> pair(const T (&x)[inputs]) {
+    if (add) return {T(0.5) * x[0], T(0.5) * x[1], x[3]};
+    return {T(0.5) * x[0] - T(0.5) * x[2], T(0.5) * x[1] - T(0.5) * x[3], x[3]};
+  }
+};
+
+// KL(q || N(0, I)) + beta * W2(collaborative, p): two sums, as the distance is a root
+template <bool add>
+struct MatchingByW2 {
+  static constexpr int inputs = 4, sums = 2;
+  static constexpr bool needs_kept = true, squares = true;
+  double beta;
+  GaussianW2 distance;
+
+  template <class T>
+  DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums]) const {
+    const Fused<T> q = fuse<add>(x);
+    T squared[1];
+    distance.terms(x, squared);
+    t[0] = KlOfStandard::term(q.mu, q.half_logvar);
+    t[1] = squared[0];
+  }
+
+  template <class T>
+  DMREC_FN T kept(const T (&sum)[sums]) const {
+    const T squared[1] = {sum[1]};
+    return distance.finish(squared);
+  }
+  template <class T>
+  DMREC_FN T finish(const T (&sum)[sums]) const {
+    return sum[0] + static_cast<T>(beta) * kept(sum);
+  }
+  template <class T>
+  DMREC_FN void coefficients(T grad, T kept, T (&c)[sums]) const {
+    T of_distance[1];
+    distance.coefficients(grad * static_cast<T>(beta), kept, of_distance);
+    c[0] = grad;
+    c[1] = of_distance[0];
+  }
+
+  template <class T>
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+    const Fused<T> q = fuse<add>(x);
+    const T by_mu = c[0] * q.mu;
+    const T by_logvar = c[0] * half_expm1(T(2) * q.half_logvar);
+    const T of_distance[1] = {c[1]};
+    distance.gradient(x, of_distance, g);
+    g[0] += by_mu;
+    g[1] += by_logvar;
+    if (add) {
+      g[2] += by_mu;
+      g[3] += by_logvar;
+    }
+  }
+};
+
+}  // namespace dmrec

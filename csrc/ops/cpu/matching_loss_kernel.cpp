@@ -1,0 +1,58 @@
+// matching_loss on the CPU: which functor an option means; the loop is row_map.h's.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "math/matching_loss.h"
+#include "ops/cpu/row_operator.h"
+#include "ops/matching_loss.h"
+
+namespace dmrec::cpu {
+namespace {
+
+// body(functor) with the functor of these options
+template <bool add, class Body>
+auto with_functor(const MatchingOptions& o, const Body& body) {
+  switch (o.strategy) {
+    case Strategy::godm: return body(MatchingByW2<add>{o.beta, GaussianW2{o.squared, o.eps}});
+    case Strategy::cpdm: return body(MatchingByDivergence<CompositeOfPair, add>{{}, 1.0, o.beta, {o.alpha}});
+    case Strategy::mddm: return body(MatchingByDivergence<KlOfPair, add>{{}, o.beta, 1.0 - o.beta, {}});
+    default: return body(MatchingByDivergence<KlOfPair, add>{{}, 1.0, o.beta, {}});
+  }
+}
+
+template <class Body>
+auto with_functor(const MatchingOptions& o, const Body& body) {
+  return o.add ? with_functor<true>(o, body) : with_functor<false>(o, body);
+}
+
+std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l,
+                                         std::string strategy, double beta, double alpha, bool squared, double eps,
+                                         std::string fusion) {
+  const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
+  auto rows = matching_loss_inputs(std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l));
+  const bool keeps = options.strategy == Strategy::godm;
+  Tensor distance = torch::stable::new_empty(rows[0], {keeps ? rows[0].size(0) : 0});
+  Tensor loss = with_functor(
+      options, [&](const auto& functor) { return row_forward(functor, std::move(rows), keeps ? &distance : nullptr); });
+  return {std::move(loss), std::move(distance)};
+}
+
+std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor mu_c, Tensor logvar_c, Tensor mu_l,
+                                           Tensor logvar_l, std::string strategy, double beta, double alpha,
+                                           bool squared, double eps, std::string fusion, int64_t needed) {
+  const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
+  auto rows = matching_loss_inputs(std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l));
+  const Tensor* kept = options.strategy == Strategy::godm ? &distance : nullptr;
+  return with_functor(options, [&](const auto& functor) {
+    return row_backward("matching_loss", functor, std::move(rows), grad, kept, needed);
+  });
+}
+
+}  // namespace
+}  // namespace dmrec::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+  m.impl("matching_loss", TORCH_BOX(&dmrec::cpu::matching_loss));
+  m.impl("_matching_loss_backward", TORCH_BOX(&dmrec::cpu::matching_loss_backward));
+}

@@ -1,0 +1,38 @@
+// Inputs and options of matching_loss.
+#pragma once
+
+#include <string>
+
+#include "ops/row_inputs.h"
+
+namespace dmrec {
+
+enum class Strategy { godm, cpdm, mddm, unmixed };
+
+struct MatchingOptions {
+  Strategy strategy;
+  double beta, alpha;
+  bool squared;
+  double eps;
+  bool add;  // fusion of the posteriors: added, or the collaborative one alone
+};
+
+inline MatchingOptions matching_options(const std::string& strategy, double beta, double alpha, bool squared,
+                                        double eps, const std::string& fusion) {
+  STD_TORCH_CHECK(strategy == "godm" || strategy == "cpdm" || strategy == "mddm" || strategy == "unmixed",
+                  "matching_loss: strategy must be godm, cpdm, mddm or unmixed");
+  STD_TORCH_CHECK(fusion == "add" || fusion == "collaborative", "matching_loss: fusion must be add or collaborative");
+  const Strategy chosen = strategy == "godm"   ? Strategy::godm
+                          : strategy == "cpdm" ? Strategy::cpdm
+                          : strategy == "mddm" ? Strategy::mddm
+                                               : Strategy::unmixed;
+  return {chosen, beta, alpha, squared, eps, fusion == "add"};
+}
+
+inline std::vector<Tensor> matching_loss_inputs(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l) {
+  std::vector<Tensor> inputs{std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)};
+  check_rows("matching_loss", inputs);
+  return inputs;
+}
+
+}  // namespace dmrec
