@@ -8,23 +8,22 @@
 
 namespace dmrec {
 
-// The difference of the sigmas and the root of each. The difference is formed from the larger sigma S, as
-// S (1 - e^{-|d|/2}) with d the difference of the log-variances: no digits are lost where they are close. The roots are
-// never 0 and never infinite: multiplied in one after the other they make 0 * inf impossible.
+// sigma_q - sigma_p, formed from the larger one, S (1 - e^{-|d|/2}) with d the difference of the log-variances: no
+// digits are lost where they are close. `root` is S^{1/2}, kept in range: the product overflows where the difference
+// does.
 template <class T>
-struct Sigmas {
-  T root_q, root_p, difference;  // sigma_q - sigma_p
+DMREC_FN T sigma_difference(T logvar_q, T logvar_p, T root) {
+  const bool q_larger = logvar_q >= logvar_p;
+  const T gap = T(0.5) * logvar_q - T(0.5) * logvar_p;
+  const T distance = at_most_finite(root * (T(-2) * half_expm1(q_larger ? -gap : gap)) * root);
+  return q_larger ? distance : -distance;
+}
 
-  DMREC_FN Sigmas(T logvar_q, T logvar_p) {
-    root_q = bounded_exp(T(0.25) * logvar_q);
-    root_p = bounded_exp(T(0.25) * logvar_p);
-    const bool q_larger = logvar_q >= logvar_p;
-    const T root = q_larger ? root_q : root_p;
-    const T gap = T(0.5) * logvar_q - T(0.5) * logvar_p;
-    const T distance = at_most_finite(root * (T(-2) * half_expm1(q_larger ? -gap : gap)) * root);
-    difference = q_larger ? distance : -distance;
-  }
-};
+// sigma^{1/2}: never 0 and never infinite, so that 0 * inf cannot arise where two are multiplied in one after the other
+template <class T>
+DMREC_FN T root_of_sigma(T logvar) {
+  return bounded_exp(T(0.25) * logvar);
+}
 
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
@@ -37,7 +36,7 @@ struct GaussianW2 {
   template <class T>
   DMREC_FN static void terms(const T (&x)[inputs], T (&t)[sums]) {
     const T mean = x[0] - x[2];
-    const T sigma = Sigmas<T>(x[1], x[3]).difference;
+    const T sigma = sigma_difference(x[1], x[3], root_of_sigma(x[1] >= x[3] ? x[1] : x[3]));
     t[0] = mean * mean + sigma * sigma;
   }
 
@@ -59,12 +58,12 @@ struct GaussianW2 {
 
   template <class T>
   DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) {
-    const Sigmas<T> sigma(x[1], x[3]);
-    const T pull = (T(0.5) * c[0]) * sigma.difference;
+    const T root_q = root_of_sigma(x[1]), root_p = root_of_sigma(x[3]);
+    const T pull = (T(0.5) * c[0]) * sigma_difference(x[1], x[3], x[1] >= x[3] ? root_q : root_p);
     g[0] = T(2) * (c[0] * (T(0.5) * x[0] - T(0.5) * x[2]));
-    g[1] = pull * sigma.root_q * sigma.root_q;
+    g[1] = pull * root_q * root_q;
     g[2] = -g[0];
-    g[3] = -pull * sigma.root_p * sigma.root_p;
+    g[3] = -pull * root_p * root_p;
   }
 };
 
