@@ -16,7 +16,6 @@ SOURCES = [
 EVERY_OPERATOR = ["dmrec_ext/ops/{}.py", "dmrec_ext/reference/{}.py", "tests/ops/test_{}.py"]
 NATIVE_OPERATOR = [
     "csrc/math/{}.h",
-    "csrc/ops/{}.h",
     "csrc/ops/{}.cpp",
     "csrc/ops/cpu/{}_kernel.cpp",
     "benchmarks/ops/bench_{}.py",

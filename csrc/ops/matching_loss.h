@@ -1,4 +1,4 @@
-// Inputs and options of matching_loss.
+// Options of matching_loss.
 #pragma once
 
 #include <string>
@@ -27,12 +27,6 @@ inline MatchingOptions matching_options(const std::string& strategy, double beta
                           : strategy == "mddm" ? Strategy::mddm
                                                : Strategy::unmixed;
   return {chosen, beta, alpha, squared, eps, fusion == "add"};
-}
-
-inline std::vector<Tensor> matching_loss_inputs(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l) {
-  std::vector<Tensor> inputs{std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)};
-  check_rows("matching_loss", inputs);
-  return inputs;
 }
 
 }  // namespace dmrec

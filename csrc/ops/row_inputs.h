@@ -29,6 +29,11 @@ inline void check_rows(const char* op, const std::vector<Tensor>& rows) {
   }
 }
 
+inline std::vector<Tensor> checked_rows(const char* op, std::vector<Tensor> rows) {
+  check_rows(op, rows);
+  return rows;
+}
+
 // One value per row: the incoming gradient, or the result of the forward.
 inline void check_row_vector(const char* op, const char* what, const Tensor& vector, const Tensor& rows) {
   STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == rows.size(0), op, ": ", what, " must have one value per row");

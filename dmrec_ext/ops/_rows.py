@@ -56,7 +56,9 @@ def register_row_operator(
         return tuple(result)
 
     def fake_backward(grad: Tensor, *arguments: Any) -> list[Tensor]:
-        first = next(value for value in arguments if isinstance(value, Tensor) and value.dim() == 2)
+        first = next((value for value in arguments if isinstance(value, Tensor) and value.dim() == 2), None)
+        if first is None:
+            raise ValueError(f"{stem}: inputs must be matrices")
         needed: int = arguments[-1]
         return [torch.empty_like(first, memory_format=torch.contiguous_format) for _ in range(needed.bit_count())]
 

@@ -70,32 +70,11 @@ def matching_loss(
     >>> matching_loss(mu, logvar, 0 * mu, logvar, strategy="mddm", beta=0.5)
     tensor([0.5000])
     """
+    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
+    options |= {"eps": eps, "fusion": fusion}
     if not _is_native(mu_c, strategy, beta, interpolation):
-        return reference.matching_loss(
-            mu_c,
-            logvar_c,
-            mu_l,
-            logvar_l,
-            strategy=strategy,
-            beta=beta,
-            alpha=alpha,
-            interpolation=interpolation,
-            squared=squared,
-            eps=eps,
-            fusion=fusion,
-        )
-    rows = checked_matching_inputs(
-        mu_c,
-        logvar_c,
-        mu_l,
-        logvar_l,
-        strategy=strategy,
-        beta=beta,
-        alpha=alpha,
-        interpolation=interpolation,
-        eps=eps,
-        fusion=fusion,
-    )
+        return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, squared=squared, **options)
+    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, **options)
     operator = torch.ops.dmrec_ext.matching_loss.default
     loss: Tensor = operator(*rows, strategy, float(beta), float(alpha), squared, float(eps), fusion)[0]
     return loss

@@ -28,18 +28,8 @@ def matching_loss(
     fusion: str = "add",
 ) -> Tensor:
     """Reference of `dmrec_ext.matching_loss`."""
-    rows = checked_matching_inputs(
-        mu_c,
-        logvar_c,
-        mu_l,
-        logvar_l,
-        strategy=strategy,
-        beta=beta,
-        alpha=alpha,
-        interpolation=interpolation,
-        eps=eps,
-        fusion=fusion,
-    )
+    options = {"alpha": alpha, "interpolation": interpolation, "eps": eps, "fusion": fusion}
+    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, strategy=strategy, beta=beta, **options)  # type: ignore[arg-type]
     collaborative, language = (pair := list(map(in_arithmetic_type, rows)))[:2], pair[2:]
     fused = [c + v for c, v in zip(collaborative, language, strict=True)] if fusion == "add" else collaborative
     regulariser = kl(*fused)

@@ -2,11 +2,12 @@
 #include <torch/csrc/stable/library.h>
 
 #include "math/composite_prior.h"
-#include "ops/composite_prior.h"
 #include "ops/cpu/row_operator.h"
 
 namespace dmrec::cpu {
 namespace {
+
+constexpr const char* op = "composite_prior";
 
 CompositePrior functor(double alpha) {
   CompositePrior result;
@@ -15,14 +16,14 @@ CompositePrior functor(double alpha) {
 }
 
 Tensor composite_prior(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, double alpha) {
-  auto rows = composite_prior_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
   return row_forward(functor(alpha), std::move(rows));
 }
 
 std::vector<Tensor> composite_prior_backward(Tensor grad, Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p,
                                              double alpha, int64_t needed) {
-  auto rows = composite_prior_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
-  return row_backward("composite_prior", functor(alpha), std::move(rows), grad, nullptr, needed);
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
+  return row_backward(op, functor(alpha), std::move(rows), grad, nullptr, needed);
 }
 
 }  // namespace

@@ -3,20 +3,21 @@
 
 #include "math/gaussian_w2.h"
 #include "ops/cpu/row_operator.h"
-#include "ops/gaussian_w2.h"
 
 namespace dmrec::cpu {
 namespace {
 
+constexpr const char* op = "gaussian_w2";
+
 Tensor gaussian_w2(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, bool squared, double eps) {
-  auto rows = gaussian_w2_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
   return row_forward(GaussianW2{squared, eps}, std::move(rows));
 }
 
 std::vector<Tensor> gaussian_w2_backward(Tensor grad, Tensor value, Tensor mu_q, Tensor logvar_q, Tensor mu_p,
                                          Tensor logvar_p, bool squared, double eps, int64_t needed) {
-  auto rows = gaussian_w2_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
-  return row_backward("gaussian_w2", GaussianW2{squared, eps}, std::move(rows), grad, &value, needed);
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
+  return row_backward(op, GaussianW2{squared, eps}, std::move(rows), grad, &value, needed);
 }
 
 }  // namespace

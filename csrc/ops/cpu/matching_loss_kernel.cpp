@@ -10,6 +10,8 @@
 namespace dmrec::cpu {
 namespace {
 
+constexpr const char* op = "matching_loss";
+
 // body(functor) with the functor of these options
 template <bool add, class Body>
 auto with_functor(const MatchingOptions& o, const Body& body) {
@@ -30,7 +32,7 @@ std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu
                                          std::string strategy, double beta, double alpha, bool squared, double eps,
                                          std::string fusion) {
   const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
-  auto rows = matching_loss_inputs(std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l));
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const bool keeps = options.strategy == Strategy::godm;
   Tensor distance = torch::stable::new_empty(rows[0], {keeps ? rows[0].size(0) : 0});
   Tensor loss = with_functor(
@@ -42,11 +44,10 @@ std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor 
                                            Tensor logvar_l, std::string strategy, double beta, double alpha,
                                            bool squared, double eps, std::string fusion, int64_t needed) {
   const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
-  auto rows = matching_loss_inputs(std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l));
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const Tensor* kept = options.strategy == Strategy::godm ? &distance : nullptr;
-  return with_functor(options, [&](const auto& functor) {
-    return row_backward("matching_loss", functor, std::move(rows), grad, kept, needed);
-  });
+  return with_functor(
+      options, [&](const auto& functor) { return row_backward(op, functor, std::move(rows), grad, kept, needed); });
 }
 
 }  // namespace
