@@ -1,6 +1,7 @@
 # Needs Python >= 3.11 and a C++ compiler; everything else goes into .venv.
 #   make demo    train on MovieLens-100K and recommend          make test    the whole test suite
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
+#   make fuzz    operators under sanitizers (GCC)
 PYTHON ?= python3
 VENV ?= .venv
 # The torch to install. Another build: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -11,7 +12,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench fuzz clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -55,6 +56,15 @@ format: $(VENV)/developing
 
 bench: $(VENV)/developing
 	$(BIN)/python -m benchmarks
+
+# 10,000 calls of the raw operators against a build with sanitizers; instruction-set clones off, which they cannot follow
+SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+fuzz: $(VENV)/developing
+	PATH="$(BIN):$$PATH" cmake -S . -B build/fuzz -G Ninja -DDMREC_CLONES=OFF -DCMAKE_BUILD_TYPE=None \
+	  -DDMREC_TORCH_ROOT=$$($(BIN)/python -c 'import torch; print(torch.__path__[0])') -DCMAKE_CXX_FLAGS="$(SANITIZE)"
+	PATH="$(BIN):$$PATH" cmake --build build/fuzz
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  $(BIN)/python -W ignore tests/fuzz_operators.py build/fuzz/_C.abi3.so
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,86 @@
+"""10,000 calls of the raw native operators with arguments that mostly fit and sometimes do not: `make fuzz`.
+
+Runs against a library built with AddressSanitizer and UndefinedBehaviorSanitizer, whose path is the argument. A call
+may succeed or raise; anything the sanitizers find ends the process.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import torch
+from torch import Tensor
+
+CALLS = 10_000
+FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+SHAPES = [(3, 5), (7, 16), (4, 17), (2, 40), (0, 5), (3, 0), (1, 1), (5, 33)]
+ODD_SHAPES = [(5,), (), (3, 5, 2), (1, 5), (6, 5)]
+
+
+def argument(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """A tensor of this shape and dtype, now and then of another, another layout or device, or none at all."""
+    if random.random() < 0.01:
+        return None
+    if random.random() < 0.03:
+        shape = random.choice(ODD_SHAPES)
+    if random.random() < 0.03:
+        dtype = random.choice([*FLOATS, torch.int64, torch.bool, torch.complex64])
+    tensor = torch.randn(shape).mul(random.choice([1.0, 1.0, 100.0])).to(dtype)
+    if tensor.dim() != 2:
+        return tensor
+    changes = [
+        lambda t: t.t(),
+        lambda t: torch.cat([t, t], 1)[:, ::2],
+        lambda t: torch.cat([t, t, t], 1)[:, 1 : 1 + t.shape[1]],
+        lambda t: t[:1].expand_as(t),
+        lambda t: t[:, :1].expand_as(t),
+        lambda t: t.to("meta"),
+        lambda t: t.to_sparse(),
+    ]
+    return random.choice(changes)(tensor) if random.random() < 0.15 else tensor
+
+
+def call() -> None:
+    """One operator, forward or backward."""
+    ops = torch.ops.dmrec_ext
+    shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
+    rows = [argument(shape, dtype) for _ in range(4)]
+    grad, kept = (argument(shape[:1], dtype) for _ in range(2))
+    needed = random.choice([0, 1, 5, 10, 15, -1, 1 << 40])
+    number = random.choice([0.0, 0.5, 1.0, -1.0, float("nan"), float("inf")])
+    strategy = random.choice(["godm", "cpdm", "mddm", "unmixed", "no such"])
+    options = (strategy, number, 0.5, random.random() < 0.5, 0.0, random.choice(["add", "collaborative", "no such"]))
+    random.choice(
+        [
+            lambda: ops.gaussian_kl(*rows[: random.choice([2, 3, 4])]),
+            lambda: ops._gaussian_kl_backward(grad, *rows, needed),
+            lambda: ops.gaussian_w2(*rows, random.random() < 0.5, number),
+            lambda: ops._gaussian_w2_backward(grad, kept, *rows, random.random() < 0.5, number, needed),
+            lambda: ops.composite_prior(*rows, number),
+            lambda: ops._composite_prior_backward(grad, *rows, number, needed),
+            lambda: ops.matching_loss(*rows, *options),
+            lambda: ops._matching_loss_backward(grad, kept, *rows, *options, needed),
+        ]
+    )()
+
+
+def main(library: str) -> None:
+    """Fuzzes the library and prints how many calls went through; fails if nearly none did."""
+    torch.ops.load_library(library)
+    random.seed(0)
+    torch.manual_seed(0)
+    done = 0
+    for _ in range(CALLS):
+        try:
+            call()
+            done += 1
+        except (RuntimeError, TypeError):
+            pass
+    print(f"{CALLS} calls: {done} went through, {CALLS - done} were refused, 0 findings")
+    if done < CALLS // 5:
+        sys.exit("too few calls went through to mean anything")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
