@@ -225,6 +225,20 @@ def check_nan_stays_in_its_row(case: OpCase) -> None:
             assert torch.equal(result[others], clean[others])
 
 
+def check_extremes(case: OpCase) -> None:
+    """From inputs whose exponentials leave float32: the float64 value where it fits, +inf beyond, never NaN."""
+    values = torch.tensor([0.0, 0.5, 1.0, -1.0, 60.0, -60.0, 89.0, -89.0, 170.0, -170.0, 2.0**20])
+    rows = [x.reshape(-1, 1) for x in torch.meshgrid(*[values] * case.n_inputs, indexing="ij")]
+    result = case.function(*rows)
+    exact = case.reference(*(x.double() for x in rows))
+    limit = torch.finfo(torch.float32).max
+    known = exact.isfinite()  # where float64 is left, too, there is no oracle
+    assert not result.isnan().any()
+    fits = known & (exact < 0.999 * limit)
+    torch.testing.assert_close(result[fits].double(), exact[fits], rtol=2e-5, atol=1e-37)
+    assert result[known & (exact > 1.001 * limit)].isinf().all()
+
+
 def check_autocast(case: OpCase) -> None:
     """Under autocast 16-bit inputs become float32, mixed ones included; float64 stays."""
     inputs = case.inputs((4, 33), torch.bfloat16)
@@ -244,5 +258,6 @@ SHARED_CHECKS = [
     check_compile,
     check_determinism,
     check_nan_stays_in_its_row,
+    check_extremes,
     check_autocast,
 ]

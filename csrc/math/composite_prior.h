@@ -10,6 +10,7 @@
 namespace dmrec {
 
 struct CompositeOfPair {
+  static constexpr bool overflows_early = true;  // terms are weighted
   double alpha = 0.5;
 
   template <class T>

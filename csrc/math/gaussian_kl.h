@@ -24,6 +24,8 @@ struct Standardised {
 };
 
 struct KlOfPair {
+  static constexpr bool overflows_early = false;
+
   template <class T>
   DMREC_FN static T term(const Pair<T>& pair) {
     return Standardised<T>(pair.half_mean, T(-0.25) * pair.logvar_p).squared() + half_exp_gap(pair.half_d);

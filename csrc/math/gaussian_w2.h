@@ -28,7 +28,7 @@ DMREC_FN T root_of_sigma(T logvar) {
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
   static constexpr int inputs = 4, sums = 1;
-  static constexpr bool needs_kept = true, squares = true;
+  static constexpr bool needs_kept = true, overflows_early = true;
 
   bool squared;
   double eps;

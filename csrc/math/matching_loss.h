@@ -24,6 +24,7 @@ DMREC_FN Fused<T> fuse(const T (&x)[4]) {
 template <class Divergence, bool add>
 struct MatchingByDivergence : PlainSum {
   static constexpr int inputs = 4;
+  static constexpr bool overflows_early = true;  // terms are weighted
   double prior, match;
   Divergence divergence;
 
@@ -59,7 +60,7 @@ struct MatchingByDivergence : PlainSum {
 template <bool add>
 struct MatchingByW2 {
   static constexpr int inputs = 4, sums = 2;
-  static constexpr bool needs_kept = true, squares = true;
+  static constexpr bool needs_kept = true, overflows_early = true;
   double beta;
   GaussianW2 distance;
 

@@ -16,7 +16,7 @@ namespace dmrec {
 // A value that is the plain sum of its terms.
 struct PlainSum {
   static constexpr int sums = 1;
-  static constexpr bool needs_kept = false, squares = false;
+  static constexpr bool needs_kept = false, overflows_early = false;
 
   template <class T>
   DMREC_FN static T finish(const T (&sum)[sums]) {
@@ -50,6 +50,7 @@ struct PairGradient {
 template <class Divergence>
 struct OfPairs : PlainSum {
   static constexpr int inputs = 4;
+  static constexpr bool overflows_early = Divergence::overflows_early;
   Divergence divergence;
 
   template <class T>

@@ -101,7 +101,7 @@ class RowMap {
     }
   }
 
-  // A row whose sum of squares left the range of float, once more.
+  // A row of which a sum left the range of float, once more.
   static __attribute__((noinline)) void sums_in_double(const Forward& job, int64_t b, double (&sum)[sums]) {
     for (double& each : sum) each = 0;
     for (int64_t j = 0; j < job.width; ++j) {
@@ -144,10 +144,10 @@ class RowMap {
         }
         total[k] = sum[k][0];
       }
-      if constexpr (Functor::squares && sizeof(T) < sizeof(double)) {
-        const T squares = total[sums - 1];
-        const bool in_range = squares > T(1e-30) && squares < std::numeric_limits<T>::infinity();
-        if (!in_range && squares == squares) {
+      if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
+        // squares vanish early, too; a NaN stays what it is
+        const bool vanishes = total[sums - 1] < T(1e-30);
+        if (vanishes || *std::max_element(total, total + sums) == std::numeric_limits<T>::infinity()) {
           double exact[sums];
           sums_in_double(job, b, exact);
           store_row(job, b, exact);

@@ -52,9 +52,7 @@ class Run:
         if not (folder / CONFIG).exists():
             seeds = _seed_folders(folder)
             if not seeds:
-                raise DmrecError(
-                    f"{folder} is no run (no {CONFIG}); make one: dmrec train dmrec-m --out {folder.parent}"
-                )
+                raise DmrecError(f"{folder} is no run (no {CONFIG}); make one with dmrec train")
             folder = seeds[0]
         return cls(folder)
 
