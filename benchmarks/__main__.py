@@ -1,4 +1,7 @@
-"""Runs all benchmarks and writes ``results/ops.json`` and ``results/ops.md``. Nothing else should run meanwhile."""
+"""Runs all benchmarks and writes ``results/ops.{json,md,png}``. Nothing else should run meanwhile.
+
+Arguments go to pytest; with any, only a table is printed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .ratios import read_medians, summarise, to_markdown
+from .ratios import read_report, to_markdown, to_plot
 
 HERE = Path(__file__).parent
 
@@ -21,10 +24,12 @@ def main() -> int:
         options = ["-q", "-o", "python_files=bench_*.py", "--benchmark-disable-gc", f"--benchmark-json={report}"]
         status = pytest.main([*options, "--benchmark-quiet", "-W", "ignore", str(HERE), *sys.argv[1:]])
         if status == 0:
-            medians, about = read_medians(report)
-            rows = summarise(medians)
-            (HERE / "results" / "ops.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-            (HERE / "results" / "ops.md").write_text(to_markdown(rows, about))
+            rows, about = read_report(report)
+            if not sys.argv[1:]:
+                results = HERE / "results"
+                (results / "ops.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+                (results / "ops.md").write_text(to_markdown(rows, about))
+                to_plot(rows, about, results / "ops.png")
             print(to_markdown(rows, about))
     return int(status)
 

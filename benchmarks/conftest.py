@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import torch
 
+from dmrec_ext import native_path
+
 PASSES = 5
 
 
 def pytest_generate_tests(metafunc):
     """Passes outermost, contenders innermost."""
     module = metafunc.module
-    if "contender" in metafunc.fixturenames:
-        metafunc.parametrize("contender", list(module.CONTENDERS))
-    if "workload" in metafunc.fixturenames:
-        metafunc.parametrize("workload", list(module.WORKLOADS))
+    own = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    defaults = {"contender": "CONTENDERS", "workload": "WORKLOADS"}
+    for fixture, name in defaults.items():
+        if fixture in metafunc.fixturenames and fixture not in own:
+            metafunc.parametrize(fixture, list(getattr(module, name)))
     if "number" in metafunc.fixturenames:
         metafunc.parametrize("number", range(PASSES))
 
@@ -28,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
     def place(item):
         params = item.callspec.params
-        return item.module.__name__, params.get("strategy", ""), params["workload"], params["number"]
+        return item.module.__name__, item.originalname, params.get("strategy", ""), params["workload"], params["number"]
 
     for i, item in zip(mine, sorted(mine.values(), key=place), strict=True):
         items[i] = item
@@ -37,3 +40,4 @@ def pytest_collection_modifyitems(items):
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["torch"] = torch.__version__
     machine_info["threads"] = torch.get_num_threads()
+    machine_info["instructions"] = native_path("gaussian_kl", "cpu").detail

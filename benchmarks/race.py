@@ -1,4 +1,4 @@
-"""One contender of one workload: a forward and a backward of a row operator, or the copy that is its floor."""
+"""One contender of one workload: timed by pytest-benchmark, its memory traced once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .memory import peak_bytes
+
 _made: dict[tuple[Any, str], Any] = {}  # a contender is made once: compilation is not what is measured
+
+
+def race(benchmark: Any, group: str, contender: str, number: int, step: Callable[[], Any], rounds: int) -> None:
+    """Times ``step()`` as ``contender`` of ``group``, in pass ``number``; in the first pass its memory as well."""
+    benchmark.group = group
+    benchmark.extra_info.update(contender=contender, number=number)
+    step()
+    if number == 0:
+        benchmark.extra_info["peak_bytes"] = peak_bytes(step)
+    benchmark.pedantic(step, rounds=rounds, warmup_rounds=5)
 
 
 def row_race(
@@ -20,14 +32,12 @@ def row_race(
     size: tuple[int, int],
     number: int,
 ) -> None:
-    """Times ``contenders[contender]()`` on four (B, D) inputs; ``"floor"`` copies as many bytes as 12 passes move."""
-    benchmark.group = f"{name} forward+backward, {workload}"
-    benchmark.extra_info.update(contender=contender, number=number)
+    """Races ``contenders[contender]()`` on four (B, D) inputs; ``"floor"`` copies as many bytes as 12 passes move."""
     key = (name, contender)
     if key not in _made:
         _made[key] = contenders[contender]() if contenders[contender] else None
     step = _copy(size) if _made[key] is None else _forward_and_backward(_made[key], size)
-    benchmark.pedantic(step, rounds=200 if size[0] < 4096 else 20, warmup_rounds=5)
+    race(benchmark, f"{name} forward+backward, {workload}", contender, number, step, 200 if size[0] < 4096 else 20)
 
 
 def _forward_and_backward(function: Callable[..., Tensor], size: tuple[int, int]) -> Callable[[], None]:

@@ -2,3 +2,9 @@
 
 # (B, D): a training batch of Mult-VAE; a batch whose tensors leave the caches
 ROWS = {"batch (1024, 200)": (1024, 200), "large (16384, 256)": (16384, 256)}
+
+# (B, interactions each, E, N): item vectors of a small catalogue, 1536 wide; a catalogue far beyond the caches
+SPARSE = {
+    "1024 x 18, width 1536, 11,010 items": (1024, 18, 1536, 11_010),
+    "2048 x 50, width 384, 300,000 items": (2048, 50, 384, 300_000),
+}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ._library import runs_native
+
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
 
@@ -74,7 +76,10 @@ class Csr(NamedTuple):
         return Csr(crow, self.col[entry], None if self.values is None else self.values[entry], self.n_cols)
 
     def transpose(self) -> Csr:
-        """The (N, B) matrix; O(nnz log nnz)."""
+        """The (N, B) matrix; O(nnz + N) where ``csr_aggregate`` is native, else O(nnz log nnz)."""
+        if runs_native("csr_aggregate", self.col):
+            crow, col, entry = torch.ops.dmrec_ext._csr_transpose(self.crow, self.col, self.n_cols)
+            return Csr(crow, col, None if self.values is None else self.values[entry], self.n_rows)
         col, entry = torch.sort(self.col, stable=True)
         edges = torch.arange(self.n_cols + 1, device=col.device)
         values = None if self.values is None else self.values[entry]

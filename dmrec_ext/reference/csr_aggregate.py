@@ -5,28 +5,47 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from .._checks import check_csr, check_like, check_tensor, fail
+from .._checks import autocast_enabled, check_csr, check_like, check_tensor, fail
 from ..csr import Csr
 
 
 def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None) -> Tensor:
     """Reference of `dmrec_ext.csr_aggregate`."""
+    x, bias, _ = checked_aggregate_inputs(x, dense, bias, transpose)
+    if x.n_rows == 0 or dense.shape[0] == 0 or dense.shape[1] == 0:  # shapes that embedding_bag refuses
+        total = (0 * dense.sum()).expand(x.n_rows, dense.shape[1])
+    else:
+        total = embedding_bag(x.col, dense, x.crow, mode="sum", include_last_offset=True, per_sample_weights=x.values)
+    return total if bias is None else total + bias
+
+
+def checked_aggregate_inputs(
+    x: Csr, dense: Tensor, bias: Tensor | None, transpose: Csr | None
+) -> tuple[Csr, Tensor | None, Csr | None]:
+    """x, bias and transpose, checked against each other and ``dense``; under autocast in the dtype of ``dense``."""
     op = "csr_aggregate"
     check_tensor(op, "dense", dense, 2)
     check_csr(op, "x", x, n_cols=dense.shape[0], device=dense.device)
+    cast = autocast_enabled(dense.device.type)
     if x.values is not None:
-        check_like(op, "x.values", x.values, "dense", dense)
+        values = x.values.to(dense.dtype) if cast else x.values
+        check_like(op, "x.values", values, "dense", dense)
+        x = x._replace(values=values)
     if bias is not None:
         check_tensor(op, "bias", bias, 1 if isinstance(bias, Tensor) and bias.dim() == 1 else 2)
+        bias = bias.to(dense.dtype) if cast else bias
         check_like(op, "bias", bias, "dense", dense)
         rows, width = x.n_rows, dense.shape[1]
         if bias.shape not in ((width,), (rows, width)):
             fail(op, "bias", f"have the shape {(width,)} or {(rows, width)}", tuple(bias.shape))
     if transpose is not None:
         check_csr(op, "transpose", transpose, n_rows=x.n_cols, n_cols=x.n_rows, device=dense.device)
-
-    if x.n_rows == 0 or dense.shape[0] == 0 or dense.shape[1] == 0:  # shapes that embedding_bag refuses
-        total = (0 * dense.sum()).expand(x.n_rows, dense.shape[1])
-    else:
-        total = embedding_bag(x.col, dense, x.crow, mode="sum", include_last_offset=True, per_sample_weights=x.values)
-    return total if bias is None else total + bias
+        if transpose.nnz != x.nnz:
+            fail(op, "transpose", f"have as many entries as x ({x.nnz})", transpose.nnz)
+        if (transpose.values is None) != (x.values is None):
+            fail(op, "transpose", "have values just where x has them", "only one of them with values")
+        if transpose.values is not None:
+            values = transpose.values.to(dense.dtype) if cast else transpose.values
+            check_like(op, "transpose.values", values, "dense", dense)
+            transpose = transpose._replace(values=values)
+    return x, bias, transpose

@@ -1,0 +1,152 @@
+// csr_aggregate on the CPU: ranges are checked here, where they can be seen; the loops are csr_rows.h's.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "ops/cpu/csr_rows.h"
+#include "ops/cpu/huge_pages.h"
+#include "ops/cpu/row_operator.h"
+#include "ops/csr_aggregate.h"
+
+namespace dmrec::cpu {
+
+namespace {
+
+const int64_t* indices(const Tensor& tensor) { return static_cast<const int64_t*>(tensor.const_data_ptr()); }
+
+// Without branches, so that they vectorise: whatever is out of range sets the sign bit.
+bool sign_bit(uint64_t faults) { return faults >> 63 != 0; }
+
+DMREC_CLONES bool offsets_in_range(const CsrRows& x) {
+  const auto* crow = reinterpret_cast<const uint64_t*>(x.crow);
+  const auto nnz = static_cast<uint64_t>(x.nnz);
+  uint64_t faults = 0;
+  for (int64_t b = 0; b < x.n_rows; ++b) faults |= crow[b] | (nnz - crow[b]) | (crow[b + 1] - crow[b]);
+  return !sign_bit(faults) && x.crow[0] == 0 && x.crow[x.n_rows] == x.nnz;
+}
+
+DMREC_CLONES bool columns_in_range(const CsrRows& x, int64_t n_cols) {
+  const auto* col = reinterpret_cast<const uint64_t*>(x.col);
+  const auto last = static_cast<uint64_t>(n_cols - 1);
+  uint64_t faults = 0;
+  for (int64_t e = 0; e < x.nnz; ++e) faults |= col[e] | (last - col[e]);
+  return !sign_bit(faults);
+}
+
+bool columns_rise(const CsrRows& x) {
+  const auto* col = reinterpret_cast<const uint64_t*>(x.col);
+  uint64_t faults = 0;
+  for (int64_t b = 0; b < x.n_rows; ++b) {
+    for (int64_t e = x.crow[b] + 1; e < x.crow[b + 1]; ++e) faults |= col[e] - col[e - 1] - 1;
+  }
+  return !sign_bit(faults);
+}
+
+CsrRows unchecked(const CsrInput& x) { return {indices(x.crow), indices(x.col), x.n_rows(), x.nnz()}; }
+
+CsrRows checked(const char* op, const CsrInput& x, int64_t n_cols) {
+  const CsrRows rows = unchecked(x);
+  STD_TORCH_CHECK(offsets_in_range(rows), op, ": crow must rise from 0 to the number of columns stored");
+  STD_TORCH_CHECK(columns_in_range(rows, n_cols), op, ": col must lie in [0, ", n_cols, ")");
+  return rows;
+}
+
+template <class Stored>
+Rows<const Stored> rows_of(const Tensor& matrix) {
+  return {static_cast<const Stored*>(matrix.const_data_ptr()), matrix.stride(0)};
+}
+
+Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tensor dense, std::optional<Tensor> bias,
+                     std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
+  const char* op = "csr_aggregate";
+  const CsrInput input(op, std::move(crow), std::move(col), std::move(values));
+  input.check_operand(op, "dense", dense);
+  const CsrRows x = checked(op, input, dense.size(0));
+  if (bias.has_value()) {
+    check_bias(*bias, x.n_rows, dense);
+    bias = bias->dim() == 1 ? torch::stable::contiguous(*bias) : with_adjacent_elements(std::move(*bias));
+  }
+  dense = with_adjacent_elements(std::move(dense));
+  Tensor out = torch::stable::new_empty(dense, {x.n_rows, dense.size(1)});
+  prefer_huge_pages(out);
+  with_stored_type(dense.scalar_type(), [&]<class Stored>() {
+    CsrSum<Stored> job{x,
+                       input.values ? static_cast<const Stored*>(input.values->const_data_ptr()) : nullptr,
+                       rows_of<Stored>(dense),
+                       {nullptr, 0},
+                       static_cast<Stored*>(out.mutable_data_ptr()),
+                       dense.size(1)};
+    if (bias.has_value()) {
+      job.bias = {static_cast<const Stored*>(bias->const_data_ptr()), bias->dim() == 1 ? 0 : bias->stride(0)};
+    }
+    job.run();
+  });
+  return out;
+}
+
+Tensor csr_dot(Tensor crow, Tensor col, Tensor rows, Tensor dense) {
+  const char* op = "_csr_dot";
+  const CsrInput input(op, std::move(crow), std::move(col), std::nullopt);
+  input.check_operand(op, "dense", dense);
+  input.check_operand(op, "rows", rows);
+  const CsrRows x = checked(op, input, dense.size(0));
+  STD_TORCH_CHECK(
+      rows.size(0) == x.n_rows && rows.size(1) == dense.size(1) && rows.scalar_type() == dense.scalar_type(), op,
+      ": rows must be (B, E), in the dtype of dense");
+  rows = with_adjacent_elements(std::move(rows));
+  dense = with_adjacent_elements(std::move(dense));
+  Tensor out = torch::stable::new_empty(dense, {x.nnz});
+  with_stored_type(dense.scalar_type(), [&]<class Stored>() {
+    CsrDot<Stored>{x, rows_of<Stored>(rows), rows_of<Stored>(dense), static_cast<Stored*>(out.mutable_data_ptr()),
+                   dense.size(1)}
+        .run();
+  });
+  return out;
+}
+
+// Counting sort: entries of a column stay in the order of their rows.
+std::tuple<Tensor, Tensor, Tensor> csr_transpose(Tensor crow, Tensor col, int64_t n_cols) {
+  const char* op = "_csr_transpose";
+  const CsrInput input(op, std::move(crow), std::move(col), std::nullopt);
+  STD_TORCH_CHECK(n_cols >= 0, op, ": n_cols must be at least 0");
+  const CsrRows x = checked(op, input, n_cols);
+  Tensor t_crow = torch::stable::new_zeros(input.crow, {n_cols + 1});
+  Tensor t_col = torch::stable::new_empty(input.col, {x.nnz});
+  Tensor entry = torch::stable::new_empty(input.col, {x.nnz});
+  auto* next = static_cast<int64_t*>(t_crow.mutable_data_ptr());
+  auto* row = static_cast<int64_t*>(t_col.mutable_data_ptr());
+  auto* from = static_cast<int64_t*>(entry.mutable_data_ptr());
+  for (int64_t e = 0; e < x.nnz; ++e) ++next[x.col[e]];
+  int64_t before = 0;
+  for (int64_t c = 0; c <= n_cols; ++c) {
+    const int64_t count = next[c];
+    next[c] = before;
+    before += count;
+  }
+  for (int64_t b = 0; b < x.n_rows; ++b) {
+    for (int64_t e = x.crow[b]; e < x.crow[b + 1]; ++e) {
+      const int64_t place = next[x.col[e]]++;
+      row[place] = b;
+      from[place] = e;
+    }
+  }
+  for (int64_t c = n_cols; c > 0; --c) next[c] = next[c - 1];  // each had moved on to the next column's begin
+  next[0] = 0;
+  return {std::move(t_crow), std::move(t_col), std::move(entry)};
+}
+
+bool csr_is_valid(Tensor crow, Tensor col, int64_t n_cols) {
+  const CsrInput input("_csr_is_valid", std::move(crow), std::move(col), std::nullopt);
+  const CsrRows x = unchecked(input);
+  return offsets_in_range(x) && columns_in_range(x, n_cols) && columns_rise(x);
+}
+
+}  // namespace
+}  // namespace dmrec::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+  m.impl("csr_aggregate", TORCH_BOX(&dmrec::cpu::csr_aggregate));
+  m.impl("_csr_dot", TORCH_BOX(&dmrec::cpu::csr_dot));
+  m.impl("_csr_transpose", TORCH_BOX(&dmrec::cpu::csr_transpose));
+  m.impl("_csr_is_valid", TORCH_BOX(&dmrec::cpu::csr_is_valid));
+}
