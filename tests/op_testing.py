@@ -235,7 +235,7 @@ def check_extremes(case: OpCase) -> None:
     known = exact.isfinite()  # where float64 is left, too, there is no oracle
     assert not result.isnan().any()
     fits = known & (exact < 0.999 * limit)
-    torch.testing.assert_close(result[fits].double(), exact[fits], rtol=2e-5, atol=1e-37)
+    torch.testing.assert_close(result[fits].double(), exact[fits], rtol=2e-5, atol=1e-30)
     assert result[known & (exact > 1.001 * limit)].isinf().all()
 
 

@@ -3,6 +3,9 @@
 //
 // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2, and e^r = 1 + r + tail(r), tail(r) = r^2 P(r).
 // P is a minimax polynomial (error relative to e^r: 5e-11 for float, 5e-20 for double). NaN stays NaN.
+//
+// log x = n ln 2 + 2 atanh(s), s = (m - 1) / (m + 1) for x = 2^n m, m within sqrt(2) of 1, so |s| < 0.172, and
+// atanh(s) = s + s^3/3 + s^5/5 + .. up to where terms pass the last digit.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +42,9 @@ struct Float<float> {
   static constexpr float ln2_high = 0x1.63p-1f;  // few bits: n * ln2_high is exact
   static constexpr float ln2_low = -0x1.bd0106p-13f;
   static constexpr float log2_e = 0x1.715476p0f;
+  static constexpr float sqrt_half = 0x1.6a09e6p-1f;
+  static constexpr float smallest = 0x1p-126f;
+  static constexpr int atanh_terms = 5;
   DMREC_FN static float polynomial(float r) {
     float p = 0x1.9f07cfp-13f;
     p = p * r + 0x1.6d8d29p-10f;
@@ -61,6 +67,9 @@ struct Float<double> {
   static constexpr double ln2_high = 0x1.62e42fee00000p-1;
   static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
   static constexpr double log2_e = 0x1.71547652b82fep0;
+  static constexpr double sqrt_half = 0x1.6a09e667f3bcdp-1;
+  static constexpr double smallest = 0x1p-1022;
+  static constexpr int atanh_terms = 11;
   DMREC_FN static double polynomial(double r) {
     double p = 0x1.1e3d21fba13d6p-29;
     p = p * r + 0x1.af6c06383e064p-26;
@@ -157,6 +166,37 @@ DMREC_FN T half_exp_gap(T half_x) {
   const auto e = expm1_split(T(2) * half_x);
   const T subtracted = half_x > Float<T>::beyond ? Float<T>::beyond : half_x;  // no more, or infinity is missed
   return e.n == 0 ? T(0.5) * e.tail : half_expm1(e) - subtracted;              // NaN comes back with half_x
+}
+
+// sum_{k=first}^{terms} z^{k - first} / (2 k + 1)
+template <int first, int terms, class T>
+DMREC_FN T atanh_series(T z) {
+  if constexpr (first == terms) {
+    return T(1) / T(2 * first + 1);
+  } else {
+    return T(1) / T(2 * first + 1) + z * atanh_series<first + 1, terms>(z);
+  }
+}
+
+// log x for normal x > 0; anything for others, NaN included
+template <class T>
+DMREC_FN T log_of(T x) {
+  using F = Float<T>;
+  using Int = typename F::Int;
+  const Int shifted = bits_of<Int>(x) - bits_of<Int>(F::sqrt_half);
+  const Int n = shifted >> F::mantissa_bits;  // x = 2^n m with m in [sqrt(1/2), sqrt(2))
+  const T m = bits_of<T>(static_cast<Int>(bits_of<Int>(x) - n * (Int(1) << F::mantissa_bits)));
+  const T s = (m - T(1)) / (m + T(1)), z = s * s;
+  const T log_m = T(2) * (s + s * z * atanh_series<1, F::atanh_terms>(z));
+  const T whole = static_cast<T>(n);
+  return whole * F::ln2_high + (log_m + whole * F::ln2_low);
+}
+
+// log(1 + t) for t > -1/2: what 1 + t lost comes back
+template <class T>
+DMREC_FN T log_of_one_plus(T t) {
+  const T sum = T(1) + t;
+  return log_of(sum) + (t - (sum - T(1))) / sum;
 }
 
 }  // namespace dmrec

@@ -4,8 +4,7 @@
 //   kept(sum)                    a number that the backward needs of the row
 //   coefficients(grad, kept, c)  what the gradients of the terms of each sum are scaled with
 //   gradient(x, c, g)            g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
-//   early squares                      whether a row's sum may leave the range of float although its value does not:
-//   such a
+//   overflows_early              whether a row's sum may leave the range of float although its value does not: such a
 //                                row is summed again in double
 #pragma once
 

@@ -1,9 +1,11 @@
-// Schema of composite_prior with log-linear interpolation (see math/composite_prior.h); `needed` as in gaussian_kl.cpp.
+// Schema of composite_prior (see math/composite_prior.h); `needed` as in gaussian_kl.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
-  m.def("composite_prior(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha=0.5) -> Tensor");
+  m.def(
+      "composite_prior(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha=0.5, "
+      "str interpolation=\"log_linear\") -> Tensor");
   m.def(
       "_composite_prior_backward(Tensor grad, Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha, "
-      "int needed) -> Tensor[]");
+      "str interpolation, int needed) -> Tensor[]");
 }

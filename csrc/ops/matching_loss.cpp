@@ -5,9 +5,10 @@
 STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
   m.def(
       "matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, str strategy, float beta, "
-      "float alpha, bool squared, float eps, str fusion) -> (Tensor, Tensor)");
+      "float alpha, str interpolation, bool squared, float eps, str fusion) -> (Tensor, Tensor)");
   m.def(
       "_matching_loss_backward(Tensor grad, Tensor distance, Tensor mu_c, Tensor logvar_c, Tensor mu_l, "
-      "Tensor logvar_l, str strategy, float beta, float alpha, bool squared, float eps, str fusion, int needed) "
+      "Tensor logvar_l, str strategy, float beta, float alpha, str interpolation, bool squared, float eps, str fusion, "
+      "int needed) "
       "-> Tensor[]");
 }

@@ -1,9 +1,7 @@
 // Options of matching_loss.
 #pragma once
 
-#include <string>
-
-#include "ops/row_inputs.h"
+#include "ops/composite_prior.h"
 
 namespace dmrec {
 
@@ -12,13 +10,15 @@ enum class Strategy { godm, cpdm, mddm, unmixed };
 struct MatchingOptions {
   Strategy strategy;
   double beta, alpha;
+  Interpolation interpolation;
   bool squared;
   double eps;
   bool add;  // fusion of the posteriors: added, or the collaborative one alone
 };
 
-inline MatchingOptions matching_options(const std::string& strategy, double beta, double alpha, bool squared,
-                                        double eps, const std::string& fusion) {
+inline MatchingOptions matching_options(const std::string& strategy, double beta, double alpha,
+                                        const std::string& interpolation, bool squared, double eps,
+                                        const std::string& fusion) {
   STD_TORCH_CHECK(strategy == "godm" || strategy == "cpdm" || strategy == "mddm" || strategy == "unmixed",
                   "matching_loss: strategy must be godm, cpdm, mddm or unmixed");
   STD_TORCH_CHECK(fusion == "add" || fusion == "collaborative", "matching_loss: fusion must be add or collaborative");
@@ -26,7 +26,7 @@ inline MatchingOptions matching_options(const std::string& strategy, double beta
                           : strategy == "cpdm" ? Strategy::cpdm
                           : strategy == "mddm" ? Strategy::mddm
                                                : Strategy::unmixed;
-  return {chosen, beta, alpha, squared, eps, fusion == "add"};
+  return {chosen, beta, alpha, interpolation_of("matching_loss", interpolation), squared, eps, fusion == "add"};
 }
 
 }  // namespace dmrec

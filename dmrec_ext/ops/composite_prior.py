@@ -46,7 +46,7 @@ def composite_prior(
         ValueError: shapes or devices differ, or an option is out of range.
 
     Note:
-        Native for ``"log_linear"``; the other two run on plain torch. On the native path finite wherever the result
+        0 where q = p. On the native path finite wherever the result
         fits the dtype, +inf beyond, and never NaN from finite input; NaN stays in its row. 16-bit inputs are computed
         with in float32; under autocast they become float32. The same bits for any number of threads, batch split and
         memory layout. Differentiable twice, by torch.func and in forward mode (what is beyond the first derivative in
@@ -57,30 +57,44 @@ def composite_prior(
     >>> composite_prior(mu, logvar, -mu, logvar)
     tensor([1.])
     """
-    if interpolation != "log_linear" or not runs_native("composite_prior", mu_q):
+    if not runs_native("composite_prior", mu_q):
         return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
     rows = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)
-    result: Tensor = torch.ops.dmrec_ext.composite_prior.default(*rows, float(alpha))
+    result: Tensor = _call(*rows, float(alpha), interpolation)
     return result
 
 
-def _reference(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, alpha: float = 0.5) -> Tensor:
-    return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha)
+def _reference(
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor,
+    logvar_p: Tensor,
+    alpha: float = 0.5,
+    interpolation: str = "log_linear",
+) -> Tensor:
+    return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
 
 
-def _fake(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, alpha: float = 0.5) -> Tensor:
-    first = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, "log_linear")[0]
+def _fake(
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor,
+    logvar_p: Tensor,
+    alpha: float = 0.5,
+    interpolation: str = "log_linear",
+) -> Tensor:
+    first = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)[0]
     return first.new_empty(first.shape[0])
 
 
 def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
 ) -> list[Tensor]:
-    alpha = options[0] if options else 0.5
-    gradients: list[Tensor] = torch.ops.dmrec_ext._composite_prior_backward(grad, *rows, alpha, needed)
+    alpha, interpolation = (*options, 0.5, "log_linear")[:2] if len(options) != 1 else (options[0], "log_linear")
+    gradients: list[Tensor] = torch.ops.dmrec_ext._composite_prior_backward(grad, *rows, alpha, interpolation, needed)
     return gradients
 
 
-register_row_operator(
+_call = register_row_operator(
     "composite_prior", n_inputs=4, fake=_fake, reference=_reference, backward_operator=_backward_operator
 )

@@ -51,12 +51,12 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
     if not runs_native("gaussian_kl", mu_q):
         return reference.gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)
     rows = checked_kl_inputs(mu_q, logvar_q, mu_p, logvar_p)
-    result: Tensor = torch.ops.dmrec_ext.gaussian_kl.default(*rows)
+    result: Tensor = _call(*rows)
     return result
 
 
 def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
 ) -> list[Tensor]:
     mu_p, logvar_p = rows[2:] if len(rows) == 4 else (None, None)
     gradients: list[Tensor] = torch.ops.dmrec_ext._gaussian_kl_backward(grad, *rows[:2], mu_p, logvar_p, needed)
@@ -68,6 +68,6 @@ def _fake(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logvar_p: 
     return first.new_empty(first.shape[0])
 
 
-register_row_operator(
+_call = register_row_operator(
     "gaussian_kl", n_inputs=4, fake=_fake, reference=reference.gaussian_kl, backward_operator=_backward_operator
 )

@@ -52,7 +52,7 @@ def gaussian_w2(
     if not runs_native("gaussian_w2", mu_q):
         return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
     rows = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)
-    result: Tensor = torch.ops.dmrec_ext.gaussian_w2.default(*rows, squared, eps)
+    result: Tensor = _call(*rows, squared, eps)
     return result
 
 
@@ -70,7 +70,7 @@ def _fake(
 
 
 def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
 ) -> list[Tensor]:
     squared = options[0] if options else False
     eps = options[1] if len(options) > 1 else 0.0
@@ -78,7 +78,7 @@ def _backward_operator(
     return gradients
 
 
-register_row_operator(
+_call = register_row_operator(
     "gaussian_w2",
     n_inputs=4,
     fake=_fake,

@@ -60,8 +60,8 @@ def matching_loss(
         ValueError: shapes or devices differ, or an option is unknown or out of range.
 
     Note:
-        One pass over the inputs forward, one backward. Native but for the composite prior's other interpolations and
-        for a ``beta`` that wants a gradient (or is a tensor while compiling), which run on plain torch. Where the root
+        One pass over the inputs forward, one backward. Native but for a ``beta`` that wants a gradient (or is a tensor
+        while compiling), which runs on plain torch. Where the root
         of :math:`W_2^2` is 0 its gradient is taken as 0. Numerics, determinism and further derivatives as for
         `gaussian_kl` and `gaussian_w2`.
 
@@ -72,17 +72,14 @@ def matching_loss(
     """
     options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
     options |= {"eps": eps, "fusion": fusion}
-    if not _is_native(mu_c, strategy, beta, interpolation):
+    if not _is_native(mu_c, beta):
         return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, squared=squared, **options)
     rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, **options)
-    operator = torch.ops.dmrec_ext.matching_loss.default
-    loss: Tensor = operator(*rows, strategy, float(beta), float(alpha), squared, float(eps), fusion)[0]
+    loss: Tensor = _call(*rows, strategy, float(beta), float(alpha), interpolation, squared, float(eps), fusion)[0]
     return loss
 
 
-def _is_native(mu_c: Tensor, strategy: str, beta: float | Tensor, interpolation: str) -> bool:
-    if strategy == "cpdm" and interpolation != "log_linear":
-        return False
+def _is_native(mu_c: Tensor, beta: float | Tensor) -> bool:
     if isinstance(beta, Tensor) and (beta.requires_grad or torch.compiler.is_compiling()):
         return False
     return runs_native("matching_loss", mu_c)
@@ -96,12 +93,14 @@ def _reference(
     strategy: str,
     beta: float,
     alpha: float,
+    interpolation: str,
     squared: bool,
     eps: float,
     fusion: str,
 ) -> Tensor:
-    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "squared": squared, "eps": eps}
-    return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, fusion=fusion, **options)
+    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
+    options |= {"squared": squared, "eps": eps, "fusion": fusion}
+    return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, **options)
 
 
 def _fake(
@@ -112,24 +111,25 @@ def _fake(
     strategy: str,
     beta: float,
     alpha: float,
+    interpolation: str,
     squared: bool,
     eps: float,
     fusion: str,
 ) -> tuple[Tensor, Tensor]:
-    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "eps": eps, "fusion": fusion}
-    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, interpolation="log_linear", **options)
+    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
+    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, eps=eps, fusion=fusion, **options)
     n_rows = rows[0].shape[0]
     return rows[0].new_empty(n_rows), rows[0].new_empty(n_rows if strategy == "godm" else 0)
 
 
 def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: tuple[Tensor, ...], options: tuple[Any, ...], needed: int
+    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
 ) -> list[Tensor]:
     gradients: list[Tensor] = torch.ops.dmrec_ext._matching_loss_backward(grad, value, *rows, *options, needed)
     return gradients
 
 
-register_row_operator(
+_call = register_row_operator(
     "matching_loss",
     n_inputs=4,
     fake=_fake,

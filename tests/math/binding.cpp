@@ -32,6 +32,19 @@ struct HalfExpGap {
   }
 };
 
+struct LogOf {
+  template <class T>
+  DMREC_FN static T apply(T x) {
+    return dmrec::log_of(x);
+  }
+};
+struct LogOfOnePlus {
+  template <class T>
+  DMREC_FN static T apply(T x) {
+    return dmrec::log_of_one_plus(x);
+  }
+};
+
 template <class F, class T>
 struct Map {
   DMREC_CLONES static void run(const T* in, T* out, py::ssize_t n) {
@@ -81,6 +94,8 @@ PYBIND11_MODULE(_math, m) {
   bind<BoundedExp>(m, "bounded_exp");
   bind<HalfExpm1>(m, "half_expm1");
   bind<HalfExpGap>(m, "half_exp_gap");
+  bind<LogOf>(m, "log_of");
+  bind<LogOfOnePlus>(m, "log_of_one_plus");
   m.def("widen_half", &widen<c10::Half>);
   m.def("widen_bfloat16", &widen<c10::BFloat16>);
   m.def("narrow_half", &narrow<c10::Half>);

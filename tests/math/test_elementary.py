@@ -10,9 +10,11 @@ EXACT = {
     "bounded_exp": mpmath.exp,
     "half_expm1": lambda x: mpmath.expm1(x) / 2,
     "half_exp_gap": lambda h: (mpmath.expm1(2 * h) - 2 * h) / 2,
+    "log_of": mpmath.log,
+    "log_of_one_plus": mpmath.log1p,
 }
 # just above the worst seen; the gap subtracts where |x| > ln(2) / 2, where the result is still 0.03
-LIMITS = {"bounded_exp": 1.0, "half_expm1": 2.5, "half_exp_gap": 12.0}
+LIMITS = {"bounded_exp": 1.0, "half_expm1": 2.5, "half_exp_gap": 12.0, "log_of": 2.0, "log_of_one_plus": 2.5}
 
 
 def _points(dtype):
@@ -33,6 +35,11 @@ def test_error_in_ulps(math_module, name, dtype):
     x = _points(dtype)
     if name == "half_exp_gap":
         x = x / 2
+    elif name == "log_of":
+        x = np.concatenate([np.abs(x), np.exp2(np.linspace(-120, 120, 2000)), 1 + x / 1000]).astype(dtype)
+        x = x[x >= np.finfo(dtype).tiny]
+    elif name == "log_of_one_plus":
+        x = x[x > -0.5]
     result = getattr(math_module, name)(x)
     assert np.isfinite(result).all()
     worst = 0.0

@@ -16,29 +16,33 @@ def _rows(size=(4, 9)):
     return [torch.randn(size, dtype=torch.float64) for _ in range(4)]
 
 
-def _case(alpha):
+def _case(alpha, interpolation):
     operator = None if dmrec_ext.NATIVE_ABSENT else torch.ops.dmrec_ext.composite_prior.default
-    function, plain = (functools.partial(f, alpha=alpha) for f in (composite_prior, reference.composite_prior))
-    return OpCase(f"alpha {alpha}", function, plain, operator, 4, plain, (alpha,))
+    options = {"alpha": alpha, "interpolation": interpolation}
+    function, plain = (functools.partial(f, **options) for f in (composite_prior, reference.composite_prior))
+    return OpCase(f"{interpolation} alpha {alpha}", function, plain, operator, 4, plain, (alpha, interpolation))
 
 
 @pytest.mark.parametrize("check", SHARED_CHECKS, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("case", [_case(0.5), _case(0.2)], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [_case(a, i) for a in (0.5, 0.2) for i in INTERPOLATIONS], ids=lambda c: c.name)
 def test_shared(case, check, native):
     check(case)
 
 
-def test_extremes_are_never_nan(native):
+@pytest.mark.parametrize("alpha", [1e-12, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_extremes_are_never_nan(interpolation, alpha, native):
     values = torch.tensor([0.0, 1e-30, 1.0, 80.0, -80.0, 170.0, -170.0, 400.0, -400.0, 1e19, 3e38, -3e38])
     rows = [x.reshape(-1, 1).clone().requires_grad_() for x in torch.meshgrid(*[values] * 4, indexing="ij")]
-    result = composite_prior(*rows)
+    options = {"alpha": alpha, "interpolation": interpolation}
+    result = composite_prior(*rows, **options)
     result.backward(torch.ones(len(result)))
     assert (result >= 0).all()
     finite = result < 1e37  # near the limit and beyond, terms of both signs overflow, and their difference is nothing
     assert finite.sum() > 100
     assert not any(x.grad[finite].isnan().any() for x in rows)
     mu, logvar = torch.randn(50, 77), 4 * torch.randn(50, 77)
-    assert torch.equal(composite_prior(mu, logvar, mu, logvar), torch.zeros(50))
+    assert torch.equal(composite_prior(mu, logvar, mu, logvar, **options), torch.zeros(50))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])

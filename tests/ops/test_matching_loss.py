@@ -17,12 +17,16 @@ def _case(strategy, fusion, **others):
     options = {"strategy": strategy, "beta": 0.4, "fusion": fusion, **others}
     operator = None if dmrec_ext.NATIVE_ABSENT else torch.ops.dmrec_ext.matching_loss.default
     function, plain = (functools.partial(f, **options) for f in (matching_loss, reference.matching_loss))
-    by_position = (strategy, 0.4, 0.5, others.get("squared", False), others.get("eps", 0.0), fusion)
-    return OpCase(" ".join([strategy, fusion, *others]), function, plain, operator, 4, plain, by_position)
+    defaults = {"interpolation": "log_linear", "squared": False, "eps": 0.0}
+    by_position = (strategy, 0.4, 0.5, *(others.get(name, value) for name, value in defaults.items()), fusion)
+    return OpCase(
+        " ".join(map(str, [strategy, fusion, *others.values()])), function, plain, operator, 4, plain, by_position
+    )
 
 
 CASES = [_case(strategy, fusion) for strategy in STRATEGIES for fusion in FUSIONS]
 CASES += [_case("godm", "add", squared=True), _case("godm", "add", eps=0.1)]
+CASES += [_case("cpdm", "add", interpolation=interpolation) for interpolation in ("linear", "moment")]
 
 
 @pytest.mark.parametrize("check", SHARED_CHECKS, ids=lambda c: c.__name__)
@@ -54,9 +58,13 @@ def test_a_beta_that_wants_a_gradient_gets_it():
 
 def test_the_raw_operator_refuses_unknown_options(native):
     x = torch.zeros(2, 3)
-    for strategy, fusion in (("kl", "add"), ("godm", "sum")):
-        with pytest.raises(RuntimeError, match="matching_loss: (strategy|fusion) must be"):
-            torch.ops.dmrec_ext.matching_loss(x, x, x, x, strategy, 0.5, 0.5, False, 0.0, fusion)
+    good = {"strategy": "cpdm", "interpolation": "linear", "fusion": "add"}
+    for name in good:
+        o = {**good, name: "none"}
+        with pytest.raises(RuntimeError, match=f"matching_loss: {name} must be"):
+            torch.ops.dmrec_ext.matching_loss(
+                x, x, x, x, o["strategy"], 0.5, 0.5, o["interpolation"], False, 0.0, o["fusion"]
+            )
 
 
 def _rows(size=(5, 9), dtype=torch.float64):

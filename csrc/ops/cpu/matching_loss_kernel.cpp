@@ -17,7 +17,10 @@ template <bool add, class Body>
 auto with_functor(const MatchingOptions& o, const Body& body) {
   switch (o.strategy) {
     case Strategy::godm: return body(MatchingByW2<add>{o.beta, GaussianW2{o.squared, o.eps}});
-    case Strategy::cpdm: return body(MatchingByDivergence<CompositeOfPair, add>{{}, 1.0, o.beta, {o.alpha}});
+    case Strategy::cpdm:
+      return with_composite(o.interpolation, o.alpha, [&]<class D>(const D& divergence) {
+        return body(MatchingByDivergence<D, add>{{}, 1.0, o.beta, divergence});
+      });
     case Strategy::mddm: return body(MatchingByDivergence<KlOfPair, add>{{}, o.beta, 1.0 - o.beta, {}});
     default: return body(MatchingByDivergence<KlOfPair, add>{{}, 1.0, o.beta, {}});
   }
@@ -29,9 +32,9 @@ auto with_functor(const MatchingOptions& o, const Body& body) {
 }
 
 std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l,
-                                         std::string strategy, double beta, double alpha, bool squared, double eps,
-                                         std::string fusion) {
-  const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
+                                         std::string strategy, double beta, double alpha, std::string interpolation,
+                                         bool squared, double eps, std::string fusion) {
+  const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const bool keeps = options.strategy == Strategy::godm;
   Tensor distance = torch::stable::new_empty(rows[0], {keeps ? rows[0].size(0) : 0});
@@ -42,8 +45,9 @@ std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu
 
 std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor mu_c, Tensor logvar_c, Tensor mu_l,
                                            Tensor logvar_l, std::string strategy, double beta, double alpha,
-                                           bool squared, double eps, std::string fusion, int64_t needed) {
-  const auto options = matching_options(strategy, beta, alpha, squared, eps, fusion);
+                                           std::string interpolation, bool squared, double eps, std::string fusion,
+                                           int64_t needed) {
+  const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const Tensor* kept = options.strategy == Strategy::godm ? &distance : nullptr;
   return with_functor(
