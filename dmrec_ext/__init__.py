@@ -5,7 +5,7 @@ the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`
 """
 
 from . import reference
-from ._library import NATIVE_ABSENT, OPERATORS, native_path
+from ._library import NATIVE_ABSENT, OPERATORS, native_path, use_reference
 from .csr import Csr
 from .ops import (
     composite_prior,
@@ -34,4 +34,5 @@ __all__ = [
     "rank_scores",
     "rank_topk",
     "reference",
+    "use_reference",
 ]

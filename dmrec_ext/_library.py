@@ -1,13 +1,15 @@
 """Loads the native library and knows, for each operator, which path runs and why.
 
 A stem (``gaussian_kl``) runs natively on a device type where the library has a kernel for it, on the reference path
-elsewhere. ``DMREC_NATIVE=0`` in the environment keeps the library out.
+elsewhere. ``DMREC_NATIVE=0`` in the environment keeps the library out, `use_reference` a region of code.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,12 +65,33 @@ if NATIVE_ABSENT is not None:
     warnings.warn(f"dmrec_ext runs on its reference path: {NATIVE_ABSENT}", RuntimeWarning, stacklevel=2)
 
 
+_reference_wanted = False
+
+
+@contextmanager
+def use_reference(wanted: bool = True) -> Iterator[None]:
+    """Inside the context all operators run on their reference path, whatever is native.
+
+    What was compiled by ``torch.compile`` keeps the path it was traced with. Not for several threads at once.
+
+    >>> with use_reference():
+    ...     native_path("gaussian_kl", "cpu").detail
+    'use_reference() is in force'
+    """
+    global _reference_wanted
+    before, _reference_wanted = _reference_wanted, wanted
+    try:
+        yield
+    finally:
+        _reference_wanted = before
+
+
 def runs_native(stem: str, tensor: object) -> bool:
     """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and reverse mode is all that is asked for.
 
-    False for what is no tensor, and inside torch.func transforms and forward-mode differentiation.
+    False for what is no tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
     """
-    if not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
+    if _reference_wanted or not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
         return False
     if torch.compiler.is_compiling():
         return True
@@ -77,6 +100,8 @@ def runs_native(stem: str, tensor: object) -> bool:
 
 def native_path(stem: str, device_type: str) -> PathInUse:
     """The path of an operator on ``"cpu"`` or ``"cuda"``, with the reason."""
+    if _reference_wanted:
+        return PathInUse(False, "use_reference() is in force")
     if device_type in NATIVE[stem]:
         isa = torch.ops.dmrec_ext._cpu_capability() if device_type == "cpu" else "compiled kernels"
         return PathInUse(True, isa)

@@ -41,8 +41,49 @@ def argument(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
     return random.choice(changes)(tensor) if random.random() < 0.15 else tensor
 
 
+def sparse(n_rows: int, n_cols: int) -> tuple[Tensor, Tensor]:
+    """Offsets and columns of a CSR matrix, now and then damaged."""
+    counts = torch.randint(0, 4, (n_rows,))
+    crow = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    col = torch.randint(0, max(n_cols, 1), (int(crow[-1]),))
+    for tensor in (crow, col):
+        if len(tensor) > 0 and random.random() < 0.1:
+            far = [-1, -(2**63), 2**63 - 1, n_cols, len(col) + 1, 1 << 40]
+            tensor[random.randrange(len(tensor))] = random.choice(far)
+    changes = [
+        lambda t: t[:-1],
+        lambda t: t.int(),
+        lambda t: t.repeat(2)[::2],
+        lambda t: t[None],
+        lambda t: t.to("meta"),
+    ]
+    return tuple(random.choice(changes)(t) if random.random() < 0.05 else t for t in (crow, col))  # type: ignore[return-value]
+
+
+def call_sparse() -> None:
+    """One operator of csr_aggregate's column."""
+    ops = torch.ops.dmrec_ext
+    n_rows, n_cols, width = random.choice([0, 1, 5, 40]), random.choice([0, 1, 7, 300]), random.choice([0, 1, 17, 300])
+    dtype = random.choice(FLOATS)
+    (crow, col), (t_crow, t_col) = sparse(n_rows, n_cols), sparse(n_cols, n_rows)
+    dense, rows = argument((n_cols, width), dtype), argument((n_rows, width), dtype)
+    values = argument(tuple(col.shape), dtype) if random.random() < 0.7 else None
+    bias = random.choice([None, rows, argument((width,), dtype)])
+    random.choice(
+        [
+            lambda: ops.csr_aggregate(crow, col, values, dense, bias),
+            lambda: ops.csr_aggregate(crow, col, values, dense, bias, t_crow, t_col, values),
+            lambda: ops._csr_dot(crow, col, rows, dense),
+            lambda: ops._csr_transpose(crow, col, random.choice([n_cols, n_cols, -1])),
+            lambda: ops._csr_is_valid(crow, col, random.choice([n_cols, -1, -(2**63)])),
+        ]
+    )()
+
+
 def call() -> None:
     """One operator, forward or backward."""
+    if random.random() < 0.4:
+        return call_sparse()
     ops = torch.ops.dmrec_ext
     shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
     rows = [argument(shape, dtype) for _ in range(4)]
@@ -50,15 +91,17 @@ def call() -> None:
     needed = random.choice([0, 1, 5, 10, 15, -1, 1 << 40])
     number = random.choice([0.0, 0.5, 1.0, -1.0, float("nan"), float("inf")])
     strategy = random.choice(["godm", "cpdm", "mddm", "unmixed", "no such"])
-    options = (strategy, number, 0.5, random.random() < 0.5, 0.0, random.choice(["add", "collaborative", "no such"]))
-    random.choice(
+    interpolation = random.choice(["log_linear", "linear", "moment", "no such"])
+    fusion = random.choice(["add", "collaborative", "no such"])
+    options = (strategy, number, 0.5, interpolation, random.random() < 0.5, 0.0, fusion)
+    return random.choice(
         [
             lambda: ops.gaussian_kl(*rows[: random.choice([2, 3, 4])]),
             lambda: ops._gaussian_kl_backward(grad, *rows, needed),
             lambda: ops.gaussian_w2(*rows, random.random() < 0.5, number),
             lambda: ops._gaussian_w2_backward(grad, kept, *rows, random.random() < 0.5, number, needed),
-            lambda: ops.composite_prior(*rows, number),
-            lambda: ops._composite_prior_backward(grad, *rows, number, needed),
+            lambda: ops.composite_prior(*rows, number, interpolation),
+            lambda: ops._composite_prior_backward(grad, *rows, number, interpolation, needed),
             lambda: ops.matching_loss(*rows, *options),
             lambda: ops._matching_loss_backward(grad, kept, *rows, *options, needed),
         ]

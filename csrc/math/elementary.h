@@ -182,10 +182,10 @@ DMREC_FN T atanh_series(T z) {
 template <class T>
 DMREC_FN T log_of(T x) {
   using F = Float<T>;
-  using Int = typename F::Int;
-  const Int shifted = bits_of<Int>(x) - bits_of<Int>(F::sqrt_half);
-  const Int n = shifted >> F::mantissa_bits;  // x = 2^n m with m in [sqrt(1/2), sqrt(2))
-  const T m = bits_of<T>(static_cast<Int>(bits_of<Int>(x) - n * (Int(1) << F::mantissa_bits)));
+  using Unsigned = typename F::Unsigned;
+  const Unsigned above = bits_of<Unsigned>(x) - bits_of<Unsigned>(F::sqrt_half);
+  const auto n = static_cast<typename F::Int>(above) >> F::mantissa_bits;  // x = 2^n m with m in [sqrt(1/2), sqrt(2))
+  const T m = bits_of<T>(bits_of<Unsigned>(x) - (static_cast<Unsigned>(n) << F::mantissa_bits));
   const T s = (m - T(1)) / (m + T(1)), z = s * s;
   const T log_m = T(2) * (s + s * z * atanh_series<1, F::atanh_terms>(z));
   const T whole = static_cast<T>(n);

@@ -95,6 +95,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(1024, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     precision: Literal["float32", "bf16"] = "float32"
+    kernels: Literal["fused", "reference"] = Field("fused", description="operators: native where there are, or plain")
     annealing: AnnealingConfig = AnnealingConfig()
     evaluate_every: int = Field(3, ge=1, description="epochs")
     patience: int = Field(20, ge=1, description="evaluations without improvement")

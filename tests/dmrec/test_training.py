@@ -90,6 +90,24 @@ def test_every_option_reaches_what_it_configures(setting, found, wanted, dataset
     assert built[0] != wanted
 
 
+@pytest.mark.parametrize("name", ["dmrec-g", "dmrec-c", "dmrec-m"])
+def test_fused_and_reference_kernels_train_alike(name, dataset, tmp_path, native):
+    """The same curve: sums run in another order, nothing else differs."""
+    curves = {}
+    for kernels in ("fused", "reference"):
+        _train(name, dataset, tmp_path / kernels, f"training.kernels={kernels}", "training.epochs=6")
+        run = Run(tmp_path / kernels)
+        curves[kernels] = [
+            *([e["loss"], e["reconstruction"], e["matching"]] for e in run.events("epoch")),
+            *([e["recall@20"], e["ndcg@20"]] for e in run.events("evaluation")),
+        ]
+        operators = json.loads((tmp_path / kernels / "result.json").read_text())["environment"]["native_operators"]
+        assert ("matching_loss" in operators and "csr_aggregate" in operators) == (kernels == "fused")
+    assert len(curves["fused"]) == 8
+    for fused, plain in zip(curves["fused"], curves["reference"], strict=True):
+        assert fused == pytest.approx(plain, rel=1e-4)
+
+
 def _one_step(dataset, tmp_path, *settings):
     """Recommender before and after one step on the whole dataset, and the run's log of it."""
     options = [*SMALL, *LANGUAGE, "training.batch_size=1000", "training.epochs=1", *settings]

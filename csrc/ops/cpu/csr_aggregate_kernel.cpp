@@ -27,10 +27,10 @@ DMREC_CLONES bool offsets_in_range(const CsrRows& x) {
 
 DMREC_CLONES bool columns_in_range(const CsrRows& x, int64_t n_cols) {
   const auto* col = reinterpret_cast<const uint64_t*>(x.col);
-  const auto last = static_cast<uint64_t>(n_cols - 1);
+  const auto last = static_cast<uint64_t>(n_cols) - 1;
   uint64_t faults = 0;
   for (int64_t e = 0; e < x.nnz; ++e) faults |= col[e] | (last - col[e]);
-  return !sign_bit(faults);
+  return n_cols >= 0 && !sign_bit(faults);
 }
 
 bool columns_rise(const CsrRows& x) {
@@ -108,7 +108,7 @@ Tensor csr_dot(Tensor crow, Tensor col, Tensor rows, Tensor dense) {
 std::tuple<Tensor, Tensor, Tensor> csr_transpose(Tensor crow, Tensor col, int64_t n_cols) {
   const char* op = "_csr_transpose";
   const CsrInput input(op, std::move(crow), std::move(col), std::nullopt);
-  STD_TORCH_CHECK(n_cols >= 0, op, ": n_cols must be at least 0");
+  STD_TORCH_CHECK(n_cols >= 0 && n_cols < int64_t{1} << 60, op, ": n_cols must be at least 0 and below 2^60");
   const CsrRows x = checked(op, input, n_cols);
   Tensor t_crow = torch::stable::new_zeros(input.crow, {n_cols + 1});
   Tensor t_col = torch::stable::new_empty(input.col, {x.nnz});

@@ -53,6 +53,11 @@ def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], con
 
 def train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
     """Trains one model on one seed, tests its best state, leaves a run folder."""
+    with dmrec_ext.use_reference(config.training.kernels == "reference"):
+        return _train_one(config, dataset, folder, console)
+
+
+def _train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
     train, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
     for split, held_out in (("validation", valid), ("test", test)):
         if held_out.nnz == 0:
