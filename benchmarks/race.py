@@ -13,14 +13,22 @@ from .memory import peak_bytes
 _made: dict[tuple[Any, str], Any] = {}  # a contender is made once: compilation is not what is measured
 
 
-def race(benchmark: Any, group: str, contender: str, number: int, step: Callable[[], Any], rounds: int) -> None:
+def race(
+    benchmark: Any,
+    group: str,
+    contender: str,
+    number: int,
+    step: Callable[[], Any],
+    rounds: int,
+    warmup_rounds: int = 5,
+) -> None:
     """Times ``step()`` as ``contender`` of ``group``, in pass ``number``; in the first pass its memory as well."""
     benchmark.group = group
     benchmark.extra_info.update(contender=contender, number=number)
     step()
     if number == 0:
         benchmark.extra_info["peak_bytes"] = peak_bytes(step)
-    benchmark.pedantic(step, rounds=rounds, warmup_rounds=5)
+    benchmark.pedantic(step, rounds=rounds, warmup_rounds=warmup_rounds)
 
 
 def row_race(

@@ -3,6 +3,19 @@
 # (B, D): a training batch of Mult-VAE; a batch whose tensors leave the caches
 ROWS = {"batch (1024, 200)": (1024, 200), "large (16384, 256)": (16384, 256)}
 
+# (B, N, H): evaluation of a small, a middling and a large catalogue
+RANKING = {
+    "(1024, 11,010, 600)": (1024, 11_010, 600),
+    "(512, 150,001, 200)": (512, 150_001, 200),
+    "(256, 1,000,000, 64)": (256, 1_000_000, 64),
+}
+
+# (B, N, H, targets each): a training batch of a small catalogue; one whose logits nobody keeps
+SOFTMAX = {
+    "(1024, 11,010, 600)": (1024, 11_010, 600, 18),
+    "(256, 1,000,000, 600)": (256, 1_000_000, 600, 18),
+}
+
 # (B, interactions each, E, N): item vectors of a small catalogue, 1536 wide; a catalogue far beyond the caches
 SPARSE = {
     "1024 x 18, width 1536, 11,010 items": (1024, 18, 1536, 11_010),

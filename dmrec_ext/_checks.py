@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from ._library import runs_native
 from .csr import Csr
@@ -60,7 +61,9 @@ def check_size(op: str, argument: str, value: object, least: int) -> None:
 
 
 def check_fraction(op: str, argument: str, value: float) -> None:
-    """``value`` lies in [0, 1]."""
+    """``value`` is a number in [0, 1]."""
+    if not isinstance(value, (int, float)):
+        fail(op, argument, "be a number", type(value).__name__, TypeError)
     if not 0.0 <= value <= 1.0:
         fail(op, argument, "lie in [0, 1]", value)
 
@@ -125,7 +128,7 @@ def check_csr(
         fail(op, argument, f"have {n_rows} rows", x.n_rows)
     if n_cols is not None and x.n_cols != n_cols:
         fail(op, argument, f"have {n_cols} columns", x.n_cols)
-    if x.col.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.col.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x.col):
         natively = runs_native("csr_aggregate", x.col)
         if not (natively and torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols)):
             _check_csr_contents(op, argument, x)

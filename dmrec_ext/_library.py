@@ -72,7 +72,7 @@ _reference_wanted = False
 def use_reference(wanted: bool = True) -> Iterator[None]:
     """Inside the context all operators run on their reference path, whatever is native.
 
-    What was compiled by ``torch.compile`` keeps the path it was traced with. Not for several threads at once.
+    Compiled functions are traced again on entering it. Not for several threads at once.
 
     >>> with use_reference():
     ...     native_path("gaussian_kl", "cpu").detail
@@ -93,9 +93,18 @@ def runs_native(stem: str, tensor: object) -> bool:
     """
     if _reference_wanted or not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
         return False
-    if torch.compiler.is_compiling():
-        return True
-    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+    return not transformed()
+
+
+def transformed() -> bool:
+    """Whether a torch.func transform or forward-mode differentiation is in force."""
+    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+
+
+def is_batched(grad: torch.Tensor) -> bool:
+    """Whether a gradient stands for many, as in ``torch.autograd.grad(.., is_grads_batched=True)``."""
+    functorch = torch._C._functorch
+    return bool(functorch.is_legacy_batchedtensor(grad) or functorch.is_batchedtensor(grad))
 
 
 def native_path(stem: str, device_type: str) -> PathInUse:

@@ -49,7 +49,7 @@ class Csr(NamedTuple):
         entries = matrix.to_sparse_coo().coalesce()
         row, col = entries.indices()
         crow = torch.searchsorted(row, torch.arange(matrix.shape[0] + 1, device=row.device))
-        return cls(crow, col.contiguous(), entries.values(), matrix.shape[1])
+        return cls(crow, col.contiguous(), entries.values().clone(), matrix.shape[1])
 
     @property
     def n_rows(self) -> int:

@@ -133,6 +133,11 @@ def check_derivatives(case: OpCase) -> None:
     assert torch.autograd.gradgradcheck(tied, [leaf])
     plain = torch.autograd.grad(tied(leaf).sum(), leaf)[0]
     torch.testing.assert_close(torch.autograd.grad(tied(leaf).sum(), leaf, create_graph=True)[0], plain)
+    out = case.function(*inputs)
+    batched = torch.autograd.grad(out, inputs, torch.eye(3, dtype=torch.float64), is_grads_batched=True)
+    one_by_one = [torch.autograd.grad(case.function(*inputs), inputs, g) for g in torch.eye(3, dtype=torch.float64)]
+    for together, each in zip(batched, zip(*one_by_one, strict=True), strict=True):
+        torch.testing.assert_close(together, torch.stack(each))
     everything = _gradients(case.function, inputs, torch.ones(3, dtype=torch.float64))
     for wanted in range(1, 2**case.n_inputs):
         leaves = [x.detach().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
@@ -156,6 +161,10 @@ def check_transforms(case: OpCase) -> None:
             tangent = torch.autograd.forward_ad.unpack_dual(function(*duals)).tangent
         pairs.append([torch.func.jvp(function, inputs, tangents), jacobian, hessian, each, tangent])
     torch.testing.assert_close(*pairs)
+
+    torch._dynamo.reset()
+    tangent = torch.compile(lambda *x: torch.func.jvp(case.function, x, tangents)[1], fullgraph=True, backend="eager")
+    torch.testing.assert_close(tangent(*inputs), pairs[1][0][1])
 
 
 def check_registration(case: OpCase) -> None:

@@ -32,6 +32,13 @@ SHARED = {
     "capability",
     "csr_rows",
     "huge_pages",
+    "csr_input",
+    "topk_candidates",
+    "rank_order",
+    "item_tiles",
+    "aten_calls",
+    "online_softmax",
+    "products",
     "vector",
 }
 

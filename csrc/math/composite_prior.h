@@ -30,11 +30,11 @@ struct CompositeOfPair {
 
   template <class T>
   DMREC_FN PairGradient<T> gradient(const Pair<T>& pair) const {
-    const T a = static_cast<T>(alpha), rest = T(1) - a;
+    const T a = static_cast<T>(alpha), rest = static_cast<T>(1 - alpha);
     const Standardised<T> m = mean(pair, a);
     const T by_logvar_c = -weight_of_mean(a) * m.squared();
     const T gaps = rest * half_expm1(T(2) * (rest * pair.half_d)) - a * half_expm1(T(-2) * (a * pair.half_d));
-    return {weight_of_mean(a) * m.slope(), a * by_logvar_c + gaps, by_logvar_c};
+    return {weight_of_mean(a) * m.slope(), a * by_logvar_c + gaps, rest * by_logvar_c - gaps, by_logvar_c};
   }
 
  private:
@@ -57,18 +57,19 @@ struct MixtureOfPair {
     return half_exp_gap(c.half_p) + half_exp_gap(c.half_q) + mean_term(pair, c);
   }
 
-  // By L: -(h_p + h_q) - mean term, with h = (e^x - 1) / 2 of either x = logvar - L; L by logvar_q is a e^{x_q}, by
-  // logvar_p (1-a) e^{x_p}, by m 2 a (1-a) m e^{-L} (moment).
+  // With h = (e^x - 1) / 2 of either x = logvar - L: L weighs -(h_p + h_q) - mean term, and follows logvar_q by its
+  // share in the variance of c, a e^{x_q}, logvar_p by (1-a) e^{x_p}, the mean by its own. The shares sum to 1: written
+  // so that nothing cancels where one of them is all.
   template <class T>
   DMREC_FN PairGradient<T> gradient(const Pair<T>& pair) const {
-    const T a = static_cast<T>(alpha), both = a * static_cast<T>(1 - alpha);
+    const T a = static_cast<T>(alpha), rest = static_cast<T>(1 - alpha);
     const Between<T> c = between(pair);
     const T h_p = half_expm1(T(2) * c.half_p), h_q = half_expm1(T(2) * c.half_q), mean = mean_term(pair, c);
-    const T by_l = -(h_p + h_q) - mean;
-    const T slope = standardised(pair, c).slope();
-    const T by_mean = (weight_of_mean(a) + (moment ? T(2) * both * by_l : T(0))) * slope;
-    const T by_both = moment ? c.share * (h_p + h_q) - (T(1) - c.share) * mean : -mean;
-    return {by_mean, h_q + a * (T(2) * h_q + T(1)) * by_l, by_both};
+    const T share_q = a * bounded_exp(T(2) * c.half_q), share_p = rest * bounded_exp(T(2) * c.half_p);
+    const T of_variances = weight_of_mean(a) * (moment ? share_p + share_q : T(1));
+    const T factor = of_variances - (moment ? T(2) * a * rest * (h_p + h_q) : T(0));
+    return {standardised(pair, c).slope(factor), h_q * (share_p + c.share) - share_q * (h_p + mean),
+            h_p * (share_q + c.share) - share_p * (h_q + mean), c.share * (h_p + h_q) - (share_p + share_q) * mean};
   }
 
  private:
@@ -92,8 +93,10 @@ struct MixtureOfPair {
       // log of the means' share over that of the variances, z: both as logarithms, for the ratio leaves every range
       const T larger = q_larger ? pair.logvar_p + T(2) * pair.half_d : pair.logvar_p;
       const T means = pair.half_mean < T(0) ? -pair.half_mean : pair.half_mean;
-      const T log_of_both = log_of(T(4) * a * rest) + T(2) * log_of(means);
-      const T z = means < Float<T>::smallest ? Float<T>::lowest : keep_nan(means, log_of_both - larger - above);
+      const bool small = means < T(1);  // scaled, for subnormal ones have no logarithm here
+      const T log_of_means = log_of(small ? means * T(0x1p100) : means) - (small ? T(69.314718055994530942) : T(0));
+      const T log_of_both = log_of(T(4) * a * rest) + T(2) * log_of_means;
+      const T z = means == T(0) ? Float<T>::lowest : keep_nan(means, log_of_both - larger - above);
       const T e = bounded_exp(z > T(0) ? -z : z), one_over = T(1) / (T(1) + e);
       above += (z > T(0) ? z : T(0)) + log_of_one_plus(e);
       c.share = z > T(0) ? one_over : e * one_over;
@@ -118,7 +121,8 @@ struct MixtureOfPair {
 // body(divergence) with the divergence of these options; at its ends every interpolation is the same
 template <class Body>
 auto with_composite(Interpolation interpolation, double alpha, const Body& body) {
-  if (interpolation == Interpolation::log_linear || alpha == 0.0 || alpha == 1.0) return body(CompositeOfPair{alpha});
+  const bool end = alpha < 1e-30 || alpha == 1.0;
+  if (interpolation == Interpolation::log_linear || end) return body(CompositeOfPair{alpha});
   if (interpolation == Interpolation::linear) return body(MixtureOfPair<false>{alpha});
   return body(MixtureOfPair<true>{alpha});
 }

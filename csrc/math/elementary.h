@@ -107,6 +107,12 @@ DMREC_FN T at_most_finite(T x) {
   return x > Float<T>::largest ? Float<T>::largest : x;  // in this order a NaN passes
 }
 
+// weight * x, where a weight of 0 leaves nothing whatever x is
+template <class T>
+DMREC_FN T weighted(T weight, T x) {
+  return weight == T(0) ? T(0) : weight * x;
+}
+
 // 2^n for -bias < n <= bias
 template <class T>
 DMREC_FN T power_of_two(typename Float<T>::Int n) {

@@ -19,8 +19,9 @@ struct Standardised {
     quarter_root = bounded_exp(minus_quarter_logvar);
     half = half_mean * quarter_root * quarter_root;
   }
-  DMREC_FN T squared() const { return T(2) * half * half; }                         // m^2 e^{-logvar} / 2
-  DMREC_FN T slope() const { return T(2) * (half * quarter_root * quarter_root); }  // m e^{-logvar}
+  DMREC_FN T squared() const { return T(2) * half * half; }  // m^2 e^{-logvar} / 2
+  DMREC_FN T slope() const { return slope(T(1)); }           // m e^{-logvar}
+  DMREC_FN T slope(T factor) const { return T(2) * (factor * half * quarter_root * quarter_root); }
 };
 
 struct KlOfPair {
@@ -34,7 +35,8 @@ struct KlOfPair {
   template <class T>
   DMREC_FN static PairGradient<T> gradient(const Pair<T>& pair) {
     const Standardised<T> mean(pair.half_mean, T(-0.25) * pair.logvar_p);
-    return {mean.slope(), half_expm1(T(2) * pair.half_d), -mean.squared()};
+    const T by_q = half_expm1(T(2) * pair.half_d);
+    return {mean.slope(), by_q, -mean.squared() - by_q, -mean.squared()};
   }
 };
 

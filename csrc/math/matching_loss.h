@@ -31,8 +31,8 @@ struct MatchingByDivergence : PlainSum {
   template <class T>
   DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums]) const {
     const Fused<T> q = fuse<add>(x);
-    t[0] = static_cast<T>(prior) * KlOfStandard::term(q.mu, q.half_logvar) +
-           static_cast<T>(match) * divergence.term(pair(x));
+    t[0] = weighted(static_cast<T>(prior), KlOfStandard::term(q.mu, q.half_logvar)) +
+           weighted(static_cast<T>(match), divergence.term(pair(x)));
   }
 
   template <class T>
@@ -40,12 +40,13 @@ struct MatchingByDivergence : PlainSum {
     const Fused<T> q = fuse<add>(x);
     const T scale_prior = c[0] * static_cast<T>(prior), scale_match = c[0] * static_cast<T>(match);
     const T by_mu = scale_prior * q.mu;
-    const T by_logvar = scale_prior * half_expm1(T(2) * q.half_logvar);
+    const T by_logvar = weighted(scale_prior, half_expm1(T(2) * q.half_logvar));
     const PairGradient<T> by = divergence.gradient(pair(x));
-    g[0] = by_mu + scale_match * by.mean;
-    g[1] = by_logvar + scale_match * by.d;
-    g[2] = add ? by_mu : -(scale_match * by.mean);
-    g[3] = add ? by_logvar + scale_match * by.logvar_p : scale_match * (by.logvar_p - by.d);
+    const T mean = weighted(scale_match, by.mean);
+    g[0] = by_mu + mean;
+    g[1] = by_logvar + weighted(scale_match, by.logvar_q);
+    g[2] = add ? by_mu : -mean;
+    g[3] = add ? by_logvar + weighted(scale_match, by.both) : weighted(scale_match, by.logvar_p);
   }
 
  private:
@@ -80,7 +81,7 @@ struct MatchingByW2 {
   }
   template <class T>
   DMREC_FN T finish(const T (&sum)[sums]) const {
-    return sum[0] + static_cast<T>(beta) * kept(sum);
+    return sum[0] + weighted(static_cast<T>(beta), kept(sum));
   }
   template <class T>
   DMREC_FN void coefficients(T grad, T kept, T (&c)[sums]) const {

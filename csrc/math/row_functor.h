@@ -39,10 +39,11 @@ struct Pair {
   T logvar_p;
 };
 
-// Derivatives of a divergence by mu_q - mu_p, by d = logvar_q - logvar_p, and by logvar_p where d is held.
+// Derivatives of a divergence by mu_q - mu_p, by logvar_q, by logvar_p, and by both log-variances at once (their sum,
+// formed without cancellation).
 template <class T>
 struct PairGradient {
-  T mean, d, logvar_p;
+  T mean, logvar_q, logvar_p, both;
 };
 
 // A divergence of pairs over the inputs mu_q, logvar_q, mu_p, logvar_p.
@@ -61,9 +62,9 @@ struct OfPairs : PlainSum {
   DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
     const PairGradient<T> by = divergence.gradient(pair(x));
     g[0] = c[0] * by.mean;
-    g[1] = c[0] * by.d;
+    g[1] = c[0] * by.logvar_q;
     g[2] = -g[0];
-    g[3] = c[0] * (by.logvar_p - by.d);
+    g[3] = c[0] * by.logvar_p;
   }
 
  private:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._library import NATIVE
+from .._library import NATIVE, is_batched
 
 BackwardOperator = Callable[[Tensor, Tensor | None, list[Tensor], tuple[Any, ...], int], list[Tensor]]
 
@@ -49,11 +49,14 @@ def register_row_operator(
         *rows, value = ctx.saved_tensors
         options, n_arguments = ctx.inputs
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[: len(rows)]) if needed]
-        if torch.is_grad_enabled():  # create_graph=True
+        if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
             # views: inputs that depend on each other, or are one tensor, must each get their own part alone
-            apart = [row.view_as(row) for row in rows]
+            with torch.enable_grad():
+                apart = [row.view_as(row) for row in rows]
             inputs = [apart[i] for i in wanted]
-            gradients = list(torch.autograd.grad(reference(*apart, *options), inputs, grad, create_graph=True))
+            with torch.enable_grad():
+                loss = reference(*apart, *options)
+            gradients = list(torch.autograd.grad(loss, inputs, grad, create_graph=torch.is_grad_enabled()))
         else:
             gradients = backward_operator(grad, value, rows, options, sum([1 << i for i in wanted]))
         result: list[Tensor | None] = [None] * n_arguments
@@ -77,7 +80,7 @@ def register_row_operator(
     eager = type(stem, (torch.autograd.Function,), {name: staticmethod(f) for name, f in members.items()})
 
     def call(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() or not torch.is_grad_enabled():
             return operator(*arguments)
         return eager.apply(*arguments)  # type: ignore[attr-defined]
 

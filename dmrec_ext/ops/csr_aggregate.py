@@ -24,7 +24,7 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
         dense: (N, E) matrix; float32, float64, float16 or bfloat16. Rows of adjacent elements are read in place.
         bias: (E,) or (B, E), added to the sum.
         transpose: ``x.transpose()``, if at hand, with the same values: spares the gradient of ``dense`` from forming
-            it, which takes O(nnz + N) where x changes with every batch.
+            it, which takes O(nnz + N). Not used where ``x.values`` wants a gradient.
 
     Returns:
         (B, E) sums in the dtype of ``dense``. An empty row of ``x`` gives the bias alone.
@@ -38,8 +38,8 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
         in runs of 256, so a row of n entries errs by some 256 + n / 256 roundings. The same bits for any number of
         threads, batch split and memory layout, gradients included: the gradient of ``dense`` is one pass over the
         transposed x that writes each of its (N, E) elements once. Gradients of values and bias as well, each
-        differentiable again. torch.func and forward mode run on plain torch. Extra memory: the result, and for the
-        gradient the transposed x. Inside autocast values and bias take the dtype of ``dense``.
+        differentiable again. Inside torch.func and in forward mode it runs on plain torch. Extra memory: the result,
+        and for the gradient the transposed x. Inside autocast values and bias take the dtype of ``dense``.
 
     >>> import torch
     >>> x = Csr(torch.tensor([0, 2, 2]), torch.tensor([0, 2]), None, 3)
@@ -49,6 +49,8 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
     if not runs_native("csr_aggregate", dense):
         return reference.csr_aggregate(x, dense, bias, transpose=transpose)
     x, bias, transpose = checked_aggregate_inputs(x, dense, bias, transpose)
+    if x.values is not None and x.values.requires_grad:
+        transpose = None  # its values need not be part of the graph
     transposed = (None, None, None) if transpose is None else transpose[:3]
     result: Tensor = torch.ops.dmrec_ext.csr_aggregate.default(x.crow, x.col, x.values, dense, bias, *transposed)
     return result
@@ -74,7 +76,9 @@ def _column_sums(matrix: Tensor) -> Tensor:
 def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     arguments = [*inputs, *[None] * (8 - len(inputs))]
     crow, col, values, dense, bias = arguments[:5]
-    ctx.save_for_backward(crow, col, values, dense if ctx.needs_input_grad[2] else None, *arguments[5:])
+    of_values, of_dense = ctx.needs_input_grad[2:4]
+    kept = (values if of_dense else None, dense if of_values else None)
+    ctx.save_for_backward(crow, col, *kept, *arguments[5:])
     ctx.n_arguments, ctx.n_cols = len(inputs), dense.shape[0]
     ctx.one_bias_for_all = bias is not None and bias.dim() == 1
 
@@ -107,11 +111,18 @@ def _dot_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return None, None, of_rows, of_dense
 
 
+def _check_devices(op: str, *tensors: Tensor | None) -> None:
+    if len({tensor.device for tensor in tensors if tensor is not None}) > 1:
+        raise ValueError(f"{op}: all tensors must be on one device")
+
+
 def _fake_sum(crow: Tensor, col: Tensor, values: Tensor | None, dense: Tensor, *rest: Tensor | None) -> Tensor:
+    _check_devices("csr_aggregate", crow, col, values, dense, *rest)
     return dense.new_empty(crow.shape[0] - 1, dense.shape[1])
 
 
 def _fake_dot(crow: Tensor, col: Tensor, rows: Tensor, dense: Tensor) -> Tensor:
+    _check_devices("_csr_dot", crow, col, rows, dense)
     return dense.new_empty(col.shape[0])
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from .. import reference
+from .._checks import autocast_enabled
+from .._library import NATIVE, is_batched, runs_native
 from ..csr import Csr
+from ..reference.multinomial_nll import checked_nll_inputs
+
+LOGITS_BUDGET = 256 << 20
+"""Bytes of logits that a forward keeps for its backward; above, the backward forms them again, tile by tile."""
 
 
 def multinomial_nll(
@@ -32,9 +41,97 @@ def multinomial_nll(
         TypeError: an argument has the wrong type, or dtypes differ.
         ValueError: shapes do not fit, an option is unknown, or ``x`` is no well-formed CSR matrix.
 
+    Note:
+        On the native path no (B, N) tensor exists beyond the logits that the forward keeps for its backward, and those
+        only up to 256 MiB (``dmrec_ext.ops.multinomial_nll.LOGITS_BUDGET``): above, and where nothing wants a gradient,
+        scratch is one tile of 16 MiB. Products run in float32, in float64 for float64, and in bfloat16 for bfloat16
+        inputs or under autocast to it: sums of exponentials are float32 always, but logits then carry 8 bits, and
+        gradients some 3e-3 (of their norm). Products are torch's, so bits depend on the number of threads. Gradients
+        for ``hidden``, ``weight`` and ``bias``; for ``values``, and second derivatives, on plain torch.
+
     >>> import torch
     >>> x = Csr(torch.tensor([0, 1]), torch.tensor([2]), None, 4)
     >>> multinomial_nll(torch.zeros(1, 2), torch.zeros(4, 2), x)  # log 4
     tensor(1.3863)
     """
-    return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction)
+    wants_values = x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
+    if wants_values or not runs_native("multinomial_nll", hidden):
+        return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction)
+    checked_nll_inputs(hidden, weight, x, bias, reduction)
+    bf16 = weight.dtype == torch.bfloat16
+    if autocast_enabled(hidden.device.type):
+        bf16 = bf16 or torch.get_autocast_dtype(hidden.device.type) == torch.bfloat16
+    bf16 = bf16 and weight.dtype != torch.float64
+    keep = _worth_keeping(hidden, weight, bias, bf16)
+    arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, keep)
+    loss: Tensor = torch.ops.dmrec_ext.multinomial_nll.default(*arguments)[0]
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _worth_keeping(hidden: Tensor, weight: Tensor, bias: Tensor | None, bf16: bool) -> bool:
+    """Whether there will be a backward, and the logits fit the budget until then."""
+    differentiated = any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    size = 2 if bf16 else max(4, weight.element_size())
+    return torch.is_grad_enabled() and differentiated and hidden.shape[0] * weight.shape[0] * size <= LOGITS_BUDGET
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, bf16, _ = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.bf16 = bf16
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *of_others: Tensor) -> tuple[Tensor | None, ...]:
+    del of_others  # they only serve the backward
+    hidden, weight, crow, col, values, bias, log_sums, logits = ctx.saved_tensors
+    wanted = [i for i, place in enumerate((0, 1, 5)) if ctx.needs_input_grad[place]]
+    if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
+        if ctx.bf16:
+            raise RuntimeError("multinomial_nll: second derivatives need float32 products; leave autocast")
+        with torch.enable_grad():
+            apart = [None if t is None else t.view_as(t) for t in (hidden, weight, bias)]
+            x = Csr(crow, col, values, weight.shape[0])
+            loss = reference.multinomial_nll(apart[0], apart[1], x, apart[2], reduction="none")  # type: ignore[arg-type]
+        inputs = [part for i in wanted if (part := apart[i]) is not None]
+        gradients = list(torch.autograd.grad(loss, inputs, grad, create_graph=torch.is_grad_enabled()))
+    else:
+        needed = sum([1 << i for i in wanted])
+        arguments = (grad, hidden, weight, crow, col, values, bias, ctx.bf16, log_sums, logits, needed)
+        gradients = torch.ops.dmrec_ext._multinomial_nll_backward.default(*arguments)
+    result: list[Tensor | None] = [None] * 8
+    for i, gradient in zip(wanted, gradients, strict=True):
+        result[(0, 1, 5)[i]] = gradient
+    return tuple(result)
+
+
+def _fake(
+    hidden: Tensor,
+    weight: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    values: Tensor | None,
+    bias: Tensor | None,
+    bf16: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    rows = hidden.shape[0]
+    vectors = [hidden.new_empty(rows, dtype=arithmetic) for _ in range(2)]
+    size = (rows, weight.shape[0]) if keep else (0, 0)
+    return vectors[0], vectors[1], hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic)
+
+
+def _fake_backward(grad: Tensor, hidden: Tensor, weight: Tensor, *others: Any) -> list[Tensor]:
+    bias, needed = others[3], others[-1]
+    of = [torch.empty_like(hidden, memory_format=torch.contiguous_format)] if needed & 1 else []
+    of += [torch.empty_like(weight, memory_format=torch.contiguous_format)] if needed & 2 else []
+    return of + ([torch.empty_like(bias, memory_format=torch.contiguous_format)] if needed & 4 else [])
+
+
+if NATIVE["multinomial_nll"]:
+    torch.library.register_fake("dmrec_ext::multinomial_nll", _fake)
+    torch.library.register_fake("dmrec_ext::_multinomial_nll_backward", _fake_backward)
+    torch.library.register_autograd("dmrec_ext::multinomial_nll", _backward, setup_context=_setup)

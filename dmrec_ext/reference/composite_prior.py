@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,10 @@ def composite(
     if interpolation == "log_linear":
         logvar_c = alpha * logvar_q + (1 - alpha) * logvar_p
     else:
-        variance = alpha * torch.exp(logvar_q) + (1 - alpha) * torch.exp(logvar_p)
+        log_q, log_p = (math.log(weight) if weight > 0 else -math.inf for weight in (alpha, 1 - alpha))
+        logvar_c = torch.logaddexp(logvar_q + log_q, logvar_p + log_p)  # the variances alone leave the range
         if interpolation == "moment":
-            variance = variance + alpha * (1 - alpha) * (mu_q - mu_p).square()
-        logvar_c = torch.log(variance)
+            scale = torch.exp(-0.25 * logvar_c)
+            share = ((mu_q - mu_p) * scale * scale).square()
+            logvar_c = logvar_c + torch.log1p(alpha * (1 - alpha) * share)
     return kl(mu_p, logvar_p, mu_c, logvar_c) + kl(mu_q, logvar_q, mu_c, logvar_c)

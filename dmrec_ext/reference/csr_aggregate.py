@@ -6,14 +6,21 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .._checks import autocast_enabled, check_csr, check_like, check_tensor, fail
+from .._library import transformed
 from ..csr import Csr
 
 
 def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None) -> Tensor:
-    """Reference of `dmrec_ext.csr_aggregate`."""
+    """Reference of `dmrec_ext.csr_aggregate`.
+
+    By torch's embedding_bag; where that is not differentiable, in torch.func and forward mode, by gathered rows.
+    """
     x, bias, _ = checked_aggregate_inputs(x, dense, bias, transpose)
     if x.n_rows == 0 or dense.shape[0] == 0 or dense.shape[1] == 0:  # shapes that embedding_bag refuses
         total = (0 * dense.sum()).expand(x.n_rows, dense.shape[1])
+    elif transformed():
+        rows = dense[x.col] if x.values is None else dense[x.col] * x.values[:, None]
+        total = dense.new_zeros(x.n_rows, dense.shape[1]).index_add(0, x.row_of_entry(), rows)
     else:
         total = embedding_bag(x.col, dense, x.crow, mode="sum", include_last_offset=True, per_sample_weights=x.values)
     return total if bias is None else total + bias

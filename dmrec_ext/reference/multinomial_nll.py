@@ -16,12 +16,7 @@ def multinomial_nll(
     hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
     """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits."""
-    op = "multinomial_nll"
-    check_tensor(op, "hidden", hidden, 2)
-    check_projection(op, "weight", weight, bias, "hidden", hidden)
-    check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0], device=hidden.device)
-    check_choice(op, "reduction", reduction, REDUCTIONS)
-
+    checked_nll_inputs(hidden, weight, x, bias, reduction)
     logits = torch.nn.functional.linear(hidden, weight, bias)
     row = x.row_of_entry()
     picked = torch.log_softmax(in_arithmetic_type(logits), dim=1)[row, x.col]
@@ -31,6 +26,15 @@ def multinomial_nll(
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def checked_nll_inputs(hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, reduction: str) -> None:
+    """All arguments of `multinomial_nll`."""
+    op = "multinomial_nll"
+    check_tensor(op, "hidden", hidden, 2)
+    check_projection(op, "weight", weight, bias, "hidden", hidden)
+    check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0], device=hidden.device)
+    check_choice(op, "reduction", reduction, REDUCTIONS)
 
 
 def check_projection(

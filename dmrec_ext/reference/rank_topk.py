@@ -22,12 +22,22 @@ def rank_topk(
     precision: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
+    query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision)
+    return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
+
+
+def checked_topk_inputs(
+    query: Tensor, items: Tensor, k: int, bias: Tensor | None, exclude: Csr | None, precision: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """query, items and bias, checked and detached; under autocast in the dtype of ``items``."""
     op = "rank_topk"
     check_tensor(op, "query", query, 2)
     check_projection(op, "items", items, bias, "query", query)
     check_choice(op, "precision", precision, PRECISIONS)
     check_ranking(op, k, query.shape[0], items.shape[0], exclude, query.device)
-    return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
+    parts = (query, items, bias)
+    query, items, bias = (None if part is None else part.detach().to(items.dtype) for part in parts)  # type: ignore[assignment]
+    return query, items, bias
 
 
 def rank_scores(scores: Tensor, k: int, *, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,31 @@ def test_extremes_are_never_nan(interpolation, alpha, native):
     assert torch.equal(composite_prior(mu, logvar, mu, logvar, **options), torch.zeros(50))
 
 
+@pytest.mark.parametrize("alpha", [0.001, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_gradients_cancel_nowhere(interpolation, alpha, native):
+    """Far apart, and where one Gaussian is all of c: float32 gradients against those in float64."""
+    generator = torch.Generator().manual_seed(0)
+    mu_q, mu_p = (1000 * torch.randn(4000, 1, generator=generator) for _ in range(2))
+    logvar_q, logvar_p = (40 * torch.rand(4000, 1, generator=generator) - 38 for _ in range(2))
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        rows = [x.detach().to(dtype).requires_grad_() for x in (mu_q, logvar_q, mu_p, logvar_p)]
+        composite_prior(*rows, alpha=alpha, interpolation=interpolation).sum().backward()
+        gradients.append([x.grad.double() for x in rows])
+    for mine, right in zip(*gradients, strict=True):
+        assert ((mine - right).abs() <= 5e-4 * (right.abs() + 1)).all()  # 1 - alpha is rounded
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "moment"])
+def test_the_graph_of_the_gradient_is_finite_where_the_gradient_is(interpolation):
+    for numbers in ((1.0, -110.0, 1.0, -110.0), (1.0, 95.0, 0.0, 94.0)):
+        rows = [torch.tensor([[x]], requires_grad=True) for x in numbers]
+        result = composite_prior(*rows, interpolation=interpolation).sum()
+        plain = torch.autograd.grad(result, rows, retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(result, rows, create_graph=True), plain)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_is_the_definition(alpha, interpolation):
@@ -85,5 +110,7 @@ def test_bad_input():
     x = torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"composite_prior: alpha must lie in \[0, 1\], got 1.5"):
         composite_prior(x, x, x, x, alpha=1.5)
+    with pytest.raises(TypeError, match="alpha must be a number, got Tensor"):
+        composite_prior(x, x, x, x, alpha=torch.tensor(0.5))
     with pytest.raises(ValueError, match="interpolation must be one of 'log_linear', 'linear', 'moment', got 'log'"):
         composite_prior(x, x, x, x, interpolation="log")

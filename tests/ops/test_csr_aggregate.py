@@ -234,8 +234,35 @@ def test_transforms_give_what_the_reference_gives():
     pairs = []
     for function in (csr_aggregate, reference.csr_aggregate):
         jacobian = torch.func.jacrev(lambda w, f=function: f(x, w))(weight)
-        pairs.append([jacobian, torch.func.grad(lambda w, f=function: f(x, w).square().sum())(weight)])
+        hessian = torch.func.hessian(lambda w, f=function: f(x, w).square().sum())(weight)
+        pairs.append([jacobian, hessian, torch.func.jvp(lambda w, f=function: f(x, w), (weight,), (weight,))])
     torch.testing.assert_close(*pairs)
+    torch.testing.assert_close(pairs[0][2], (csr_aggregate(x, weight),) * 2)
+
+
+def test_a_transpose_outside_the_graph_costs_no_derivative():
+    x, weight = _case(6, 5, 3)
+    values = x.values.requires_grad_()
+    with torch.no_grad():
+        transpose = x.transpose()
+    leaf = weight.requires_grad_()
+    results = []
+    for cached in (None, transpose):
+        (of_dense,) = torch.autograd.grad(csr_aggregate(x, leaf, transpose=cached).sum(), leaf, create_graph=True)
+        results.append(torch.autograd.grad(of_dense.square().sum(), values)[0])
+    assert torch.equal(*results)
+
+
+def test_what_comes_from_torch_compiles():
+    x, weight = Csr.from_torch((torch.rand(6, 5) < 0.4).double()), torch.randn(5, 3, dtype=torch.float64)
+    compiled = torch.compile(csr_aggregate, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, weight), csr_aggregate(x, weight))
+
+
+def test_the_raw_operator_wants_one_device(native):
+    x, weight = _case(6, 5, 3, False)
+    with pytest.raises(ValueError, match="csr_aggregate: all tensors must be on one device"):
+        OP.csr_aggregate(x.crow.to("meta"), x.col, None, weight)
 
 
 def test_autocast_follows_the_dense_matrix():

@@ -3,58 +3,13 @@
 
 #include <tuple>
 
-#include "ops/cpu/csr_rows.h"
+#include "ops/cpu/csr_input.h"
 #include "ops/cpu/huge_pages.h"
 #include "ops/cpu/row_operator.h"
-#include "ops/csr_aggregate.h"
 
 namespace dmrec::cpu {
 
 namespace {
-
-const int64_t* indices(const Tensor& tensor) { return static_cast<const int64_t*>(tensor.const_data_ptr()); }
-
-// Without branches, so that they vectorise: whatever is out of range sets the sign bit.
-bool sign_bit(uint64_t faults) { return faults >> 63 != 0; }
-
-DMREC_CLONES bool offsets_in_range(const CsrRows& x) {
-  const auto* crow = reinterpret_cast<const uint64_t*>(x.crow);
-  const auto nnz = static_cast<uint64_t>(x.nnz);
-  uint64_t faults = 0;
-  for (int64_t b = 0; b < x.n_rows; ++b) faults |= crow[b] | (nnz - crow[b]) | (crow[b + 1] - crow[b]);
-  return !sign_bit(faults) && x.crow[0] == 0 && x.crow[x.n_rows] == x.nnz;
-}
-
-DMREC_CLONES bool columns_in_range(const CsrRows& x, int64_t n_cols) {
-  const auto* col = reinterpret_cast<const uint64_t*>(x.col);
-  const auto last = static_cast<uint64_t>(n_cols) - 1;
-  uint64_t faults = 0;
-  for (int64_t e = 0; e < x.nnz; ++e) faults |= col[e] | (last - col[e]);
-  return n_cols >= 0 && !sign_bit(faults);
-}
-
-bool columns_rise(const CsrRows& x) {
-  const auto* col = reinterpret_cast<const uint64_t*>(x.col);
-  uint64_t faults = 0;
-  for (int64_t b = 0; b < x.n_rows; ++b) {
-    for (int64_t e = x.crow[b] + 1; e < x.crow[b + 1]; ++e) faults |= col[e] - col[e - 1] - 1;
-  }
-  return !sign_bit(faults);
-}
-
-CsrRows unchecked(const CsrInput& x) { return {indices(x.crow), indices(x.col), x.n_rows(), x.nnz()}; }
-
-CsrRows checked(const char* op, const CsrInput& x, int64_t n_cols) {
-  const CsrRows rows = unchecked(x);
-  STD_TORCH_CHECK(offsets_in_range(rows), op, ": crow must rise from 0 to the number of columns stored");
-  STD_TORCH_CHECK(columns_in_range(rows, n_cols), op, ": col must lie in [0, ", n_cols, ")");
-  return rows;
-}
-
-template <class Stored>
-Rows<const Stored> rows_of(const Tensor& matrix) {
-  return {static_cast<const Stored*>(matrix.const_data_ptr()), matrix.stride(0)};
-}
 
 Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tensor dense, std::optional<Tensor> bias,
                      std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
@@ -72,7 +27,7 @@ Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tens
   with_stored_type(dense.scalar_type(), [&]<class Stored>() {
     CsrSum<Stored> job{x,
                        input.values ? static_cast<const Stored*>(input.values->const_data_ptr()) : nullptr,
-                       rows_of<Stored>(dense),
+                       rows_in<Stored>(dense),
                        {nullptr, 0},
                        static_cast<Stored*>(out.mutable_data_ptr()),
                        dense.size(1)};
@@ -97,7 +52,7 @@ Tensor csr_dot(Tensor crow, Tensor col, Tensor rows, Tensor dense) {
   dense = with_adjacent_elements(std::move(dense));
   Tensor out = torch::stable::new_empty(dense, {x.nnz});
   with_stored_type(dense.scalar_type(), [&]<class Stored>() {
-    CsrDot<Stored>{x, rows_of<Stored>(rows), rows_of<Stored>(dense), static_cast<Stored*>(out.mutable_data_ptr()),
+    CsrDot<Stored>{x, rows_in<Stored>(rows), rows_in<Stored>(dense), static_cast<Stored*>(out.mutable_data_ptr()),
                    dense.size(1)}
         .run();
   });

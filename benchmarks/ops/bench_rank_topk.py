@@ -1,0 +1,51 @@
+"""Exact top 20 of a full ranking beside the product alone, product and topk, faiss and implicit.
+
+Floor: the bare product `Q @ W.T` into memory that is there already. It writes all scores, which rank_topk does not: with
+few columns it is the slower one.
+"""
+
+import functools
+
+import torch
+
+from benchmarks.race import race
+from benchmarks.sizes import RANKING
+from dmrec_ext import rank_topk
+
+WORKLOADS = RANKING
+CONTENDERS = ["ours", "ours, bf16", "product", "product + topk", "faiss", "implicit", "floor"]
+K = 20
+
+
+@functools.lru_cache(maxsize=1)
+def _made(workload):
+    users, items, width = WORKLOADS[workload]
+    return torch.randn(users, width), torch.randn(items, width), torch.empty(users, items)
+
+
+def _faiss(items):
+    import faiss
+
+    index = faiss.IndexFlatIP(items.shape[1])
+    index.add(items.numpy())
+    return index
+
+
+def test_rank_topk(benchmark, contender, workload, number):
+    query, items, out = _made(workload)
+    contenders = {
+        "ours": lambda: rank_topk(query, items, K),
+        "ours, bf16": lambda: rank_topk(query, items, K, precision="bf16"),
+        "product": lambda: query @ items.T,
+        "product + topk": lambda: (query @ items.T).topk(K),
+        "floor": lambda: torch.mm(query, items.T, out=out),
+    }
+    if contender == "faiss":
+        index, rows = _faiss(items), query.numpy()
+        contenders["faiss"] = lambda: index.search(rows, K)
+    elif contender == "implicit":
+        from implicit.cpu.topk import topk
+
+        arrays = items.numpy(), query.numpy()
+        contenders["implicit"] = lambda: topk(*arrays, K)
+    race(benchmark, f"rank_topk, {workload}", contender, number, contenders[contender], rounds=3, warmup_rounds=1)

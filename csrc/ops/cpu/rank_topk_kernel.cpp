@@ -1,0 +1,282 @@
+// rank_topk on the CPU. The product of a block of users with a tile of items, through torch's matrix product, is a
+// filter: its bits depend on shapes and threads, its error does not pass a bound that is known beforehand. What may be
+// among the first k is scored again: in double, in one fixed order. Those scores, and so the ranking, are the same for
+// any tiles, threads and batches, with products of any precision.
+//
+// Tasks are blocks of users x ranges of items, as many as threads; each has its own candidates, merged by their exact
+// scores. Scratch per task: one tile of products, and capacity(k) candidates a user.
+//
+// The bound: |fl(q.w + b) - (q.w + b)| <= c |q||w| + eps (|q||w| + |b|), c = (H + 2) eps for a sum of H products in any
+// order, plus three roundings to bfloat16 where the filter multiplies in it. Items and users whose norms leave a safe
+// range (NaN and infinity among them) do not take part in the filter: they are scored exactly, one by one.
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "ops/cpu/csr_input.h"
+#include "ops/cpu/products.h"
+#include "ops/cpu/topk_candidates.h"
+#include "ops/item_tiles.h"
+
+namespace dmrec::cpu {
+namespace {
+
+constexpr const char* op = "rank_topk";
+constexpr int64_t users_per_block = 512, items_per_tile = 1024;
+
+// Dot products in double, lane by lane and then a fixed tree.
+template <class Stored>
+struct ExactDot {
+  static constexpr int lanes = 16;
+
+  DMREC_CLONES static double run(const Stored* a, const Stored* b, int64_t width) {
+    double sum[lanes] = {};
+    int64_t j = 0;
+    for (; j + lanes <= width; j += lanes) {
+#pragma omp simd
+      for (int l = 0; l < lanes; ++l) {
+        sum[l] += static_cast<double>(Element<Stored>::load(a + j + l)) * Element<Stored>::load(b + j + l);
+      }
+    }
+    for (int l = 0; l < width - j; ++l) {
+      sum[l] += static_cast<double>(Element<Stored>::load(a + j + l)) * Element<Stored>::load(b + j + l);
+    }
+    for (int half = lanes / 2; half > 0; half /= 2) {
+      for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
+    }
+    return sum[0];
+  }
+};
+
+// The bit of each of 64 columns whose product plus bias reaches the threshold, block after block; then a scan of those
+// blocks that have any.
+template <class Product>
+struct Filter {
+  using T = typename Element<Product>::Arithmetic;
+
+  // Writes the columns that reach the threshold to `hits`, returns how many.
+  DMREC_CLONES static int64_t run(const Product* row, const T* bias, int64_t count, T threshold, int32_t* hits) {
+    constexpr int block = 64;
+    int64_t n = 0, j = 0;
+    for (; j + block <= count; j += block) {
+      int any = 0;
+#pragma omp simd reduction(| : any)
+      for (int l = 0; l < block; ++l) any |= Element<Product>::load(row + j + l) + bias[j + l] >= threshold;
+      if (!any) continue;
+      for (int l = 0; l < block; ++l) {
+        hits[n] = static_cast<int32_t>(j + l);
+        n += Element<Product>::load(row + j + l) + bias[j + l] >= threshold;
+      }
+    }
+    for (; j < count; ++j) {
+      hits[n] = static_cast<int32_t>(j);
+      n += Element<Product>::load(row + j) + bias[j] >= threshold;
+    }
+    return n;
+  }
+};
+
+template <class Stored, class Product>
+struct Ranking {
+  using T = typename Element<Stored>::Arithmetic;
+  static constexpr double largest_norm = sizeof(T) == sizeof(double) ? 1e150 : 1e18;
+
+  const Tensor& query;  // (B, H), rows of adjacent elements
+  const Tensor& items;  // (N, H), the same
+  const Stored* bias;   // (N,), or null
+  const CsrRows* exclude;
+  int64_t k;
+  int64_t n_users = query.size(0), n_items = items.size(0), width = query.size(1);
+  Rows<const Stored> q = rows_in<Stored>(query), w = rows_in<Stored>(items);
+  std::vector<T> biases = std::vector<T>(n_items);
+  std::vector<int64_t> wild{};  // items that the filter cannot judge, ascending
+  double items_norm = 0, items_bias = 0;
+
+  void run(Tensor& scores, Tensor& ids) {
+    measure_items();
+    const int64_t threads = torch::stable::get_num_threads();
+    const int64_t blocks = (n_users + users_per_block - 1) / users_per_block;
+    const int64_t most_ranges = std::max<int64_t>(1, n_items / (4 * items_per_tile));
+    const int64_t ranges = std::min((threads + blocks - 1) / blocks, most_ranges);
+    std::vector<std::vector<std::vector<Ranked>>> found(blocks * ranges);
+    torch::stable::parallel_for(0, blocks * ranges, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t block = task / ranges, range = task % ranges;
+        found[task] = rank(n_users * block / blocks, n_users * (block + 1) / blocks, n_items * range / ranges,
+                           n_items * (range + 1) / ranges);
+      }
+    });
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = n_users * block / blocks, last = n_users * (block + 1) / blocks;
+      for (int64_t user = first; user < last; ++user) {
+        std::vector<Ranked> all;
+        for (int64_t range = 0; range < ranges; ++range) {
+          const auto& part = found[block * ranges + range][user - first];
+          all.insert(all.end(), part.begin(), part.end());
+        }
+        std::sort(all.begin(), all.end());
+        all.resize(k, {-std::numeric_limits<double>::infinity(), -1});
+        for (int64_t i = 0; i < k; ++i) {
+          Element<Stored>::store(static_cast<Stored*>(scores.mutable_data_ptr()) + user * k + i,
+                                 static_cast<T>(all[i].score));
+          static_cast<int64_t*>(ids.mutable_data_ptr())[user * k + i] = all[i].id;
+        }
+      }
+    }
+  }
+
+ private:
+  double exact(int64_t user, int64_t item) const {
+    return ExactDot<Stored>::run(q.data + user * q.stride, w.data + item * w.stride, width) + biases[item];
+  }
+
+  double norm(Rows<const Stored> rows, int64_t row) const {
+    const Stored* from = rows.data + row * rows.stride;
+    return std::sqrt(ExactDot<Stored>::run(from, from, width));
+  }
+
+  bool excluded(int64_t user, int64_t item) const {
+    if (!exclude) return false;
+    const int64_t* end = exclude->col + exclude->crow[user + 1];
+    return std::find(exclude->col + exclude->crow[user], end, item) != end;
+  }
+
+  void measure_items() {
+    for (int64_t i = 0; bias && i < n_items; ++i) biases[i] = Element<Stored>::load(bias + i);
+    std::vector<double> norms(n_items);
+    const int64_t grain = std::max<int64_t>(1, work_per_task / std::max<int64_t>(1, width));
+    torch::stable::parallel_for(0, n_items, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) norms[i] = norm(w, i);
+    });
+    for (int64_t i = 0; i < n_items; ++i) {
+      const double size = std::abs(static_cast<double>(biases[i]));
+      if (norms[i] <= largest_norm && size <= largest_norm) {
+        items_norm = std::max(items_norm, norms[i]);
+        items_bias = std::max(items_bias, size);
+      } else {
+        wild.push_back(i);
+      }
+    }
+  }
+
+  // Infinite where the filter cannot judge the user at all.
+  double margin(int64_t user) const {
+    const double user_norm = norm(q, user);
+    if (!(user_norm <= largest_norm)) return std::numeric_limits<double>::infinity();
+    const double eps = std::numeric_limits<T>::epsilon(), product = user_norm * items_norm;
+    const double underflow = 4.0 * width * static_cast<double>(std::numeric_limits<T>::min());
+    const double to_bf16 = type_of<Product> == ScalarType::BFloat16 ? 3.05 / 256 * product : 0;
+    return 1.01 * (to_bf16 + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
+  }
+
+  // The first k among items [begin, end) for each of the users [first, last).
+  std::vector<std::vector<Ranked>> rank(int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    const int64_t users = last - first;
+    std::vector<Candidates<T>> candidates;
+    const auto wild_begin = std::lower_bound(wild.begin(), wild.end(), begin);
+    const auto wild_end = std::lower_bound(wild.begin(), wild.end(), end);
+    std::vector<char> judged(users);
+    std::vector<int64_t> seen(users);  // the first of the user's excluded entries that may lie in the next tile
+    for (int64_t u = 0; u < users; ++u) {
+      const int64_t user = first + u;
+      const double bound = margin(user);
+      judged[u] = std::isfinite(bound);
+      candidates.emplace_back(k, bound);
+      if (exclude) seen[u] = exclude->crow[user];
+      const auto add = [&](int64_t item) {
+        if (!excluded(user, item)) candidates[u].add_exact({exact(user, item), item});
+      };
+      if (judged[u]) {
+        std::for_each(wild_begin, wild_end, add);
+      } else {
+        for (int64_t item = begin; item < end; ++item) add(item);
+      }
+    }
+
+    constexpr ScalarType type = type_of<Product>;
+    const Tensor block = in_type(row_range(query, first, users), type);
+    Tensor tile = torch::stable::new_empty(query, {users * std::min(items_per_tile, end - begin)}, type);
+    auto* products = static_cast<Product*>(tile.mutable_data_ptr());
+    std::vector<int32_t> hits(items_per_tile + 1);
+    over_item_tiles(begin, end, items_per_tile, [&](int64_t from, int64_t count) {
+      const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
+      mm_out(out, block, transposed(in_type(row_range(items, from, count), type)));
+      for (int64_t u = 0; u < users; ++u) {
+        if (!judged[u]) continue;
+        Product* row = products + u * count;
+        for (auto i = std::lower_bound(wild_begin, wild_end, from); i != wild_end && *i < from + count; ++i) {
+          take_out(row + (*i - from));
+        }
+        if (exclude) {
+          const int64_t stop = exclude->crow[first + u + 1];
+          for (; seen[u] < stop && exclude->col[seen[u]] < from + count; ++seen[u]) {
+            if (exclude->col[seen[u]] >= from) take_out(row + (exclude->col[seen[u]] - from));
+          }
+        }
+        const T* of_items = biases.data() + from;
+        const int64_t n = Filter<Product>::run(row, of_items, count, candidates[u].threshold, hits.data());
+        for (int64_t h = 0; h < n; ++h) {
+          const T product = Element<Product>::load(row + hits[h]) + of_items[hits[h]];
+          candidates[u].add(product, from + hits[h], [&](int64_t item) { return exact(first + u, item); });
+        }
+      }
+    });
+
+    std::vector<std::vector<Ranked>> result(users);
+    for (int64_t u = 0; u < users; ++u) {
+      result[u] = std::move(candidates[u].finish([&](int64_t item) { return exact(first + u, item); }));
+    }
+    return result;
+  }
+
+  static void take_out(Product* product) {
+    Element<Product>::store(product, -std::numeric_limits<typename Element<Product>::Arithmetic>::infinity());
+  }
+};
+
+std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
+                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16) {
+  check_rows(op, {query});
+  check_rows(op, {items});
+  STD_TORCH_CHECK(
+      items.scalar_type() == query.scalar_type() && items.device() == query.device() && items.size(1) == query.size(1),
+      op, ": items must have the dtype, device and width of query");
+  STD_TORCH_CHECK(k >= 1 && k < int64_t{1} << 31, op, ": k must be at least 1 and below 2^31");
+  if (bias.has_value()) {
+    STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == items.size(0) && bias->scalar_type() == query.scalar_type() &&
+                        bias->device() == query.device(),
+                    op, ": bias must be (N,), in the dtype of query");
+    bias = torch::stable::contiguous(*bias);
+  }
+  STD_TORCH_CHECK(exclude_crow.has_value() == exclude_col.has_value(), op, ": give both parts of exclude, or neither");
+  std::optional<CsrInput> excluded;
+  CsrRows seen{};
+  if (exclude_crow.has_value()) {
+    excluded.emplace(op, std::move(*exclude_crow), std::move(*exclude_col), std::nullopt);
+    seen = sorted_rows(op, *excluded, items.size(0));
+    STD_TORCH_CHECK(seen.n_rows == query.size(0), op, ": exclude must have a row per query");
+  }
+  query = with_adjacent_elements(std::move(query));
+  items = with_adjacent_elements(std::move(items));
+  Tensor scores = torch::stable::new_empty(query, {query.size(0), k});
+  Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
+  if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
+  with_stored_type(query.scalar_type(), [&]<class Stored>() {
+    const auto* of_items = bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr;
+    const CsrRows* exclude = excluded ? &seen : nullptr;
+    if constexpr (std::is_same_v<Stored, double>) {
+      Ranking<Stored, double>{query, items, of_items, exclude, k}.run(scores, ids);
+    } else if (bf16) {
+      Ranking<Stored, c10::BFloat16>{query, items, of_items, exclude, k}.run(scores, ids);
+    } else {
+      Ranking<Stored, float>{query, items, of_items, exclude, k}.run(scores, ids);
+    }
+  });
+  return {std::move(scores), std::move(ids)};
+}
+
+}  // namespace
+}  // namespace dmrec::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cpu::rank_topk)); }

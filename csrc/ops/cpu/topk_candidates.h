@@ -1,0 +1,96 @@
+// Candidates of one user on the way through the items, from products that are only nearly right.
+// A product differs from the exact score by at most `margin`. With t the k-th largest product so far, no item with a
+// product below t - 2 margin can be among the first k: `threshold` holds that bound, and only what reaches it is kept.
+// A buffer that stays too full, because many scores are nearly equal, is scored exactly and cut to its first k; from
+// then on the k-th exact score less one margin bounds what follows. Nothing is ever dropped unproven.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "math/rank_order.h"
+
+namespace dmrec::cpu {
+
+struct Ranked {
+  double score;
+  int64_t id;
+  bool operator<(const Ranked& other) const { return ranks_before(score, id, other.score, other.id); }
+};
+
+template <class T>
+class Candidates {
+ public:
+  T threshold = std::numeric_limits<T>::lowest();  // finite: -inf is how items are taken out of the filter
+
+  Candidates(int64_t k, double margin) : k_(k), margin_(margin) {}
+
+  static int64_t capacity(int64_t k) { return 4 * k + 64; }
+
+  // Exact(id) is called where the buffer must be cut.
+  template <class Exact>
+  void add(T product, int64_t id, const Exact& exact) {
+    if (static_cast<int64_t>(kept_.size()) >= capacity(k_)) {
+      prune();
+      if (static_cast<int64_t>(kept_.size()) > 2 * k_ + 32) settle(exact);
+      if (!(product >= threshold)) return;
+    }
+    kept_.push_back({product, id});
+  }
+
+  void add_exact(Ranked item) {
+    best_.push_back(item);
+    if (static_cast<int64_t>(best_.size()) > capacity(k_)) cut_best();
+  }
+
+  // The first k, in order.
+  template <class Exact>
+  std::vector<Ranked>& finish(const Exact& exact) {
+    prune();
+    settle(exact);
+    return best_;
+  }
+
+ private:
+  struct Near {
+    T product;
+    int64_t id;
+  };
+
+  void prune() {
+    if (static_cast<int64_t>(kept_.size()) <= k_) return;
+    const auto kth = kept_.begin() + (k_ - 1);
+    std::nth_element(kept_.begin(), kth, kept_.end(), [](Near a, Near b) { return a.product > b.product; });
+    raise(static_cast<double>(kth->product) - 2 * margin_);
+    const T bound = threshold;
+    kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [bound](Near a) { return a.product < bound; }), kept_.end());
+  }
+
+  template <class Exact>
+  void settle(const Exact& exact) {
+    for (const Near& near : kept_) best_.push_back({exact(near.id), near.id});
+    kept_.clear();
+    cut_best();
+    if (static_cast<int64_t>(best_.size()) == k_) raise(best_.back().score - margin_);
+  }
+
+  void cut_best() {
+    const auto end = best_.begin() + std::min<int64_t>(k_, best_.size());
+    std::partial_sort(best_.begin(), end, best_.end());
+    best_.erase(end, best_.end());
+  }
+
+  // Never up by rounding: margins have room for it. NaN (an exact score may be) raises nothing.
+  void raise(double bound) {
+    if (bound > threshold) threshold = static_cast<T>(bound);
+  }
+
+  int64_t k_;
+  double margin_;
+  std::vector<Near> kept_;
+  std::vector<Ranked> best_;
+};
+
+}  // namespace dmrec::cpu
