@@ -20,6 +20,19 @@ TOLERANCES = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 1e
 SIZES = [(0, 3), (3, 0), (1, 1), (1, 401), (41, 1), (7, 31), (5, 32), (41, 200), (3, 1271)]
 
 
+def extra_bytes(step: Callable[[], Any]) -> int:
+    """Peak of what a step allocates through torch, results included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = step()
+    del result
+    now = peak = 0
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
 @dataclass(frozen=True)
 class OpCase:
     """A row operator under test: ``function(*inputs)`` and ``reference(*inputs)`` take ``n_inputs`` (B, D) tensors.

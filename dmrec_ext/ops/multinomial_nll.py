@@ -82,6 +82,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.bf16 = bf16
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the logits
 
 
 def _backward(ctx: Any, grad: Tensor, *of_others: Tensor) -> tuple[Tensor | None, ...]:

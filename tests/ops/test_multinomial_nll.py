@@ -1,9 +1,14 @@
 """multinomial_nll against the dense softmax."""
 
+import sys
+
 import pytest
 import torch
 
 from dmrec_ext import Csr, multinomial_nll
+from tests.op_testing import extra_bytes
+
+MODULE = sys.modules["dmrec_ext.ops.multinomial_nll"]
 
 
 def _case(dtype=torch.float64, b=5, n=11, h=4):
@@ -20,6 +25,118 @@ def test_is_the_dense_loss(reduction):
     expected = {"none": rows, "mean": rows.mean(), "sum": rows.sum()}[reduction]
     result = multinomial_nll(hidden, weight, Csr.from_torch(dense), bias, reduction=reduction)
     torch.testing.assert_close(result, expected)
+
+
+@pytest.fixture(params=["kept", "tiled"])
+def logits(request, monkeypatch):
+    """Logits kept for the backward, or formed again."""
+    if request.param == "tiled":
+        monkeypatch.setattr(MODULE, "LOGITS_BUDGET", 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 0, 2), (0, 5, 2), (5, 11, 0), (7, 401, 16), (3, 20_000, 5)])
+def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, logits, native):
+    users, n_items, width = size
+    hidden, weight, bias = (torch.randn(s).to(dtype) for s in ((users, width), (n_items, width), (n_items,)))
+    dense = (torch.rand(users, n_items) < 0.05) * torch.rand(users, n_items)
+    dense[: users // 3] = 0
+    x = Csr.from_torch(dense)
+    leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    rows = -(dense.double() * torch.log_softmax(exact[0] @ exact[1].T + exact[2], 1)).sum(1)
+    grad = torch.linspace(-1.5, 2.5, users)
+    loss = multinomial_nll(*leaves[:2], x, leaves[2], reduction="none")
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(loss.double(), rows.detach(), rtol=tolerance, atol=tolerance)
+    gradients = torch.autograd.grad(loss, leaves, grad.to(loss.dtype))
+    for mine, right in zip(gradients, torch.autograd.grad(rows, exact, grad.double()), strict=True):
+        assert mine.dtype == dtype
+        assert (mine.double() - right).norm() <= tolerance * (1 + right.norm())
+
+
+def test_every_subset_of_gradients(logits, native):
+    hidden, weight, bias, dense = _case(torch.float32)
+    x = Csr.from_torch(dense)
+    whole = [t.detach().requires_grad_() for t in (hidden, weight, bias)]
+    expected = torch.autograd.grad(multinomial_nll(whole[0], whole[1], x, whole[2]), whole)
+    for wanted in range(1, 8):
+        leaves = [t.detach().requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate((hidden, weight, bias))]
+        loss = multinomial_nll(leaves[0], leaves[1], x, leaves[2])
+        loss.backward(retain_graph=True)
+        for leaf, right in zip(leaves, expected, strict=True):
+            assert leaf.grad is None if not leaf.requires_grad else torch.equal(leaf.grad, right)
+        loss.backward()  # a second time
+        assert all(torch.equal(t.grad, 2 * g) for t, g in zip(leaves, expected, strict=True) if t.requires_grad)
+
+
+def test_further_derivatives_run_on_plain_torch():
+    hidden, weight, bias, dense = _case(b=3, n=5)
+    x = Csr.from_torch(dense[:, :5])
+    leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
+    assert torch.autograd.gradgradcheck(lambda h, w, b: multinomial_nll(h, w, x, b), leaves)
+    values = x.values.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: multinomial_nll(hidden, weight, x._replace(values=v), bias), [values])
+
+
+def test_registration(logits, native):
+    for size in [(4, 9, 3), (0, 9, 3), (4, 9, 0)]:
+        hidden, weight, bias = (torch.randn(s, requires_grad=True) for s in (size[::2], size[1:], size[1:2]))
+        x = Csr.from_torch((torch.rand(size[:2]) < 0.4).float())
+        for keep in (False, True):
+            arguments = (hidden, weight, x.crow, x.col, x.values, bias, False, keep)
+            torch.library.opcheck(torch.ops.dmrec_ext.multinomial_nll.default, arguments)
+    hidden, weight, bias, dense = _case(torch.float32)
+    x = Csr.from_torch(dense)
+    compiled = torch.compile(multinomial_nll, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(hidden, weight, x, bias), multinomial_nll(hidden, weight, x, bias))
+
+
+def test_no_matrix_of_users_and_items_beyond_the_budget(native, monkeypatch):
+    hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(100_000, 8, requires_grad=True)
+    x = Csr(torch.arange(513), torch.randint(0, 100_000, (512,)), None, 100_000)
+    everything = 512 * 100_000 * 4
+    gradients = (hidden.numel() + weight.numel()) * 4
+
+    def step():
+        return torch.autograd.grad(multinomial_nll(hidden, weight, x), (hidden, weight))
+
+    assert everything < extra_bytes(step) < everything + gradients + (20 << 20)  # within the budget: kept
+    monkeypatch.setattr(MODULE, "LOGITS_BUDGET", everything - 1)
+    assert extra_bytes(step) < gradients + (20 << 20)
+    with torch.no_grad():
+        assert extra_bytes(lambda: multinomial_nll(hidden, weight, x)) < 20 << 20
+
+
+def test_products_in_bf16_stay_close(native):
+    hidden, weight = torch.randn(64, 50, requires_grad=True), (0.2 * torch.randn(3000, 50)).requires_grad_()
+    x = Csr.from_torch((torch.rand(64, 3000) < 0.01).float())
+    loss = multinomial_nll(hidden, weight, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        near = multinomial_nll(hidden, weight, x)
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, loss, rtol=1e-3, atol=0)
+    for mine, right in zip(*(torch.autograd.grad(v, (hidden, weight)) for v in (near, loss)), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - right).norm() < 6e-3 * right.norm()
+
+
+def test_the_raw_operator_reads_nothing_out_of_range(native):
+    op = torch.ops.dmrec_ext.multinomial_nll
+    hidden, weight, crow = torch.randn(2, 3), torch.randn(4, 3), torch.tensor([0, 1, 2])
+    for bad in ([0, 4], [-1, 0]):
+        with pytest.raises(RuntimeError, match="multinomial_nll: col must lie in"):
+            op(hidden, weight, crow, torch.tensor(bad), None, None, False, False)
+    col = torch.tensor([0, 3])
+    _, log_sums, logits = op(hidden, weight, crow, col, None, None, False, True)
+    back = torch.ops.dmrec_ext._multinomial_nll_backward
+    for wrong in (logits[:, :2], logits.double(), logits.T):
+        with pytest.raises(RuntimeError, match="multinomial_nll: logits must be those of the forward"):
+            back(torch.ones(2), hidden, weight, crow, col, None, None, False, log_sums, wrong, 3)
+    with pytest.raises(RuntimeError, match="there is no bias"):
+        back(torch.ones(2), hidden, weight, crow, col, None, None, False, log_sums, logits, 7)
 
 
 def test_a_user_without_targets_costs_nothing():

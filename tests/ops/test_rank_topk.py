@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dmrec_ext import Csr, merge_topk, rank_scores, rank_topk
+from dmrec_ext import NATIVE_ABSENT, Csr, merge_topk, rank_scores, rank_topk, use_reference
+from tests.op_testing import extra_bytes
 
 
 def _brute_force(scores, k, excluded=frozenset()):
@@ -47,13 +50,131 @@ def test_everything_excluded():
     assert scores.tolist() == [[-math.inf] * 2] * 2
 
 
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def _exact(query, items, k, bias=None, exclude=None):
+    """The ranking of the product in float64."""
+    scores = query.double() @ items.double().T + (0 if bias is None else bias.double())
+    scores, ids = rank_scores(scores, k, exclude=exclude)
+    return scores.to(query.dtype), ids
+
+
+def _assert_exact(query, items, k, **options):
+    expected = _exact(query, items, k, options.get("bias"), options.get("exclude"))
+    for precision in ("float32", "bf16"):
+        scores, ids = rank_topk(query, items, k, precision=precision, **options)
+        assert torch.equal(ids, expected[1]), precision
+        torch.testing.assert_close(scores, expected[0], equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "size", [(1, 1, 1, 1), (5, 30, 4, 7), (3, 1023, 33, 20), (2, 1025, 64, 1000), (520, 2048, 8, 5)]
+)
+def test_rank_topk_is_the_ranking_in_float64(size, dtype, native):
+    users, n_items, width, k = size
+    query, items, bias = (torch.randn(s).to(dtype) for s in ((users, width), (n_items, width), (n_items,)))
+    exclude = Csr.from_torch((torch.rand(users, n_items) < 0.1).float())
+    _assert_exact(query, items, k)
+    _assert_exact(query, items, k, bias=bias, exclude=exclude)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(0, 8), st.integers(0, 3000), st.integers(0, 40), st.integers(1, 60)),
+    spread=st.sampled_from([0.0, 1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 2**31),
+)
+def test_rank_topk_at_random(size, spread, seed):
+    """Items that differ by less than a product can tell among them."""
+    users, n_items, width, k = size
+    torch.manual_seed(seed)
+    query = torch.randn(users, width)
+    items = torch.randn(1, width) + spread * torch.randn(n_items, width)
+    ids = rank_topk(query, items, k)[1]
+    if ids.numel() and not NATIVE_ABSENT:
+        scores = (query.double()[:, None] * items.double()).sum(2)  # no matrix product: alike items score alike
+        assert torch.equal(ids, rank_scores(scores, k)[1])
+
+
+@pytest.mark.parametrize("n_items", [100, 5000])
+def test_equal_scores_fill_no_buffer(n_items, native):
+    """All items alike: the ids ascend, whatever the number of ties."""
+    query, items = torch.randn(3, 16), torch.randn(1, 16).expand(n_items, 16)
+    assert torch.equal(rank_topk(query, items, 50)[1], torch.arange(50).expand(3, 50))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wild_numbers_rank_as_they_should(dtype, native):
+    """NaN, infinities and norms that overflow, in users, items and bias."""
+    query, items, bias = (torch.randn(s, dtype=dtype) for s in ((6, 5), (1500, 5), (1500,)))
+    huge = torch.finfo(dtype).max / 8
+    items[3, 1], items[700, 0], items[701, 2], items[1400] = math.nan, math.inf, -math.inf, huge
+    bias[10], bias[1300], bias[11] = math.inf, -math.inf, math.nan
+    query[1, 2], query[2] = math.nan, huge
+    exclude = Csr.from_torch((torch.rand(6, 1500) < 0.1).float())
+    scores = query.double() @ items.double().T + bias.double()
+    expected = rank_scores(scores, 1500, exclude=exclude)
+    result = rank_topk(query, items, 1500, bias=bias, exclude=exclude)
+    if dtype == torch.float32:  # in float64 sums of huge products depend on their order
+        assert torch.equal(result[1], expected[1])
+    assert torch.equal(result[0].isnan(), expected[0].isnan())
+
+
+def test_the_same_bits_for_any_batch_and_thread_count(native):
+    threads = torch.get_num_threads()
+    query, items = torch.randn(600, 48), torch.randn(9000, 48)
+    whole = rank_topk(query, items, 20)
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert all(map(torch.equal, rank_topk(query, items, 20), whole))
+            assert all(map(torch.equal, rank_topk(query, items, 20, precision="bf16"), whole))
+    finally:
+        torch.set_num_threads(threads)
+    for size in (1, 2, 7):
+        for start in range(0, 70, size):
+            part = rank_topk(query[start : start + size], items, 20)
+            assert all(torch.equal(p, w[start : start + size]) for p, w in zip(part, whole, strict=True))
+
+
+def test_layouts_and_leaves(native):
+    query, items = torch.randn(8, 30)[:, ::2], torch.randn(15, 2000).T
+    plain = rank_topk(query.contiguous(), items.contiguous(), 9)
+    result = rank_topk(query.requires_grad_(), items.requires_grad_(), 9)
+    assert all(map(torch.equal, result, plain))
+    assert not result[0].requires_grad
+
+
+def test_no_matrix_of_users_and_items(native):
+    query, items = torch.randn(256, 16), torch.randn(60_000, 16)
+    assert extra_bytes(lambda: rank_topk(query, items, 10)) < 6 << 20  # all scores: 61 MB
+
+
+def test_registration(native):
+    query, items = torch.randn(4, 6), torch.randn(9, 6)
+    exclude = Csr.from_torch((torch.rand(4, 9) < 0.3).float())
+    op = torch.ops.dmrec_ext.rank_topk
+    torch.library.opcheck(op.default, (query, items, 3))
+    torch.library.opcheck(op.default, (query, items, 3, torch.randn(9), exclude.crow, exclude.col, True))
+    compiled = torch.compile(rank_topk, fullgraph=True, backend="aot_eager")
+    assert all(map(torch.equal, compiled(query, items, 3), rank_topk(query, items, 3)))
+    for bad in (torch.tensor([0, 9]), torch.tensor([0, -1]), torch.tensor([1, 0])):
+        with pytest.raises(RuntimeError, match="rank_topk: col must"):
+            op(query, items, 3, None, torch.tensor([0, 2, 2, 2, 2]), bad)
+    with pytest.raises(RuntimeError, match="rank_topk: k must be at least 1"):
+        op(query, items, 0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_rank_topk_ranks_the_product(dtype):
+def test_the_reference_ranks_the_product(dtype):
     query, items, bias = torch.randn(5, 4).to(dtype), torch.randn(30, 4).to(dtype), torch.randn(30).to(dtype)
     exclude = Csr.from_torch((torch.rand(5, 30) < 0.3).float())
     scores = torch.nn.functional.linear(query, items, bias)
-    _assert_ranked(rank_topk(query, items, 7, bias=bias, exclude=exclude), scores, 7, exclude)
-    assert rank_topk(query, items, 7)[0].dtype == dtype
+    with use_reference():
+        _assert_ranked(rank_topk(query, items, 7, bias=bias, exclude=exclude), scores, 7, exclude)
+        assert rank_topk(query, items, 7)[0].dtype == dtype
 
 
 def test_input_is_left_alone():
