@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -80,10 +81,48 @@ def call_sparse() -> None:
     )()
 
 
+def call_large() -> None:
+    """An operator over all items."""
+    ops = torch.ops.dmrec_ext
+    users, items, width = random.choice([0, 1, 5, 40]), random.choice([0, 1, 70, 1500]), random.choice([0, 1, 17])
+    dtype = random.choice(FLOATS)
+    crow, col = sparse(users, items)
+    col = sparse_order(crow, col)
+    query, weight, bias = argument((users, width), dtype), argument((items, width), dtype), argument((items,), dtype)
+    values = argument(tuple(col.shape), random.choice([dtype, torch.float32]))
+    if weight is not None and weight.numel() and random.random() < 0.2:
+        weight = weight.clone()
+        weight.view(-1)[random.randrange(weight.numel())] = random.choice([float("nan"), float("inf"), 1e30])
+    bias, bf16 = random.choice([None, bias]), random.random() < 0.3
+    grad, log_sums = argument((users,), torch.float32), argument((users,), torch.float32)
+    logits = argument(random.choice([(users, items), (0, 0)]), torch.float32)
+    needed = random.choice([0, 1, 3, 7, -1])
+    back = ops._multinomial_nll_backward
+    random.choice(
+        [
+            lambda: ops.rank_topk(query, weight, random.choice([1, 7, 2000, 0, -5]), bias, crow, col, bf16),
+            lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16),
+            lambda: ops.multinomial_nll(query, weight, crow, col, values, bias, bf16, random.random() < 0.5),
+            lambda: back(grad, query, weight, crow, col, values, bias, bf16, log_sums, logits, needed),
+        ]
+    )()
+
+
+def sparse_order(crow: Tensor, col: Tensor) -> Tensor:
+    """Mostly the columns with each row sorted and without repetitions, so that calls go through."""
+    if crow.dtype != torch.int64 or crow.dim() != 1 or col.dim() != 1 or random.random() < 0.1:
+        return col
+    bounds = [b for b in crow.tolist() if 0 <= b <= len(col)]
+    for begin, end in pairwise(bounds):
+        if end > begin:
+            col[begin:end] = col[begin] // 4 + torch.arange(end - begin)
+    return col
+
+
 def call() -> None:
     """One operator, forward or backward."""
-    if random.random() < 0.4:
-        return call_sparse()
+    if random.random() < 0.5:
+        return random.choice([call_sparse, call_large])()
     ops = torch.ops.dmrec_ext
     shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
     rows = [argument(shape, dtype) for _ in range(4)]

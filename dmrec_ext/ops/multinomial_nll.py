@@ -85,8 +85,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the logits
 
 
-def _backward(ctx: Any, grad: Tensor, *of_others: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor | None, ...]:
     del of_others  # they only serve the backward
+    if grad is None:
+        return (None,) * 8
     hidden, weight, crow, col, values, bias, log_sums, logits = ctx.saved_tensors
     wanted = [i for i, place in enumerate((0, 1, 5)) if ctx.needs_input_grad[place]]
     if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
