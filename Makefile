@@ -1,6 +1,7 @@
 # Needs Python >= 3.11 and a C++ compiler; everything else goes into .venv.
 #   make demo    train on MovieLens-100K and recommend          make test    the whole test suite
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
+#   make bench-million    training and ranking as the catalogue grows to a million items
 #   make fuzz    operators under sanitizers (GCC)
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench fuzz clean
+.PHONY: demo test lint format bench bench-million fuzz clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -55,7 +56,11 @@ format: $(VENV)/developing
 	$(BIN)/clang-format -i $(CPP)
 
 bench: $(VENV)/developing
+	$(PIP) -e '.[bench]' --no-build-isolation
 	$(BIN)/python -m benchmarks
+
+bench-million: $(VENV)/developing
+	$(BIN)/python -m benchmarks.dmrec.million
 
 # 10,000 calls of the raw operators against a build with sanitizers; instruction-set clones off, which they cannot follow
 SANITIZE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined

@@ -81,11 +81,12 @@ def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> No
     colours = {group: f"C{i % 10}" for i, group in enumerate(dict.fromkeys(row["group"] for row in peers))}
     lengths = [row["times_ours"] - 1 for row in peers]
     axes.barh(labels, lengths, left=1, color=[colours[row["group"]] for row in peers])
-    axes.plot([floors[row["group"]] for row in peers], labels, "k|", markersize=9, label="floor")
+    marks = [floors.get(row["group"], float("nan")) for row in peers]
+    axes.plot(marks, labels, "k|", markersize=9, label="floor")
     axes.axvline(1, color="black", linewidth=0.8, label="ours")
     axes.set(xscale="log", xlabel="times our time", title=", ".join(f"{k} {v}" for k, v in about.items()))
     axes.tick_params(axis="y", labelsize=6)
     axes.title.set_size(7)
     axes.set_ylim(len(peers) - 0.4, -0.6)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=75)

@@ -34,7 +34,7 @@ def _measured():
 
 def test_speed_of_the_divergences_is_what_was_measured():
     measured = _measured()
-    names = {group.split(" forward+backward, ")[0] for group, _ in measured if " forward+backward, " in group}
+    names = {group.split(" forward+backward, ")[0] for group, _ in measured if " forward+backward, batch" in group}
     rows = {name: cells for name, cells in _rows([f"`{name}`" for name in names]).items() if len(cells) == 6}
     assert len(rows) == len(names)
     for name, cells in rows.items():
@@ -50,6 +50,26 @@ def test_speed_of_csr_aggregate_is_what_was_measured():
     for group, cells in rows.items():
         peers = ("embedding_bag", "torch CSR", "torch CSR, out=", "scipy", "floor")
         assert cells == [measured.get((f"csr_aggregate {group}", peer), "-") for peer in peers]
+
+
+def test_speed_over_all_items_is_what_was_measured():
+    measured = _measured()
+    for operator, peers in {
+        "rank_topk": ("ours, bf16", "product", "product + topk", "faiss", "implicit", "floor"),
+        "multinomial_nll forward+backward": ("ours, bf16", "dense", "dense, compiled", "floor"),
+    }.items():
+        section = README[README.index(f"\n`{operator.split()[0]}`, ") + 1 :]
+        for size in re.findall(r"^\| (\(\d.+?\)) \|", section.split("\n\n")[1], re.M):
+            cells = re.search(rf"^\| {re.escape(size)} \|(.*)\|$", section, re.M)[1].split("|")
+            expected = [measured.get((f"{operator}, {size}", peer), "-") for peer in peers]
+            assert [cell.strip() for cell in cells] == expected
+
+
+def test_growth_with_the_catalogue_is_what_was_measured():
+    for row in json.loads((RESULTS / "million.json").read_text()):
+        figures = [row["ms_per_step"], row["step_floor_ms"], row["ranking_seconds"], row["peak_mb"]]
+        cells = [f"{row['items']:,}", *map(str, figures), str(row["weights_and_adam_mb"])]
+        assert f"| {' | '.join(cells)} |" in README
 
 
 def test_the_python_example_runs():

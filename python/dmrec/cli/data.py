@@ -10,6 +10,7 @@ import typer
 from ..data.dataset import MANIFEST, SPLITS, Dataset, check_name, open_dataset, read_vectors
 from ..data.importing import import_matrices, import_table
 from ..data.movielens import TERMS, fetch_ml100k
+from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
 from ..language.encoder import TextEncoder, embed_dataset
 from ..language.tfidf import TfidfSvd
@@ -107,6 +108,24 @@ def fetch(
     _refuse_existing(out, force)
     errors.print(f"Terms of use. {TERMS}", highlight=False)
     _describe(known[name](out, min_rating=min_rating, core=k_core, seed=seed))
+
+
+@app.command()
+def synthetic(
+    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 10_000,
+    items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 100_000,
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")] = Path("data/synthetic"),
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make a catalogue of any size by a random process, with vectors, to see what size costs.
+
+    Popularity falls as rank^-0.9, users like one to three clusters of items, vectors lie around cluster centres.
+
+    Example: `dmrec data synthetic --items 1000000 --out data/million`
+    """
+    _refuse_existing(out, force)
+    _describe(make_catalogue(out, n_users=users, n_items=items, seed=seed))
 
 
 @app.command()

@@ -258,9 +258,9 @@ def read_matrix(path: Path) -> sp.csr_matrix:
 
 
 def read_vectors(path: Path) -> np.ndarray:
-    """A matrix from an .npy file, mapped rather than read; never unpickles."""
+    """A matrix from an .npy file, mapped rather than read, copied where written to; never unpickles."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (ValueError, EOFError, OSError) as error:

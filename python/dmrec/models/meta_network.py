@@ -24,9 +24,9 @@ class MetaNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.aggregate = aggregate
-        # The dataset's, not the model's: neither trained nor kept in checkpoints. A batch needs a sum over many items,
-        # but one row per user: users stay where they are, mapped from disk.
-        items = torch.from_numpy(np.array(item_vectors, dtype=np.float32))
+        # The dataset's, not the model's: neither trained nor kept in checkpoints. Both stay where they are, mapped from
+        # disk; but float16 vectors of items, of which a batch sums many, become float32 in memory.
+        items = torch.from_numpy(np.asarray(item_vectors, dtype=np.float32))
         self.register_buffer("item_vectors", items, persistent=False)
         self.user_vectors = user_vectors  # (M, E)
         self.network = nn.Sequential(nn.Linear(item_vectors.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
