@@ -2,7 +2,7 @@
 
 Popularity of items falls as rank^-0.9. Items belong to clusters; a user likes one to three of them and takes four
 fifths of the interactions there, by popularity, the rest anywhere. Vectors of items lie around the centre of their
-cluster, those of users around the mean of theirs, as those of texts about them would: cosine to the own centre some 0.7.
+cluster, those of users around the mean of theirs, as texts about them would: cosine to the own centre some 0.7.
 """
 
 from __future__ import annotations
