@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from dmrec_ext import Csr, csr_aggregate, rank_scores
+from dmrec_ext import Csr, csr_aggregate, rank_scores, rank_topk
 
 
 class Popularity:
@@ -19,9 +19,9 @@ class Popularity:
         self.scores = torch.from_numpy(counts.astype(np.float32))
 
     def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
-        """The k most popular items."""
+        """The k most popular items, as the product of ones with their counts: no score per user and item is formed."""
         del x
-        return rank_scores(self.scores.expand(len(users), -1), k, exclude=exclude)
+        return rank_topk(torch.ones(len(users), 1), self.scores[:, None], k, exclude=exclude)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
