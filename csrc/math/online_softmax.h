@@ -19,7 +19,8 @@ struct MaxAndSum {
     return {larger, sum * bounded_exp(max - larger) + other.sum * bounded_exp(other.max - larger)};
   }
 
-  DMREC_FN T log_sum() const { return max + keep_nan(sum, log_of(sum)); }
+  // log sum e^x - max: kept apart from the max, beside which its digits would be lost
+  DMREC_FN T log_sum_above_max() const { return keep_nan(sum, log_of(sum)); }
 };
 
 }  // namespace dmrec

@@ -1,7 +1,8 @@
 // Schema of multinomial_nll: for each row, -sum_i x_i log softmax(hidden weight^T + bias)_i with sparse x (B, N).
-// Besides the losses it returns the log of each row's sum of exponentials and, with `keep`, the logits, which spare the
-// backward one product of three; without, they have no elements. `bf16`: products in bfloat16.
-// `needed` has bits 0, 1, 2 for the gradients of hidden, weight, bias; the result lists just those, in order.
+// Besides the losses it returns (2, B) the largest logit of each row and the log of its sum of exponentials above it
+// and, with `keep`, the logits, which spare the backward one product of three; without, they have no elements. `bf16`:
+// products in bfloat16. `needed` has bits 0, 1, 2 for the gradients of hidden, weight, bias; the result lists just
+// those, in order.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {

@@ -92,8 +92,8 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
     hidden, weight, crow, col, values, bias, log_sums, logits = ctx.saved_tensors
     wanted = [i for i, place in enumerate((0, 1, 5)) if ctx.needs_input_grad[place]]
     if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
-        if ctx.bf16:
-            raise RuntimeError("multinomial_nll: second derivatives need float32 products; leave autocast")
+        if len({t.dtype for t in (hidden, weight, bias) if t is not None}) > 1:
+            raise RuntimeError("multinomial_nll: under autocast only first derivatives can be formed; leave it")
         with torch.enable_grad():
             apart = [None if t is None else t.view_as(t) for t in (hidden, weight, bias)]
             x = Csr(crow, col, values, weight.shape[0])
@@ -122,7 +122,7 @@ def _fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
     rows = hidden.shape[0]
-    vectors = [hidden.new_empty(rows, dtype=arithmetic) for _ in range(2)]
+    vectors = [hidden.new_empty(shape, dtype=arithmetic) for shape in (rows, (2, rows))]
     size = (rows, weight.shape[0]) if keep else (0, 0)
     return vectors[0], vectors[1], hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic)
 

@@ -151,9 +151,10 @@ def test_a_step_of_the_loop_is_the_step_written_out(settings, dataset, tmp_path)
     loss = nll + weight_of_divergence * divergence
     loss.backward()
     optimiser.step()
-    assert logged["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert logged["reconstruction"] == pytest.approx(nll.item(), rel=1e-5)
-    assert logged["matching"] == pytest.approx(divergence.item(), rel=1e-5)
+    tolerance = 1e-3 if "training.precision=bf16" in settings else 1e-5  # bf16 logits: bits follow the product
+    assert logged["loss"] == pytest.approx(loss.item(), rel=tolerance)
+    assert logged["reconstruction"] == pytest.approx(nll.item(), rel=tolerance)
+    assert logged["matching"] == pytest.approx(divergence.item(), rel=tolerance)
     for (name, mine), right in zip(trained.named_parameters(), model.parameters(), strict=True):
         moved_alike = ((mine - right).abs() < 2e-4).float().mean()  # Adam's first step is a sign: noise near 0 flips it
         assert moved_alike > 0.98, name

@@ -157,6 +157,26 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda h, w, b: multinomial_nll(h, w, x, b), leaves)
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        ([0.0, 0.0, 0.0], [2.0**24] * 3),  # a common offset
+        ([1000.0, 988.0, 987.0], [0.0] * 3),  # a target that has all the mass
+        ([20.0, 4.0, 3.0], [0.0] * 3),
+        ([-5.0, 1.0, 2.0], [1e5, 1e5, 1e5]),
+    ],
+)
+def test_nothing_cancels(weight, bias, logits):
+    x = Csr(torch.tensor([0, 1]), torch.tensor([0]), None, 3)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [torch.tensor(t, dtype=dtype, requires_grad=True) for t in ([[1.0]], [[w] for w in weight], bias)]
+        loss = multinomial_nll(leaves[0], leaves[1], x, leaves[2])
+        results.append([loss.detach().double(), *(g.double() for g in torch.autograd.grad(loss, leaves))])
+    for mine, right in zip(*results, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-2, atol=1.5e-7 * max(map(abs, weight)) + 1e-7)
+
+
 def test_large_logits_stay_finite():
     x = Csr(torch.tensor([0, 1]), torch.tensor([1]), None, 2)
     loss = multinomial_nll(torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0]]), x)

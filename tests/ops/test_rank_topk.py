@@ -122,6 +122,29 @@ def test_wild_numbers_rank_as_they_should(dtype, native):
     assert torch.equal(result[0].isnan(), expected[0].isnan())
 
 
+def test_what_underflows_ranks_right(native):
+    for query, items in (
+        (torch.tensor([[4e-41]]), torch.arange(1.0, 2001)[:, None] * 1e12),
+        (torch.randn(4, 16) * 1e-39, torch.randn(3000, 16) * 1e9),
+        (torch.randn(4, 16) * 1e10, torch.randn(3000, 16) * 1e-41),
+    ):
+        _assert_exact(query, items, 10)
+    query = torch.randn(4, 64).double() * 1e-170
+    items = (torch.randn(1, 64) + 1e-15 * torch.randn(5000, 64)).double() * 1e140
+    assert torch.equal(rank_topk(query, items, 10)[1], rank_topk(query, items, 5000)[1][:, :10])
+
+
+def test_rounded_float32_products_are_allowed_for(native):
+    query, items = torch.randn(9, 40), torch.randn(3000, 40)
+    plain = rank_topk(query, items, 20)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert all(map(torch.equal, rank_topk(query, items, 20), plain))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_the_same_bits_for_any_batch_and_thread_count(native):
     threads = torch.get_num_threads()
     query, items = torch.randn(600, 48), torch.randn(9000, 48)

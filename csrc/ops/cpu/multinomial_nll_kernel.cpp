@@ -1,5 +1,6 @@
 // multinomial_nll on the CPU. With logits l = hidden weight^T + bias and S = log sum_i e^{l_i} of a row:
 //   loss = X S - sum_i x_i l_i,  X = sum_i x_i;      d loss / d l_i = X e^{l_i - S} - x_i
+// S is kept as the row's maximum and what is above it, and the loss is summed in double: both would cancel otherwise.
 // Items come in tiles: a product through torch, then one pass over the tile. The backward forms the gradient of a
 // tile's logits in scratch (from kept logits, or from a product once more) and multiplies it with both factors.
 // Scratch: one tile of logits, 16 MiB for usual batches; where products are in another type than the inputs, a tile of
@@ -66,11 +67,12 @@ template <class Product>
 struct RowGradient {
   using T = typename Element<Product>::Arithmetic;
 
-  DMREC_CLONES static void run(const Product* logits, const T* bias, int64_t count, T log_sum, T scale, Product* out) {
+  DMREC_CLONES static void run(const Product* logits, const T* bias, int64_t count, T max, T above, T scale,
+                               Product* out) {
 #pragma omp simd
     for (int64_t j = 0; j < count; ++j) {
       const T x = Element<Product>::load(logits + j) + bias[j];
-      Element<Product>::store(out + j, scale * bounded_exp(x - log_sum));
+      Element<Product>::store(out + j, scale * bounded_exp((x - max) - above));
     }
   }
 };
@@ -111,10 +113,10 @@ class Nll {
 
   std::tuple<Tensor, Tensor, Tensor> forward(bool keep) const {
     Tensor loss = torch::stable::new_zeros(hidden_, {n_rows_}, arithmetic);
-    Tensor log_sums = torch::stable::new_empty(hidden_, {n_rows_}, arithmetic);
+    Tensor log_sums = torch::stable::new_empty(hidden_, {2, n_rows_}, arithmetic);
     Tensor logits = torch::stable::new_empty(hidden_, {keep ? n_rows_ : 0, keep ? n_items_ : 0});
     if (keep) prefer_huge_pages(logits);
-    T* of_row = data<T>(loss);
+    std::vector<double> of_targets(n_rows_);
     std::vector<MaxAndSum<T>> sums(n_rows_, MaxAndSum<T>::empty());
     const Tensor scratch = keep ? logits : tile_scratch();
     const int64_t step = keep ? std::max<int64_t>(1, n_items_) : tile_;
@@ -125,14 +127,16 @@ class Nll {
         const Product* row = tile + b * count;
         sums[b] = sums[b].with(RowSum<Product>::run(row, bias(first), count));
         over_entries(b, next[b], first, count, [&](int64_t j, T value) {
-          of_row[b] -= value * (Element<Product>::load(row + j) + bias(first)[j]);
+          of_targets[b] += static_cast<double>(value) * (Element<Product>::load(row + j) + bias(first)[j]);
         });
       });
     });
     for (int64_t b = 0; b < n_rows_; ++b) {
-      data<T>(log_sums)[b] = sums[b].log_sum();
+      const T above = sums[b].log_sum_above_max();
+      data<T>(log_sums)[b] = sums[b].max;
+      data<T>(log_sums)[n_rows_ + b] = above;
       if (x_.crow[b] == x_.crow[b + 1]) continue;  // costs nothing, whatever its logits
-      of_row[b] += total(b) * sums[b].log_sum();
+      data<T>(loss)[b] = static_cast<T>(total(b) * (static_cast<double>(sums[b].max) + above) - of_targets[b]);
     }
     return {std::move(loss), std::move(log_sums), std::move(logits)};
   }
@@ -155,8 +159,8 @@ class Nll {
       over_rows(count, [&](int64_t b) {
         Product* out = gradient + b * count;
         const Product* row = kept ? static_cast<const Product*>(logits.const_data_ptr()) + b * n_items_ + first : out;
-        const T scale = x_.crow[b] == x_.crow[b + 1] ? T(0) : grad[b] * total(b);
-        RowGradient<Product>::run(row, bias(first), count, log_sums[b], scale, out);
+        const T scale = x_.crow[b] == x_.crow[b + 1] ? T(0) : static_cast<T>(grad[b] * total(b));
+        RowGradient<Product>::run(row, bias(first), count, log_sums[b], log_sums[n_rows_ + b], scale, out);
         over_entries(b, next[b], first, count, [&](int64_t j, T value) {
           Element<Product>::store(out + j, Element<Product>::load(out + j) - grad[b] * value);
         });
@@ -194,9 +198,9 @@ class Nll {
   }
   const T* bias(int64_t first) const { return data<T>(biases_) + first; }
 
-  T total(int64_t b) const {
-    if (!values_) return static_cast<T>(x_.crow[b + 1] - x_.crow[b]);
-    T sum = 0;
+  double total(int64_t b) const {
+    if (!values_) return static_cast<double>(x_.crow[b + 1] - x_.crow[b]);
+    double sum = 0;
     for (int64_t e = x_.crow[b]; e < x_.crow[b + 1]; ++e) sum += data<T>(*values_)[e];
     return sum;
   }
@@ -298,10 +302,12 @@ std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor 
   STD_TORCH_CHECK((needed & 4) == 0 || bias.has_value(), op, ": there is no bias to have a gradient");
   return with_product_type(weight.scalar_type(), bf16, [&]<class Product>() {
     using T = typename Element<Product>::Arithmetic;
+    STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == hidden.size(0) && log_sums.dim() == 2 && log_sums.size(0) == 2 &&
+                        log_sums.size(1) == hidden.size(0),
+                    op, ": grad must have one value per row, log_sums two");
     for (const Tensor& vector : {grad, log_sums}) {
-      STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == hidden.size(0) && vector.scalar_type() == type_of<T> &&
-                          vector.device() == hidden.device(),
-                      op, ": grad and log_sums must have one value per row, in the dtype of the loss");
+      STD_TORCH_CHECK(vector.scalar_type() == type_of<T> && vector.device() == hidden.device(), op,
+                      ": grad and log_sums must have the dtype of the loss");
     }
     STD_TORCH_CHECK(logits.numel() == 0 ||
                         (logits.dim() == 2 && logits.size(0) == hidden.size(0) && logits.size(1) == weight.size(0) &&

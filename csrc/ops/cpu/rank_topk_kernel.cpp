@@ -133,7 +133,10 @@ struct Ranking {
 
   double norm(Rows<const Stored> rows, int64_t row) const {
     const Stored* from = rows.data + row * rows.stride;
-    return std::sqrt(ExactDot<Stored>::run(from, from, width));
+    const double norm = std::sqrt(ExactDot<Stored>::run(from, from, width));
+    const auto is_zero = [](Stored x) { return Element<Stored>::load(&x) == 0; };
+    if (norm > 1e-150 || std::all_of(from, from + width, is_zero)) return norm;
+    return std::numeric_limits<double>::infinity();  // its square underflowed; or NaN
   }
 
   bool excluded(int64_t user, int64_t item) const {
@@ -165,7 +168,8 @@ struct Ranking {
     const double user_norm = norm(q, user);
     if (!(user_norm <= largest_norm)) return std::numeric_limits<double>::infinity();
     const double eps = std::numeric_limits<T>::epsilon(), product = user_norm * items_norm;
-    const double underflow = 4.0 * width * static_cast<double>(std::numeric_limits<T>::min());
+    const double smallest = static_cast<double>(std::numeric_limits<T>::min());  // what is below may count as 0
+    const double underflow = 4 * smallest * (width + std::sqrt(width) * (user_norm + items_norm));
     const double to_bf16 = type_of<Product> == ScalarType::BFloat16 ? 3.05 / 256 * product : 0;
     return 1.01 * (to_bf16 + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
   }
