@@ -94,7 +94,7 @@ def call_large() -> None:
         weight = weight.clone()
         weight.view(-1)[random.randrange(weight.numel())] = random.choice([float("nan"), float("inf"), 1e30])
     bias, bf16 = random.choice([None, bias]), random.random() < 0.3
-    grad, log_sums = argument((users,), torch.float32), argument((users,), torch.float32)
+    grad, log_sums = argument((users,), torch.float32), argument((2, users), torch.float32)
     logits = argument(random.choice([(users, items), (0, 0)]), torch.float32)
     needed = random.choice([0, 1, 3, 7, -1])
     back = ops._multinomial_nll_backward
