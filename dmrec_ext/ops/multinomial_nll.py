@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .._checks import autocast_enabled
+from .._checks import autocast_enabled, check_tensor
 from .._library import NATIVE, is_batched, runs_native
 from ..csr import Csr
 from ..reference.multinomial_nll import checked_nll_inputs
@@ -120,6 +120,8 @@ def _fake(
     bf16: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_tensor("multinomial_nll", "hidden", hidden, 2)
+    check_tensor("multinomial_nll", "weight", weight, 2)
     arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
     rows = hidden.shape[0]
     vectors = [hidden.new_empty(shape, dtype=arithmetic) for shape in (rows, (2, rows))]

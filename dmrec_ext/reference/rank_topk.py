@@ -82,9 +82,12 @@ def ranked(scores: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]
     if scores.shape[0] == 0 or n_items <= k or transformed():
         pool = torch.arange(n_items, device=scores.device).expand(scores.shape)
     else:
-        threshold = key.topk(k, dim=1).values[:, -1:]
-        size = int((key >= threshold).sum(1).max())  # beyond k where items tie at the border
-        pool = key.topk(size, dim=1).indices.sort(1).values
+        best = key.topk(k + 1, dim=1)
+        pool = best.indices[:, :k]
+        if bool((best.values[:, k - 1] == best.values[:, k]).any()):  # items tie at the border: all of them
+            size = int((key >= best.values[:, k - 1 : k]).sum(1).max())
+            pool = key.topk(size, dim=1).indices
+        pool = pool.sort(1).values
     return first_k(scores.gather(1, pool), pool, excluded.gather(1, pool), k)
 
 

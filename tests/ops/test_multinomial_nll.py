@@ -177,6 +177,13 @@ def test_nothing_cancels(weight, bias, logits):
         torch.testing.assert_close(mine, right, rtol=1e-2, atol=1.5e-7 * max(map(abs, weight)) + 1e-7)
 
 
+def test_shapes_are_checked_without_data():
+    crow, col = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(0, dtype=torch.int64, device="meta")
+    operator = torch.ops.dmrec_ext.multinomial_nll
+    with pytest.raises(ValueError, match="multinomial_nll: hidden must have 2 dimensions, got 1"):
+        operator(torch.zeros(2, device="meta"), torch.zeros(4, 2, device="meta"), crow, col, None, None, False, False)
+
+
 def test_large_logits_stay_finite():
     x = Csr(torch.tensor([0, 1]), torch.tensor([1]), None, 2)
     loss = multinomial_nll(torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0]]), x)

@@ -175,6 +175,16 @@ def test_no_matrix_of_users_and_items(native):
     assert extra_bytes(lambda: rank_topk(query, items, 10)) < 6 << 20  # all scores: 61 MB
 
 
+def test_vmap_over_queries():
+    query, items = torch.randn(4, 3, 5), torch.randn(30, 5)
+    exclude = Csr.from_torch((torch.rand(3, 30) < 0.3).float())
+    scores, ids = torch.func.vmap(lambda q: rank_topk(q, items, 4, exclude=exclude))(query)
+    for b in range(4):
+        one = rank_topk(query[b], items, 4, exclude=exclude)
+        assert torch.equal(ids[b], one[1])
+        torch.testing.assert_close(scores[b], one[0])
+
+
 def test_registration(native):
     query, items = torch.randn(4, 6), torch.randn(9, 6)
     exclude = Csr.from_torch((torch.rand(4, 9) < 0.3).float())
