@@ -91,6 +91,9 @@ def rank_scores(scores: Tensor, k: int, *, exclude: Csr | None = None) -> tuple[
     Raises:
         TypeError, ValueError: as `rank_topk`.
 
+    Note:
+        Plain torch on every device: some four times `torch.topk`, which leaves the order of ties open.
+
     >>> import torch
     >>> rank_scores(torch.tensor([[1.0, float("nan"), 1.0]]), 3)[1].tolist()
     [[0, 2, 1]]
