@@ -46,8 +46,8 @@ struct Float<float> {
   static constexpr float smallest = 0x1p-126f;
   static constexpr int atanh_terms = 5;
   DMREC_FN static float polynomial(float r) {
-    float p = 0x1.9f07cfp-13f;
-    p = p * r + 0x1.6d8d29p-10f;
+    float p = 0x1.9f07dp-13f;
+    p = p * r + 0x1.6d8d28p-10f;
     p = p * r + 0x1.111272p-7f;
     p = p * r + 0x1.55548ep-5f;
     p = p * r + 0x1.555554p-3f;

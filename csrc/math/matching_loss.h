@@ -9,6 +9,17 @@
 
 namespace dmrec {
 
+enum class Strategy { godm, cpdm, mddm, unmixed };
+
+struct MatchingOptions {
+  Strategy strategy;
+  double beta, alpha;
+  Interpolation interpolation;
+  bool squared;
+  double eps;
+  bool add;  // fusion of the posteriors: added, or the collaborative one alone
+};
+
 template <class T>
 struct Fused {
   T mu, half_logvar;
@@ -106,5 +117,24 @@ struct MatchingByW2 {
     }
   }
 };
+
+// body(functor) with the functor of these options
+template <bool add, class Body>
+auto with_matching(const MatchingOptions& o, const Body& body) {
+  switch (o.strategy) {
+    case Strategy::godm: return body(MatchingByW2<add>{o.beta, GaussianW2{o.squared, o.eps}});
+    case Strategy::cpdm:
+      return with_composite(o.interpolation, o.alpha, [&]<class D>(const D& divergence) {
+        return body(MatchingByDivergence<D, add>{{}, 1.0, o.beta, divergence});
+      });
+    case Strategy::mddm: return body(MatchingByDivergence<KlOfPair, add>{{}, o.beta, 1.0 - o.beta, {}});
+    default: return body(MatchingByDivergence<KlOfPair, add>{{}, 1.0, o.beta, {}});
+  }
+}
+
+template <class Body>
+auto with_matching(const MatchingOptions& o, const Body& body) {
+  return o.add ? with_matching<true>(o, body) : with_matching<false>(o, body);
+}
 
 }  // namespace dmrec

@@ -1,7 +1,7 @@
 // Schema of composite_prior (see math/composite_prior.h); `needed` as in gaussian_kl.cpp.
-#include <torch/csrc/stable/library.h>
+#include "ops/library.h"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
+DMREC_SCHEMAS(m) {
   m.def(
       "composite_prior(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha=0.5, "
       "str interpolation=\"log_linear\") -> Tensor");

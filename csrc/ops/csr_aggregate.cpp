@@ -3,9 +3,9 @@
 //   _csr_transpose   offsets and columns of X^T, and where in X each of its entries stands
 //   _csr_is_valid    whether offsets rise from 0 to nnz, columns rise within rows and lie in [0, n_cols)
 // The gradient of W is csr_aggregate of X^T; t_* are X^T where the caller has it, for that gradient alone.
-#include <torch/csrc/stable/library.h>
+#include "ops/library.h"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
+DMREC_SCHEMAS(m) {
   m.def(
       "csr_aggregate(Tensor crow, Tensor col, Tensor? values, Tensor dense, Tensor? bias=None, Tensor? t_crow=None, "
       "Tensor? t_col=None, Tensor? t_values=None) -> Tensor");

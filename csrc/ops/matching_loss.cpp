@@ -1,8 +1,8 @@
 // Schema of matching_loss (see math/matching_loss.h): the loss of each row, and the 2-Wasserstein distance of each row
 // that the backward of "godm" needs (without elements for the other strategies). `needed` as in gaussian_kl.cpp.
-#include <torch/csrc/stable/library.h>
+#include "ops/library.h"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
+DMREC_SCHEMAS(m) {
   m.def(
       "matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, str strategy, float beta, "
       "float alpha, str interpolation, bool squared, float eps, str fusion) -> (Tensor, Tensor)");

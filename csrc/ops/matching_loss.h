@@ -1,20 +1,10 @@
 // Options of matching_loss.
 #pragma once
 
+#include "math/matching_loss.h"
 #include "ops/composite_prior.h"
 
 namespace dmrec {
-
-enum class Strategy { godm, cpdm, mddm, unmixed };
-
-struct MatchingOptions {
-  Strategy strategy;
-  double beta, alpha;
-  Interpolation interpolation;
-  bool squared;
-  double eps;
-  bool add;  // fusion of the posteriors: added, or the collaborative one alone
-};
 
 inline MatchingOptions matching_options(const std::string& strategy, double beta, double alpha,
                                         const std::string& interpolation, bool squared, double eps,

@@ -3,9 +3,9 @@
 // and, with `keep`, the logits, which spare the backward one product of three; without, they have no elements. `bf16`:
 // products in bfloat16. `needed` has bits 0, 1, 2 for the gradients of hidden, weight, bias; the result lists just
 // those, in order.
-#include <torch/csrc/stable/library.h>
+#include "ops/library.h"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) {
+DMREC_SCHEMAS(m) {
   m.def(
       "multinomial_nll(Tensor hidden, Tensor weight, Tensor crow, Tensor col, Tensor? values, Tensor? bias, bool bf16, "
       "bool keep) -> (Tensor, Tensor, Tensor)");

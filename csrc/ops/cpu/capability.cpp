@@ -1,9 +1,8 @@
 // Tells which instruction set the clones of target.h run with on this processor.
-#include <torch/csrc/stable/library.h>
-
 #include <string>
 
 #include "ops/cpu/target.h"
+#include "ops/library.h"
 
 namespace {
 
@@ -19,8 +18,6 @@ std::string cpu_capability() {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(dmrec_ext, m) { m.def("_cpu_capability() -> str"); }
+DMREC_SCHEMAS(m) { m.def("_cpu_capability() -> str"); }
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CompositeExplicitAutograd, m) {
-  m.impl("_cpu_capability", TORCH_BOX(&cpu_capability));
-}
+DMREC_KERNELS(CompositeExplicitAutograd, m) { m.impl("_cpu_capability", TORCH_BOX(&cpu_capability)); }

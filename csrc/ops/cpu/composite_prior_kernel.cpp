@@ -1,8 +1,7 @@
 // composite_prior on the CPU; the loop is row_map.h's.
-#include <torch/csrc/stable/library.h>
-
 #include "ops/composite_prior.h"
 #include "ops/cpu/row_operator.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -28,7 +27,7 @@ std::vector<Tensor> composite_prior_backward(Tensor grad, Tensor mu_q, Tensor lo
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("composite_prior", TORCH_BOX(&dmrec::cpu::composite_prior));
   m.impl("_composite_prior_backward", TORCH_BOX(&dmrec::cpu::composite_prior_backward));
 }

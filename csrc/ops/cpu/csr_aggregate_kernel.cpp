@@ -1,11 +1,10 @@
 // csr_aggregate on the CPU: ranges are checked here, where they can be seen; the loops are csr_rows.h's.
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "ops/cpu/csr_input.h"
 #include "ops/cpu/huge_pages.h"
 #include "ops/cpu/row_operator.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 
@@ -99,7 +98,7 @@ bool csr_is_valid(Tensor crow, Tensor col, int64_t n_cols) {
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("csr_aggregate", TORCH_BOX(&dmrec::cpu::csr_aggregate));
   m.impl("_csr_dot", TORCH_BOX(&dmrec::cpu::csr_dot));
   m.impl("_csr_transpose", TORCH_BOX(&dmrec::cpu::csr_transpose));

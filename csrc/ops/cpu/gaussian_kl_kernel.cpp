@@ -1,9 +1,8 @@
 // gaussian_kl on the CPU: dispatch on whether p is the standard normal; the loop is row_map.h's.
-#include <torch/csrc/stable/library.h>
-
 #include "math/gaussian_kl.h"
 #include "ops/cpu/row_operator.h"
 #include "ops/gaussian_kl.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -24,7 +23,7 @@ std::vector<Tensor> gaussian_kl_backward(Tensor grad, Tensor mu_q, Tensor logvar
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("gaussian_kl", TORCH_BOX(&dmrec::cpu::gaussian_kl));
   m.impl("_gaussian_kl_backward", TORCH_BOX(&dmrec::cpu::gaussian_kl_backward));
 }

@@ -1,8 +1,7 @@
 // gaussian_w2 on the CPU; the loop is row_map.h's.
-#include <torch/csrc/stable/library.h>
-
 #include "math/gaussian_w2.h"
 #include "ops/cpu/row_operator.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -23,7 +22,7 @@ std::vector<Tensor> gaussian_w2_backward(Tensor grad, Tensor value, Tensor mu_q,
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("gaussian_w2", TORCH_BOX(&dmrec::cpu::gaussian_w2));
   m.impl("_gaussian_w2_backward", TORCH_BOX(&dmrec::cpu::gaussian_w2_backward));
 }

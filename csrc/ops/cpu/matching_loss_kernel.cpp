@@ -1,35 +1,15 @@
-// matching_loss on the CPU: which functor an option means; the loop is row_map.h's.
-#include <torch/csrc/stable/library.h>
-
+// matching_loss on the CPU; the loop is row_map.h's.
 #include <tuple>
 
 #include "math/matching_loss.h"
 #include "ops/cpu/row_operator.h"
+#include "ops/library.h"
 #include "ops/matching_loss.h"
 
 namespace dmrec::cpu {
 namespace {
 
 constexpr const char* op = "matching_loss";
-
-// body(functor) with the functor of these options
-template <bool add, class Body>
-auto with_functor(const MatchingOptions& o, const Body& body) {
-  switch (o.strategy) {
-    case Strategy::godm: return body(MatchingByW2<add>{o.beta, GaussianW2{o.squared, o.eps}});
-    case Strategy::cpdm:
-      return with_composite(o.interpolation, o.alpha, [&]<class D>(const D& divergence) {
-        return body(MatchingByDivergence<D, add>{{}, 1.0, o.beta, divergence});
-      });
-    case Strategy::mddm: return body(MatchingByDivergence<KlOfPair, add>{{}, o.beta, 1.0 - o.beta, {}});
-    default: return body(MatchingByDivergence<KlOfPair, add>{{}, 1.0, o.beta, {}});
-  }
-}
-
-template <class Body>
-auto with_functor(const MatchingOptions& o, const Body& body) {
-  return o.add ? with_functor<true>(o, body) : with_functor<false>(o, body);
-}
 
 std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l,
                                          std::string strategy, double beta, double alpha, std::string interpolation,
@@ -38,7 +18,7 @@ std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const bool keeps = options.strategy == Strategy::godm;
   Tensor distance = torch::stable::new_empty(rows[0], {keeps ? rows[0].size(0) : 0});
-  Tensor loss = with_functor(
+  Tensor loss = with_matching(
       options, [&](const auto& functor) { return row_forward(functor, std::move(rows), keeps ? &distance : nullptr); });
   return {std::move(loss), std::move(distance)};
 }
@@ -50,14 +30,14 @@ std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor 
   const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
   const Tensor* kept = options.strategy == Strategy::godm ? &distance : nullptr;
-  return with_functor(
+  return with_matching(
       options, [&](const auto& functor) { return row_backward(op, functor, std::move(rows), grad, kept, needed); });
 }
 
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("matching_loss", TORCH_BOX(&dmrec::cpu::matching_loss));
   m.impl("_matching_loss_backward", TORCH_BOX(&dmrec::cpu::matching_loss_backward));
 }

@@ -5,8 +5,6 @@
 // tile's logits in scratch (from kept logits, or from a product once more) and multiplies it with both factors.
 // Scratch: one tile of logits, 16 MiB for usual batches; where products are in another type than the inputs, a tile of
 // weights in that type and one of their gradient.
-#include <torch/csrc/stable/library.h>
-
 #include <cmath>
 #include <tuple>
 
@@ -15,6 +13,7 @@
 #include "ops/cpu/huge_pages.h"
 #include "ops/cpu/products.h"
 #include "ops/item_tiles.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -324,7 +323,7 @@ std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor 
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) {
+DMREC_KERNELS(CPU, m) {
   m.impl("multinomial_nll", TORCH_BOX(&dmrec::cpu::multinomial_nll));
   m.impl("_multinomial_nll_backward", TORCH_BOX(&dmrec::cpu::multinomial_nll_backward));
 }

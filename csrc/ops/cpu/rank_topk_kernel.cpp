@@ -9,8 +9,6 @@
 // The bound: |fl(q.w + b) - (q.w + b)| <= c |q||w| + eps (|q||w| + |b|), c = (H + 2) eps for a sum of H products in any
 // order, plus three roundings to bfloat16 where the filter multiplies in it. Items and users whose norms leave a safe
 // range (NaN and infinity among them) do not take part in the filter: they are scored exactly, one by one.
-#include <torch/csrc/stable/library.h>
-
 #include <cmath>
 #include <tuple>
 
@@ -18,6 +16,7 @@
 #include "ops/cpu/products.h"
 #include "ops/cpu/topk_candidates.h"
 #include "ops/item_tiles.h"
+#include "ops/library.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -283,4 +282,4 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
 }  // namespace
 }  // namespace dmrec::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(dmrec_ext, CPU, m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cpu::rank_topk)); }
+DMREC_KERNELS(CPU, m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cpu::rank_topk)); }

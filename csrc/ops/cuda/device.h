@@ -1,0 +1,43 @@
+// What the source of a kernel includes: CUDA under nvcc; under g++ an emulator that offers the same names and runs the
+// kernel thread by thread (tests/simt). Nothing here or in a kernel knows torch.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define DMREC_SHARED(T, name, count) __shared__ T name[count]
+#define DMREC_UNROLL _Pragma("unroll")
+#else
+#include "simt.h"
+#define DMREC_SHARED(T, name, count) SIMT_SHARED(T, name, count)
+#define DMREC_UNROLL
+#endif
+
+#include "ops/cuda/launchers.h"
+
+namespace dmrec::cuda {
+
+constexpr unsigned whole_warp = 0xffffffffu;
+constexpr int warp_size = 32;
+
+// kernel(args...) on a stream; CUDA's error code. The name is for the emulator's reports.
+template <class... Parameters, class... Arguments>
+int launch([[maybe_unused]] const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, Stream stream,
+           Arguments... arguments) {
+#if defined(__CUDACC__)
+  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(arguments)...);
+  return static_cast<int>(cudaGetLastError());
+#else
+  (void)stream;
+  auto body = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  return simt::launch(name, grid, block, 0, [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+#endif
+}
+
+// how many blocks of `each` cover `count`
+constexpr int64_t blocks_for(int64_t count, int64_t each) { return (count + each - 1) / each; }
+
+}  // namespace dmrec::cuda

@@ -1,0 +1,43 @@
+// matching_loss on CUDA: from tensors to its launcher.
+#include <tuple>
+
+#include "ops/cuda/row_operator.h"
+#include "ops/matching_loss.h"
+
+namespace dmrec::cuda {
+namespace {
+
+constexpr const char* op = "matching_loss";
+
+auto launcher(const MatchingOptions& options) {
+  return [options](const RowJob& job, Stream stream) { return launch_matching_loss(options, job, stream); };
+}
+
+std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l,
+                                         std::string strategy, double beta, double alpha, std::string interpolation,
+                                         bool squared, double eps, std::string fusion) {
+  const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
+  const bool keeps = options.strategy == Strategy::godm;
+  Tensor distance = torch::stable::new_empty(rows[0], {keeps ? rows[0].size(0) : 0});
+  Tensor loss = row_forward(op, std::move(rows), keeps ? &distance : nullptr, launcher(options));
+  return {std::move(loss), std::move(distance)};
+}
+
+std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor mu_c, Tensor logvar_c, Tensor mu_l,
+                                           Tensor logvar_l, std::string strategy, double beta, double alpha,
+                                           std::string interpolation, bool squared, double eps, std::string fusion,
+                                           int64_t needed) {
+  const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
+  const Tensor* kept = options.strategy == Strategy::godm ? &distance : nullptr;
+  return row_backward(op, std::move(rows), grad, kept, needed, launcher(options));
+}
+
+}  // namespace
+}  // namespace dmrec::cuda
+
+DMREC_CUDA_KERNELS(m) {
+  m.impl("matching_loss", TORCH_BOX(&dmrec::cuda::matching_loss));
+  m.impl("_matching_loss_backward", TORCH_BOX(&dmrec::cuda::matching_loss_backward));
+}

@@ -1,0 +1,152 @@
+// The loop of every row operator on CUDA: a functor maps the D elements of each row to one number.
+//   forward:   out[b] = finish(sum_j term(x_1[b,j], ..))                     reads inputs x B x D elements, writes B
+//   backward:  g_i[b,j] = coefficients(grad[b], kept[b]) * d terms / d x_i   reads the same, writes each gradient once
+// Each element moves once; there is nothing to reuse, so memory is all that counts.
+//
+// Rows up to 1024 elements belong to a warp (8 rows a block), longer ones to a block of 256 threads: a row's sum then
+// needs 5 shuffles, or these and one pass through shared memory, and short rows leave no lanes idle. A thread takes 16
+// bytes of each input at a time, neighbouring threads neighbouring pieces: requests of 512 bytes. Where a row does not
+// begin at a multiple of 16 bytes the same elements go to the same thread one by one (their sectors then come from the
+// first-level cache), so that the bits do not depend on the layout; nor do they on the batch or on scheduling.
+#pragma once
+
+#include "math/row_functor.h"
+#include "ops/cuda/element.cuh"
+#include "ops/cuda/reduce.cuh"
+
+namespace dmrec::cuda {
+
+constexpr int64_t widest_row_of_a_warp = 1024;
+
+template <class Functor, class Stored>
+struct RowInputs {
+  const Stored* in[Functor::inputs];
+  int64_t stride[Functor::inputs];
+  int64_t n_rows, width;
+  bool aligned;
+};
+
+// body(x, left) for the thread's pieces of the row: x holds `left` elements of each input
+template <class Number, class Functor, class Stored, class Body>
+__device__ __forceinline__ void over_row(const RowInputs<Functor, Stored>& rows, int64_t b, const Body& body) {
+  constexpr int inputs = Functor::inputs, count = piece<Stored>;
+  for (int64_t j = int64_t{threadIdx.x} * count; j < rows.width; j += int64_t{blockDim.x} * count) {
+    Number x[inputs][count];
+    DMREC_UNROLL
+    for (int i = 0; i < inputs; ++i) {
+      load_piece(rows.in[i] + b * rows.stride[i] + j, rows.width - j, rows.aligned, x[i]);
+    }
+    body(j, x);
+  }
+}
+
+template <class Number, class Functor, class Stored>
+__device__ __forceinline__ void row_sums(const Functor& functor, const RowInputs<Functor, Stored>& rows, int64_t b,
+                                         Number (&sum)[Functor::sums]) {
+  constexpr int inputs = Functor::inputs, sums = Functor::sums, count = piece<Stored>;
+  DMREC_UNROLL
+  for (int k = 0; k < sums; ++k) sum[k] = Number(0);
+  over_row<Number>(rows, b, [&](int64_t j, const Number(&x)[inputs][count]) {
+    DMREC_UNROLL
+    for (int e = 0; e < count; ++e) {
+      Number element[inputs], term[sums];
+      DMREC_UNROLL
+      for (int i = 0; i < inputs; ++i) element[i] = x[i][e];
+      functor.terms(element, term);
+      DMREC_UNROLL
+      for (int k = 0; k < sums; ++k) sum[k] += j + e < rows.width ? term[k] : Number(0);
+    }
+  });
+  sum_over_row<sums>(sum);
+}
+
+__device__ __forceinline__ int64_t row_of_thread() { return int64_t{blockIdx.x} * blockDim.y + threadIdx.y; }
+
+template <class Functor, class Stored>
+__global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, Stored* out, Stored* kept) {
+  using T = ArithmeticOf<Stored>;
+  constexpr int sums = Functor::sums;
+  const int64_t b = row_of_thread();
+  if (b >= rows.n_rows) return;  // whole warps; rows of whole blocks end with the grid
+  T sum[sums];
+  row_sums<T>(functor, rows, b, sum);
+  T value = functor.finish(sum), to_keep = functor.kept(sum);
+  if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
+    bool again = sum[sums - 1] < T(1e-30);  // squares vanish early; a NaN stays what it is
+    DMREC_UNROLL
+    for (int k = 0; k < sums; ++k) again = again || sum[k] > Float<T>::largest;
+    if (again) {  // the same for all threads of the row
+      double exact[sums];
+      row_sums<double>(functor, rows, b, exact);
+      value = static_cast<T>(functor.finish(exact));
+      to_keep = static_cast<T>(functor.kept(exact));
+    }
+  }
+  if (threadIdx.x == 0) {
+    out[b] = Element<Stored>::stored(value);
+    if (kept) kept[b] = Element<Stored>::stored(to_keep);
+  }
+}
+
+template <class Functor, class Stored>
+struct RowGradients {
+  const Stored* grad;
+  int64_t grad_stride;
+  const Stored* kept;
+  Stored* out[Functor::inputs];
+};
+
+template <class Functor, class Stored>
+__global__ void row_backward(Functor functor, RowInputs<Functor, Stored> rows, RowGradients<Functor, Stored> to) {
+  using T = ArithmeticOf<Stored>;
+  constexpr int inputs = Functor::inputs, sums = Functor::sums, count = piece<Stored>;
+  const int64_t b = row_of_thread();
+  if (b >= rows.n_rows) return;
+  const T kept = Functor::needs_kept ? Element<Stored>::value(to.kept[b]) : T(0);
+  T c[sums];
+  functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), kept, c);
+  over_row<T>(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
+    T g[inputs][count];
+    DMREC_UNROLL
+    for (int e = 0; e < count; ++e) {
+      T element[inputs], gradient[inputs];
+      DMREC_UNROLL
+      for (int i = 0; i < inputs; ++i) element[i] = x[i][e];
+      functor.gradient(element, c, gradient);
+      DMREC_UNROLL
+      for (int i = 0; i < inputs; ++i) g[i][e] = gradient[i];
+    }
+    DMREC_UNROLL
+    for (int i = 0; i < inputs; ++i) {
+      if (to.out[i]) store_piece(to.out[i] + b * rows.width + j, rows.width - j, rows.aligned, g[i]);
+    }
+  });
+}
+
+template <class Functor, class Stored>
+int launch_typed(const Functor& functor, const RowJob& job, Stream stream) {
+  RowInputs<Functor, Stored> rows{{}, {}, job.n_rows, job.width, job.aligned};
+  RowGradients<Functor, Stored> to{
+      static_cast<const Stored*>(job.grad), job.grad_stride, static_cast<const Stored*>(job.kept), {}};
+  for (int i = 0; i < Functor::inputs; ++i) {
+    rows.in[i] = static_cast<const Stored*>(job.in[i]);
+    rows.stride[i] = job.stride[i];
+    to.out[i] = static_cast<Stored*>(job.gradients[i]);
+  }
+  const bool wide = job.width > widest_row_of_a_warp;
+  const dim3 block = wide ? dim3(warp_size * warps_of_wide_row) : dim3(warp_size, 8);
+  const dim3 grid(static_cast<unsigned>(blocks_for(job.n_rows, block.y)));
+  if (job.out) {
+    return launch("row_forward", row_forward<Functor, Stored>, grid, block, stream, functor, rows,
+                  static_cast<Stored*>(job.out), static_cast<Stored*>(job.kept));
+  }
+  return launch("row_backward", row_backward<Functor, Stored>, grid, block, stream, functor, rows, to);
+}
+
+template <class Functor>
+int launch_rows(const Functor& functor, const RowJob& job, Stream stream) {
+  return with_stored_type(job.type,
+                          [&]<class Stored>() { return launch_typed<Functor, Stored>(functor, job, stream); });
+}
+
+}  // namespace dmrec::cuda
