@@ -23,8 +23,11 @@ def _case(alpha, interpolation):
     return OpCase(f"{interpolation} alpha {alpha}", function, plain, operator, 4, plain, (alpha, interpolation))
 
 
+CASES = [_case(alpha, interpolation) for alpha in (0.5, 0.2) for interpolation in INTERPOLATIONS]
+
+
 @pytest.mark.parametrize("check", SHARED_CHECKS, ids=lambda c: c.__name__)
-@pytest.mark.parametrize("case", [_case(a, i) for a in (0.5, 0.2) for i in INTERPOLATIONS], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_shared(case, check, native):
     check(case)
 

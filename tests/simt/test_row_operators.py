@@ -1,0 +1,73 @@
+"""Row operators of the CUDA half, executed thread by thread, by the checks that the CPU's pass."""
+
+import pytest
+import torch
+from emulated import ORDERS
+
+from tests import op_testing
+from tests.ops import test_composite_prior, test_gaussian_kl, test_gaussian_w2, test_matching_loss
+
+CASES = {
+    f"{module.__name__.rpartition('.test_')[2]}: {case.name}": case
+    for module in (test_gaussian_kl, test_gaussian_w2, test_composite_prior, test_matching_loss)
+    for case in module.CASES
+}
+CHECKS = [
+    op_testing.check_sizes,
+    op_testing.check_layouts,
+    op_testing.check_derivatives,
+    op_testing.check_determinism,
+    op_testing.check_nan_stays_in_its_row,
+    op_testing.check_extremes,
+]
+
+# around the borders of a piece (2 to 8 elements), a warp's stride, a block's rows, and a warp's row (1024)
+BORDERS = [(1, 1), (8, 7), (9, 9), (2, 127), (3, 129), (2, 256), (1, 1024), (2, 1025), (1, 2049)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_shared(fast, case, check):
+    with fast.running():
+        check(case)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_nothing_is_found(checked, case, order):
+    with checked.running(order):
+        for size in [(0, 3), (3, 0), *BORDERS]:
+            for dtype, tolerance in op_testing.TOLERANCES:
+                op_testing.check_against_reference(case, case.inputs(size, dtype), tolerance)
+        wide = torch.randn(9, 2 * 41 + 1)
+        slices = [wide[:, 1 + i : 42 + i] for i in range(case.n_inputs)]  # unaligned, and they overlap
+        op_testing.check_against_reference(case, slices, 1e-5)
+
+
+def test_orders_and_builds_agree_to_the_bit(fast, checked):
+    case = CASES["matching_loss: mddm add"]
+    inputs = case.inputs((9, 1300), torch.float32)
+    results = []
+    for build in (fast, checked):
+        for order in ORDERS:
+            with build.running(order, seed=5):
+                results.append(case.function(*inputs))
+    # two compilations may differ in the last digit, the orders of one may not
+    assert all(torch.equal(results[0], other) for other in results[:3])
+    assert all(torch.equal(results[3], other) for other in results[3:])
+    torch.testing.assert_close(results[0], results[3])
+
+
+@pytest.mark.parametrize(("aligned", "least"), [(True, 0.98), (False, 0.2)])
+def test_traffic(checked, aligned, least):
+    """Aligned rows move no sector more than they must; others go element by element, at the first-level cache's cost."""
+    case = CASES["matching_loss: mddm add"]
+    inputs = case.inputs((16, 400), torch.float32)
+    if not aligned:
+        inputs = [torch.cat([x, x[:, :1]], 1)[:, 1:] for x in inputs]
+    with checked.running(traffic=True):
+        torch.autograd.grad(case.function(*(x.requires_grad_() for x in inputs)).sum(), inputs)
+        traffic = checked.traffic()
+    assert set(traffic) == {"row_forward", "row_backward"}
+    for counts in traffic.values():
+        assert counts["ideal_sectors"] >= least * counts["sectors"]
