@@ -1,0 +1,44 @@
+// Launchers of csr_aggregate.cuh.
+#include "ops/cuda/csr_aggregate.cuh"
+
+namespace dmrec::cuda {
+
+int launch_csr_sum(const CsrSumJob& job, Stream stream) {
+  return with_stored_type(job.type, [&]<class Stored>() {
+    const CsrSum<Stored> typed{job.indices,
+                               static_cast<const Stored*>(job.values),
+                               static_cast<const Stored*>(job.dense),
+                               job.dense_stride,
+                               static_cast<const Stored*>(job.bias),
+                               job.bias_stride,
+                               static_cast<Stored*>(job.out),
+                               job.width,
+                               job.aligned};
+    const dim3 grid(static_cast<unsigned>(blocks_for(job.indices.n_rows, rows_per_block)),
+                    static_cast<unsigned>(blocks_for(job.width, warp_size * piece<Stored>)));
+    return launch("csr_sum", csr_sum<Stored>, grid, dim3(warp_size, rows_per_block), stream, typed);
+  });
+}
+
+int launch_csr_dot(const CsrDotJob& job, Stream stream) {
+  return with_stored_type(job.type, [&]<class Stored>() {
+    const CsrDot<Stored> typed{
+        job.indices,      static_cast<const Stored*>(job.rows), job.rows_stride, static_cast<const Stored*>(job.dense),
+        job.dense_stride, static_cast<Stored*>(job.out),        job.width,       job.aligned};
+    const dim3 grid(static_cast<unsigned>(blocks_for(job.indices.nnz, rows_per_block)));
+    return launch("csr_dot", csr_dot<Stored>, grid, dim3(warp_size, rows_per_block), stream, typed);
+  });
+}
+
+int launch_transposed(const CsrIndices& indices, const int64_t* sorted, const int64_t* entry, int64_t* t_crow,
+                      int64_t* t_col, Stream stream) {
+  constexpr unsigned threads = 256;
+  const dim3 offsets(static_cast<unsigned>(blocks_for(indices.n_cols + 1, threads)));
+  const int code = launch("transposed_offsets", transposed_offsets, offsets, threads, stream, sorted, indices.nnz,
+                          indices.n_cols, t_crow);
+  if (code != 0 || indices.nnz == 0) return code;
+  const dim3 entries(static_cast<unsigned>(blocks_for(indices.nnz, threads)));
+  return launch("transposed_rows", transposed_rows, entries, threads, stream, indices, entry, t_col);
+}
+
+}  // namespace dmrec::cuda
