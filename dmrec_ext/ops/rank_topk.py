@@ -10,6 +10,9 @@ from .._library import NATIVE, runs_native
 from ..csr import Csr
 from ..reference.rank_topk import checked_topk_inputs
 
+MOST_ON_CUDA = 1024
+"""The largest k of the CUDA kernels; above, plain torch ranks there."""
+
 
 def rank_topk(
     query: Tensor,
@@ -46,7 +49,8 @@ def rank_topk(
         The (B, N) scores never exist: matrix products of tiles of items, with a proven bound on their error, only tell
         what to score exactly. Scratch: 2 MiB of products per thread, 4 k + 64 candidates per user (8 bytes of score
         and 8 of id each), 12 bytes per item. Inputs that are NaN, infinite or beyond 1e18 in norm rank right, one by
-        one, slowly.
+        one, slowly. On CUDA: a tile of products is 64 MiB at most, there are 16 k bytes a user and part of the items,
+        and k above 1,024 runs on plain torch; ``exclude`` is not looked at beforehand, columns must rise in each row.
 
     >>> import torch
     >>> rank_topk(torch.ones(1, 1), torch.tensor([[1.0], [3.0], [3.0]]), 2)[1].tolist()
@@ -55,6 +59,8 @@ def rank_topk(
     if not runs_native("rank_topk", query):
         return reference.rank_topk(query, items, k, bias=bias, exclude=exclude, precision=precision)
     query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision)
+    if query.is_cuda and k > MOST_ON_CUDA:
+        return reference.rank_topk(query, items, k, bias=bias, exclude=exclude, precision=precision)
     seen = (None, None) if exclude is None else (exclude.crow, exclude.col)
     bf16 = precision == "bf16" or _float32_products_are_rounded()
     result: tuple[Tensor, Tensor] = torch.ops.dmrec_ext.rank_topk.default(query, items, k, bias, *seen, bf16)

@@ -6,7 +6,7 @@ from emulated import ORDERS
 
 from dmrec_ext import Csr, csr_aggregate
 from tests.ops import test_csr_aggregate as on_the_cpu
-from tests.ops.test_csr_aggregate import (  # noqa: F401  (pytest runs them here, too)
+from tests.ops.test_csr_aggregate import (  # pytest runs them here, too
     test_a_transpose_outside_the_graph_costs_no_derivative,
     test_autocast_follows_the_dense_matrix,
     test_empty_rows_give_the_bias,

@@ -60,7 +60,7 @@ def test_orders_and_builds_agree_to_the_bit(fast, checked):
 
 @pytest.mark.parametrize(("aligned", "least"), [(True, 0.98), (False, 0.2)])
 def test_traffic(checked, aligned, least):
-    """Aligned rows move no sector more than they must; others go element by element, at the first-level cache's cost."""
+    """Aligned rows move no sector more than they must; others go one by one, out of the first-level cache."""
     case = CASES["matching_loss: mddm add"]
     inputs = case.inputs((16, 400), torch.float32)
     if not aligned:

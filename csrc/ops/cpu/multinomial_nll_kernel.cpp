@@ -14,6 +14,7 @@
 #include "ops/cpu/products.h"
 #include "ops/item_tiles.h"
 #include "ops/library.h"
+#include "ops/multinomial_nll.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -261,19 +262,8 @@ struct Inputs {
   Inputs(const Tensor& hidden, const Tensor& weight, Tensor crow, Tensor col, std::optional<Tensor> values,
          const std::optional<Tensor>& bias)
       : sparse(op, std::move(crow), std::move(col), std::move(values)), x{} {
-    check_rows(op, {hidden});
-    check_rows(op, {weight});
-    STD_TORCH_CHECK(hidden.device() == weight.device() && hidden.device() == sparse.col.device(), op,
-                    ": all inputs must be on one device");
-    STD_TORCH_CHECK(hidden.size(1) == weight.size(1), op, ": weight must have the width of hidden");
-    if (sparse.values) check_rows(op, {torch::stable::unsqueeze(*sparse.values, 0)});
-    if (bias) {
-      STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0), op, ": bias must be (N,)");
-      STD_TORCH_CHECK(bias->device() == hidden.device(), op, ": all inputs must be on one device");
-      check_rows(op, {torch::stable::unsqueeze(*bias, 0)});
-    }
+    check_nll_inputs(hidden, weight, sparse, bias);
     x = sorted_rows(op, sparse, weight.size(0));
-    STD_TORCH_CHECK(x.n_rows == hidden.size(0), op, ": x must have a row per row of hidden");
   }
 };
 
@@ -298,20 +288,9 @@ std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor 
                                              std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
                                              Tensor log_sums, Tensor logits, int64_t needed) {
   const Inputs in(hidden, weight, std::move(crow), std::move(col), std::move(values), bias);
-  STD_TORCH_CHECK((needed & 4) == 0 || bias.has_value(), op, ": there is no bias to have a gradient");
+  check_nll_gradient(grad, log_sums, logits, hidden, weight, bias, bf16, needed);
   return with_product_type(weight.scalar_type(), bf16, [&]<class Product>() {
     using T = typename Element<Product>::Arithmetic;
-    STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == hidden.size(0) && log_sums.dim() == 2 && log_sums.size(0) == 2 &&
-                        log_sums.size(1) == hidden.size(0),
-                    op, ": grad must have one value per row, log_sums two");
-    for (const Tensor& vector : {grad, log_sums}) {
-      STD_TORCH_CHECK(vector.scalar_type() == type_of<T> && vector.device() == hidden.device(), op,
-                      ": grad and log_sums must have the dtype of the loss");
-    }
-    STD_TORCH_CHECK(logits.numel() == 0 ||
-                        (logits.dim() == 2 && logits.size(0) == hidden.size(0) && logits.size(1) == weight.size(0) &&
-                         logits.is_contiguous() && logits.scalar_type() == type_of<Product>),
-                    op, ": logits must be those of the forward");
     grad = torch::stable::contiguous(grad);
     log_sums = torch::stable::contiguous(log_sums);
     return Nll<Product>(hidden, weight, in.x, in.sparse.values, bias)

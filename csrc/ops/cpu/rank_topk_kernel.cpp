@@ -17,6 +17,7 @@
 #include "ops/cpu/topk_candidates.h"
 #include "ops/item_tiles.h"
 #include "ops/library.h"
+#include "ops/rank_topk.h"
 
 namespace dmrec::cpu {
 namespace {
@@ -240,19 +241,8 @@ struct Ranking {
 
 std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
                                      std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16) {
-  check_rows(op, {query});
-  check_rows(op, {items});
-  STD_TORCH_CHECK(
-      items.scalar_type() == query.scalar_type() && items.device() == query.device() && items.size(1) == query.size(1),
-      op, ": items must have the dtype, device and width of query");
-  STD_TORCH_CHECK(k >= 1 && k < int64_t{1} << 31, op, ": k must be at least 1 and below 2^31");
-  if (bias.has_value()) {
-    STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == items.size(0) && bias->scalar_type() == query.scalar_type() &&
-                        bias->device() == query.device(),
-                    op, ": bias must be (N,), in the dtype of query");
-    bias = torch::stable::contiguous(*bias);
-  }
-  STD_TORCH_CHECK(exclude_crow.has_value() == exclude_col.has_value(), op, ": give both parts of exclude, or neither");
+  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
+  if (bias.has_value()) bias = torch::stable::contiguous(*bias);
   std::optional<CsrInput> excluded;
   CsrRows seen{};
   if (exclude_crow.has_value()) {

@@ -1,5 +1,5 @@
-// Offsets and columns of a sparse matrix for kernels. They come from the caller and cannot be checked without waiting for
-// the GPU: they are clamped to the range that memory allows. Wrong ones give wrong numbers, not wrong accesses.
+// Offsets and columns of a sparse matrix for kernels. They come from the caller and cannot be checked without waiting
+// for the GPU: they are clamped to the range that memory allows. Wrong ones give wrong numbers, not wrong accesses.
 #pragma once
 
 #include "ops/cuda/device.h"

@@ -69,6 +69,19 @@ __device__ __forceinline__ void store_piece(Stored* to, int64_t left, bool align
   }
 }
 
+// n elements, a multiple of what a piece holds.
+template <int n, class T>
+__device__ __forceinline__ void load_pieces(const T* from, int64_t left, bool aligned, T (&x)[n]) {
+  static_assert(n % piece<T> == 0);
+  DMREC_UNROLL
+  for (int p = 0; p < n; p += piece<T>) {
+    T part[piece<T>];
+    load_piece(from + p, left - p, aligned, part);
+    DMREC_UNROLL
+    for (int e = 0; e < piece<T>; ++e) x[p + e] = part[e];
+  }
+}
+
 // body.template operator()<Stored>() with the C++ type of a dtype
 template <class Body>
 int with_stored_type(Type type, const Body& body) {

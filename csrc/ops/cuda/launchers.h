@@ -73,4 +73,74 @@ int launch_csr_dot(const CsrDotJob& job, Stream stream);
 int launch_transposed(const CsrIndices& indices, const int64_t* sorted, const int64_t* entry, int64_t* t_crow,
                       int64_t* t_col, Stream stream);
 
+struct RankVectors {
+  const void* data;
+  int64_t stride, width;
+};
+
+// What bounds the error of the products: filled by the first two launchers.
+struct RankBound {
+  void* filter_bias;  // (N,), in the arithmetic type
+  double* maxima;     // (2, n_maxima)
+  int n_maxima;
+  double* margins;  // (B,)
+};
+
+constexpr int64_t most_ranked = 1024, rank_chunk = 1024;  // k at most; columns of a tile go by chunks
+
+struct RankJob {
+  Type type;
+  RankVectors users, items;
+  const void* bias;    // (N,), or null
+  CsrIndices exclude;  // (B, N), columns rising; crow null for none
+  RankBound bound;
+  int64_t n_users, k;
+  int parts;       // in which the items of a user are ranked
+  double* scores;  // (parts, B, k)
+  int64_t* ids;
+};
+int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, const RankBound& bound,
+                      Stream stream);
+int launch_user_margins(Type type, const RankVectors& users, int64_t n_users, const RankBound& bound, bool rounded,
+                        Stream stream);
+// products: (B, count), of all users with the items from `first` on; tiles in order, the first one from item 0
+int launch_select_tile(const RankJob& job, const void* products, int64_t first, int64_t count, bool aligned,
+                       Stream stream);
+int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream stream);
+
+// multinomial_nll. `product`: the type of logits and their gradients, float32, float64 or bfloat16; everything else is
+// in its arithmetic type (float32 for bfloat16), sums of targets in double.
+constexpr int64_t nll_chunk = 4096;  // columns of a row that are summed together; tiles hold whole chunks
+
+struct NllTile {
+  const void* logits;  // (B, count), rows `stride` apart: products of items from `first` on, without the bias
+  int64_t stride;
+  const void* bias;  // (count,)
+  int64_t first, count;
+  bool aligned, bias_aligned;
+};
+struct NllTargets {
+  CsrIndices indices;
+  const void* values;  // (nnz,), or null for ones
+};
+struct NllSums {  // (chunks of the tile, B), or (1, B)
+  void *max, *sum;
+  double* of_targets;
+};
+struct NllGradient {
+  const void* grad;  // (B,)
+  int64_t grad_stride;
+  const void* log_sums;  // (2, B)
+  void* scales;          // (B,)
+};
+int launch_nll_sums(Type product, const NllTile& tile, const NllTargets& x, const NllSums& parts, const NllSums& state,
+                    Stream stream);
+int launch_nll_losses(Type product, const NllTargets& x, const NllSums& state, void* loss, void* log_sums,
+                      Stream stream);
+int launch_nll_scales(Type product, const NllTargets& x, const NllGradient& of, Stream stream);
+int launch_nll_gradient(Type product, const NllTile& tile, const NllTargets& x, const NllGradient& of, void* out,
+                        bool out_aligned, Stream stream);
+int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64_t count, void* sums, Stream stream);
+int launch_nll_add(Type product, void* sum, const void* part, int64_t count, Stream stream);
+
 }  // namespace dmrec::cuda

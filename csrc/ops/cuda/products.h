@@ -1,0 +1,29 @@
+// Matrix products on CUDA, through torch.
+#pragma once
+
+#include "ops/aten_calls.h"
+#include "ops/cuda/binding.h"
+
+namespace dmrec::cuda {
+
+inline Tensor in_type(Tensor matrix, ScalarType type) {
+  return matrix.scalar_type() == type ? matrix : torch::stable::to(matrix, type);
+}
+
+inline ScalarType arithmetic_type(ScalarType stored) {
+  return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// A float32 product of bfloat16 matrices, summed in float32 whatever torch's settings.
+inline void mm_of_bf16_out(const Tensor& out, const Tensor& a, const Tensor& b) {
+#if defined(DMREC_EMULATED)
+  mm_out(out, in_type(a, ScalarType::Float), in_type(b, ScalarType::Float));  // the CPU has no such product
+#else
+  using torch::stable::detail::from;
+  std::array<StableIValue, 4> stack{from(a), from(b), from(ScalarType::Float), from(out)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "dtype_out", stack.data(), TORCH_ABI_VERSION));
+  (void)torch::stable::detail::to<Tensor>(stack[0]);
+#endif
+}
+
+}  // namespace dmrec::cuda

@@ -1,0 +1,72 @@
+// Launchers of rank_topk.cuh.
+#include "ops/cuda/rank_topk.cuh"
+
+namespace dmrec::cuda {
+
+namespace {
+
+int rounded_up_to_power_of_two(int64_t n) {
+  int power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+template <class Stored>
+Vectors<Stored> vectors(const RankVectors& given) {
+  return {static_cast<const Stored*>(given.data), given.stride, given.width};
+}
+
+}  // namespace
+
+int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, const RankBound& bound,
+                      Stream stream) {
+  return with_stored_type(type, [&]<class Stored>() {
+    return launch("item_norms", item_norms<Stored>, dim3(static_cast<unsigned>(bound.n_maxima)), dim3(ranking_threads),
+                  stream, vectors<Stored>(items), static_cast<const Stored*>(bias), n_items,
+                  static_cast<ArithmeticOf<Stored>*>(bound.filter_bias), bound.maxima);
+  });
+}
+
+int launch_user_margins(Type type, const RankVectors& users, int64_t n_users, const RankBound& bound, bool rounded,
+                        Stream stream) {
+  const dim3 grid(static_cast<unsigned>(blocks_for(n_users * dot_lanes, ranking_threads)));
+  return with_stored_type(type, [&]<class Stored>() {
+    return launch("user_margins", user_margins<Stored>, grid, dim3(ranking_threads), stream, vectors<Stored>(users),
+                  n_users, bound.maxima, bound.n_maxima, rounded, bound.margins);
+  });
+}
+
+int launch_select_tile(const RankJob& job, const void* products, int64_t first, int64_t count, bool aligned,
+                       Stream stream) {
+  return with_stored_type(job.type, [&]<class Stored>() {
+    using T = ArithmeticOf<Stored>;
+    const RankTile<Stored> tile{vectors<Stored>(job.users),
+                                vectors<Stored>(job.items),
+                                static_cast<const Stored*>(job.bias),
+                                job.exclude,
+                                static_cast<const T*>(job.bound.filter_bias),
+                                job.bound.margins,
+                                job.n_users,
+                                static_cast<int>(job.k),
+                                rounded_up_to_power_of_two(job.k),
+                                job.scores,
+                                job.ids,
+                                static_cast<const T*>(products),
+                                first,
+                                count,
+                                aligned,
+                                first == 0};
+    const dim3 grid(static_cast<unsigned>(job.n_users), static_cast<unsigned>(job.parts));
+    return launch("select_tile", select_tile<Stored>, grid, dim3(ranking_threads), stream, tile);
+  });
+}
+
+int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream stream) {
+  return with_stored_type(job.type, [&]<class Stored>() {
+    return launch("finish_ranking", finish_ranking<Stored>, dim3(static_cast<unsigned>(job.n_users)),
+                  dim3(ranking_threads), stream, job.scores, job.ids, job.parts, static_cast<int>(job.k),
+                  rounded_up_to_power_of_two(job.k), static_cast<Stored*>(scores), ids);
+  });
+}
+
+}  // namespace dmrec::cuda

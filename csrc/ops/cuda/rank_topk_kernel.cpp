@@ -1,0 +1,118 @@
+// rank_topk on CUDA: products of tiles of items, and the kernels of rank_topk.cuh around them.
+// Scratch: a tile of products (64 MiB at most), 16 k bytes a user and part, one number per item.
+#include <algorithm>
+#include <limits>
+#include <tuple>
+
+#include "ops/cuda/csr_binding.h"
+#include "ops/cuda/products.h"
+#include "ops/item_tiles.h"
+#include "ops/rank_topk.h"
+
+namespace dmrec::cuda {
+namespace {
+
+constexpr const char* op = "rank_topk";
+constexpr int64_t most_users_at_once = 2048, most_products = 16 << 20, most_parts = 16, enough_blocks = 512;
+
+// Columns of a tile, in whole chunks.
+int64_t items_per_tile(int64_t n_users) {
+  return std::clamp<int64_t>(most_products / n_users / rank_chunk, 1, 64) * rank_chunk;
+}
+
+class Ranking {
+ public:
+  Ranking(const Tensor& query, const Tensor& items, const std::optional<Tensor>& bias, int64_t k, bool bf16,
+          const OnDevice& device)
+      : query_(query), items_(items), bf16_(bf16 && query.scalar_type() != ScalarType::Double), device_(device) {
+    const ScalarType arithmetic = arithmetic_type(query.scalar_type());
+    const int64_t n_users = std::min(query.size(0), most_users_at_once), n_items = items.size(0);
+    const int64_t chunks = (n_items + rank_chunk - 1) / rank_chunk;
+    job_.type = type_of(query.scalar_type());
+    job_.items = {data_to_read(items, "items"), items.stride(0), items.size(1)};
+    job_.bias = bias ? data_to_read(*bias, "bias") : nullptr;
+    job_.k = k;
+    job_.parts = static_cast<int>(std::clamp<int64_t>(std::min(enough_blocks / n_users, chunks), 1, most_parts));
+    job_.bound.n_maxima = static_cast<int>(std::clamp<int64_t>(n_items / 16, 1, 1024));
+    filter_bias_ = torch::stable::new_empty(query, {n_items}, arithmetic);
+    maxima_ = torch::stable::new_empty(query, {2, job_.bound.n_maxima}, ScalarType::Double);
+    margins_ = torch::stable::new_empty(query, {n_users}, ScalarType::Double);
+    best_scores_ = torch::stable::new_empty(query, {job_.parts, n_users, k}, ScalarType::Double);
+    best_ids_ = torch::stable::new_empty(query, {job_.parts, n_users, k}, ScalarType::Long);
+    products_ = torch::stable::new_empty(query, {n_users * std::min(items_per_tile(n_users), n_items)}, arithmetic);
+    job_.bound.filter_bias = data_to_fill(filter_bias_, "filter bias");
+    job_.bound.maxima = static_cast<double*>(data_to_fill(maxima_, "maxima"));
+    check_launch(op, launch_item_norms(job_.type, job_.items, job_.bias, n_items, job_.bound, device_.stream()));
+  }
+
+  // Users [first, first + count)
+  void rank(int64_t first, int64_t count, const std::optional<CsrInput>& exclude, const Tensor& scores,
+            const Tensor& ids) {
+    const Tensor users = row_range(query_, first, count);
+    job_.users = {data_to_read(users, "query"), users.stride(0), users.size(1)};
+    job_.n_users = count;
+    if (exclude) {
+      job_.exclude = indices_of(*exclude, items_.size(0));
+      job_.exclude.crow += first;
+      job_.exclude.n_rows = count;
+    }
+    job_.bound.margins = static_cast<double*>(data_to_fill(margins_, "margins"));
+    job_.scores = static_cast<double*>(data_to_fill(best_scores_, "best scores"));
+    job_.ids = static_cast<int64_t*>(data_to_fill(best_ids_, "best ids"));
+    check_launch(op, launch_user_margins(job_.type, job_.users, count, job_.bound, bf16_, device_.stream()));
+    const ScalarType type = bf16_ ? ScalarType::BFloat16 : arithmetic_type(query_.scalar_type());
+    const Tensor factors = in_type(users, type);
+    over_item_tiles(0, items_.size(0), items_per_tile(count), [&](int64_t from, int64_t n) {
+      Tensor flat = products_;
+      const Tensor tile = torch::stable::view(torch::stable::narrow(flat, 0, 0, count * n), {count, n});
+      const Tensor others = transposed(in_type(row_range(items_, from, n), type));
+      bf16_ ? mm_of_bf16_out(tile, factors, others) : mm_out(tile, factors, others);
+      const void* products = data_to_read(tile, "products");
+      was_filled(tile);
+      check_launch(op, launch_select_tile(job_, products, from, n, rows_aligned(tile), device_.stream()));
+    });
+    check_launch(op, launch_finish_ranking(job_, data_to_fill(row_range(scores, first, count), "scores"),
+                                           static_cast<int64_t*>(data_to_fill(row_range(ids, first, count), "ids")),
+                                           device_.stream()));
+  }
+
+ private:
+  Tensor query_, items_;
+  bool bf16_;
+  const OnDevice& device_;
+  RankJob job_{};
+  Tensor filter_bias_, maxima_, margins_, best_scores_, best_ids_, products_;
+};
+
+std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
+                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16) {
+  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
+  STD_TORCH_CHECK(k <= most_ranked, op, ": k must be at most ", most_ranked, " on CUDA");
+  if (bias) bias = torch::stable::contiguous(*bias);
+  std::optional<CsrInput> exclude;
+  if (exclude_crow) {
+    exclude.emplace(op, std::move(*exclude_crow), std::move(*exclude_col), std::nullopt);
+    STD_TORCH_CHECK(exclude->n_rows() == query.size(0), op, ": exclude must have a row per query");
+  }
+  const OnDevice device(query);
+  query = with_adjacent_elements(std::move(query));
+  items = with_adjacent_elements(std::move(items));
+  Tensor scores = torch::stable::new_empty(query, {query.size(0), k});
+  Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
+  if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
+  if (items.size(0) == 0) {
+    torch::stable::fill_(scores, -std::numeric_limits<double>::infinity());
+    torch::stable::fill_(ids, -1);
+    return {std::move(scores), std::move(ids)};
+  }
+  Ranking ranking(query, items, bias, k, bf16, device);
+  for (int64_t first = 0; first < query.size(0); first += most_users_at_once) {
+    ranking.rank(first, std::min(most_users_at_once, query.size(0) - first), exclude, scores, ids);
+  }
+  return {std::move(scores), std::move(ids)};
+}
+
+}  // namespace
+}  // namespace dmrec::cuda
+
+DMREC_CUDA_KERNELS(m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cuda::rank_topk)); }
