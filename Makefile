@@ -3,6 +3,8 @@
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
 #   make bench-million    training and ranking as the catalogue grows to a million items
 #   make fuzz    operators under sanitizers (GCC)
+#   make cuda-check    compile the CUDA half for every target, look at its machine code (nvcc, no GPU)
+#   make cuda-full     the same as an installed package, beside a CUDA build of torch (8 GB, no GPU)
 PYTHON ?= python3
 VENV ?= .venv
 # The torch to install. Another build: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -10,10 +12,10 @@ TORCH ?= torch==2.13.0
 
 BIN := $(VENV)/bin
 SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
-CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench bench-million fuzz clean
+.PHONY: demo test lint format bench bench-million fuzz cuda-check cuda-full clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -70,6 +72,13 @@ fuzz: $(VENV)/developing
 	PATH="$(BIN):$$PATH" cmake --build build/fuzz
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  $(BIN)/python -W ignore tests/fuzz_operators.py build/fuzz/_C.abi3.so
+
+cuda-check: $(VENV)/developing
+	$(PIP) 'nvidia-cuda-cuobjdump==13.2.51' 'nvidia-cuda-nvdisasm==13.2.51'
+	PATH="$(BIN):$$PATH" $(BIN)/python tests/cuda/check.py
+
+cuda-full:
+	$(PYTHON) tests/cuda/full.py
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,10 +1,15 @@
-"""Builds the native library through CMake; everything else stands in pyproject.toml.
+"""Builds the native libraries through CMake; everything else stands in pyproject.toml.
 
 Without a C++ compiler, or where the build fails, installation goes on without the library and both packages run on
 their reference path. DMREC_REQUIRE_NATIVE=1 turns that into an error; DMREC_CMAKE_ARGS adds arguments for CMake.
+
+DMREC_CUDA=auto|on|off tells whether the kernels for CUDA are built: auto (the default) where nvcc is found and torch is
+a CUDA build, whether or not there is a GPU; on also for a CPU build of torch, which cannot load them.
+TORCH_CUDA_ARCH_LIST names the targets ("8.0;9.0+PTX"), default 8.0, 9.0 and 10.0 with PTX.
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,6 +20,38 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+
+
+def cuda_wanted() -> tuple[bool, str]:
+    """Whether to build for CUDA, and why."""
+    choice = os.environ.get("DMREC_CUDA", "auto")
+    if choice not in ("auto", "on", "off"):
+        sys.exit(f"DMREC_CUDA must be auto, on or off, got {choice!r}")
+    if choice != "auto":
+        return choice == "on", f"DMREC_CUDA={choice}"
+    if shutil.which(os.environ.get("CUDACXX", "nvcc")) is None:
+        return False, "nvcc is not found"
+    try:
+        import torch
+    except ImportError:
+        return False, "torch is not installed"
+    is_cuda_build = torch.version.cuda is not None
+    return is_cuda_build, f"torch {torch.__version__} is {'a' if is_cuda_build else 'no'} CUDA build"
+
+
+def cuda_architectures() -> str | None:
+    """TORCH_CUDA_ARCH_LIST as CMake names it; None without."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").strip(";")
+    names = []
+    for each in filter(None, listed.split(";")):
+        number = each.removesuffix("+PTX").replace(".", "")
+        if not re.fullmatch(r"\d{2,3}[af]?", number):
+            sys.exit(f"TORCH_CUDA_ARCH_LIST must list numbers such as 8.0 or 9.0+PTX, got {each!r}")
+        names.append(number if each.endswith("+PTX") else f"{number}-real")
+    return ";".join(names) or None
+
+
+BUILD_CUDA, CUDA_REASON = cuda_wanted()
 
 
 class CMakeBuild(build_ext):
@@ -29,11 +66,16 @@ class CMakeBuild(build_ext):
             if os.environ.get("DMREC_REQUIRE_NATIVE") == "1":
                 raise
             output.unlink(missing_ok=True)
-            print(f"dmrec_ext: native library not built ({error}); operators run on the reference path")
+            print(f"dmrec_ext: native library not built ({error}); operators run on the reference path there")
             return
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(built, output)
-        print(f"dmrec_ext: built {output.name} for the CPU")
+        targets = f"CUDA ({cuda_architectures() or 'default targets'})" if target == "_C_cuda" else "the CPU"
+        print(f"dmrec_ext: built {output.name} for {targets}")
+
+    def run(self) -> None:
+        print(f"dmrec_ext: building for the CPU{' and CUDA' if BUILD_CUDA else ', not for CUDA'}: {CUDA_REASON}")
+        super().run()
 
     def copy_extensions_to_source(self) -> None:
         for ext in self.extensions:
@@ -50,17 +92,23 @@ class CMakeBuild(build_ext):
         cmake = shutil.which("cmake", path=path)
         if cmake is None:
             raise FileNotFoundError("cmake not found: pip install 'cmake>=3.27' ninja")
-        build = Path(self.build_temp).resolve()
+        build = Path(self.build_temp).resolve() / target
         configure = [cmake, "--fresh", "-S", str(ROOT), "-B", str(build), f"-DDMREC_TORCH_ROOT={torch.__path__[0]}"]
         if ninja := shutil.which("ninja", path=path):
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        if target == "_C_cuda":
+            configure += ["-DDMREC_CUDA=ON"]
+            if architectures := cuda_architectures():
+                configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
         subprocess.run([*configure, *shlex.split(os.environ.get("DMREC_CMAKE_ARGS", ""))], check=True)
         subprocess.run([cmake, "--build", str(build), "--target", target], check=True)
         return build / f"{target}.abi3.so"
 
 
+NAMES = ["dmrec_ext._C", *(["dmrec_ext._C_cuda"] if BUILD_CUDA else [])]
+
 setup(
-    ext_modules=[Extension("dmrec_ext._C", sources=[], py_limited_api=True, optional=True)],
+    ext_modules=[Extension(name, sources=[], py_limited_api=True, optional=True) for name in NAMES],
     cmdclass={"build_ext": CMakeBuild},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -5,6 +5,7 @@ Every message reads ``<op>: <argument> must <requirement>, got <value>``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from torch._subclasses.fake_tensor import is_fake
 from ._library import runs_native
 from .csr import Csr
 
+CHECK_CSR_EVERYWHERE = os.environ.get("DMREC_CHECK_CSR") == "1"
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -103,7 +105,8 @@ def check_csr(
 ) -> None:
     """``x`` is a well-formed `Csr`: offsets rise from 0 to nnz, columns rise strictly within a row and lie in range.
 
-    The contents are looked at on the CPU only (elsewhere it would cost a synchronisation) and not while compiling.
+    The contents are looked at on the CPU only, for elsewhere one would wait for the device (there, too, with
+    ``DMREC_CHECK_CSR=1`` in the environment), and not while compiling.
     """
     if not isinstance(x, Csr):
         fail(op, argument, "be a dmrec_ext.Csr", type(x).__name__, TypeError)
@@ -128,8 +131,9 @@ def check_csr(
         fail(op, argument, f"have {n_rows} rows", x.n_rows)
     if n_cols is not None and x.n_cols != n_cols:
         fail(op, argument, f"have {n_cols} columns", x.n_cols)
-    if x.col.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(x.col):
-        natively = runs_native("csr_aggregate", x.col)
+    looked_at = x.col.device.type == "cpu" or (CHECK_CSR_EVERYWHERE and x.col.device.type != "meta")
+    if looked_at and not torch.compiler.is_compiling() and not is_fake(x.col):
+        natively = x.col.device.type == "cpu" and runs_native("csr_aggregate", x.col)
         if not (natively and torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols)):
             _check_csr_contents(op, argument, x)
 

@@ -35,11 +35,11 @@ class PathInUse(NamedTuple):
     detail: str
 
 
-def _load() -> str | None:
-    """Loads ``_C``; returns why it is not there, or None."""
+def _load(name: str) -> str | None:
+    """Loads a native library; returns why it is not there, or None."""
     if os.environ.get("DMREC_NATIVE") == "0":
         return "DMREC_NATIVE=0 is set"
-    files = sorted(Path(__file__).parent.glob("_C*.so"))
+    files = sorted(Path(__file__).parent.glob(f"{name}.*so"))
     if not files:
         return "no compiled library was installed"
     try:
@@ -47,6 +47,13 @@ def _load() -> str | None:
     except OSError as error:
         return f"{files[0].name} does not load with torch {torch.__version__}: {error}"
     return None
+
+
+def _load_cuda() -> str | None:
+    """Loads ``_C_cuda``, whose operators ``_C`` defines; returns why it is not there, or None."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is no CUDA build"
+    return NATIVE_ABSENT or _load("_C_cuda")
 
 
 def _native_devices(stem: str) -> frozenset[str]:
@@ -59,10 +66,13 @@ def _native_devices(stem: str) -> frozenset[str]:
         return frozenset()
 
 
-NATIVE_ABSENT = _load()
+NATIVE_ABSENT = _load("_C")
+CUDA_ABSENT = _load_cuda()
 NATIVE = {stem: _native_devices(stem) for stem in OPERATORS}
 if NATIVE_ABSENT is not None:
     warnings.warn(f"dmrec_ext runs on its reference path: {NATIVE_ABSENT}", RuntimeWarning, stacklevel=2)
+elif CUDA_ABSENT is not None and torch.cuda.is_available():
+    warnings.warn(f"dmrec_ext runs on its reference path on CUDA: {CUDA_ABSENT}", RuntimeWarning, stacklevel=2)
 
 
 _reference_wanted = False
@@ -114,4 +124,5 @@ def native_path(stem: str, device_type: str) -> PathInUse:
     if device_type in NATIVE[stem]:
         isa = torch.ops.dmrec_ext._cpu_capability() if device_type == "cpu" else "compiled kernels"
         return PathInUse(True, isa)
-    return PathInUse(False, NATIVE_ABSENT or f"no native {device_type.upper()} kernel in this version")
+    absent = CUDA_ABSENT if device_type == "cuda" else NATIVE_ABSENT
+    return PathInUse(False, absent or f"no native {device_type.upper()} kernel in this version")

@@ -62,17 +62,17 @@ def rank_topk(
     if query.is_cuda and k > MOST_ON_CUDA:
         return reference.rank_topk(query, items, k, bias=bias, exclude=exclude, precision=precision)
     seen = (None, None) if exclude is None else (exclude.crow, exclude.col)
-    bf16 = precision == "bf16" or _float32_products_are_rounded()
+    bf16 = precision == "bf16" or _float32_products_are_rounded(query.device.type)
     result: tuple[Tensor, Tensor] = torch.ops.dmrec_ext.rank_topk.default(query, items, k, bias, *seen, bf16)
     return result
 
 
-def _float32_products_are_rounded() -> bool:
+def _float32_products_are_rounded(device_type: str) -> bool:
     """Whether torch may multiply float32 matrices in fewer bits, which the bound for bfloat16 covers."""
     if torch.compiler.is_compiling():  # the setting cannot be traced: the safe side
         return True
-    setting = getattr(torch.backends.mkldnn.matmul, "fp32_precision", "none")  # type: ignore[attr-defined]
-    return torch.get_float32_matmul_precision() != "highest" or setting in ("bf16", "tf32")
+    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    return backend.matmul.fp32_precision in ("bf16", "tf32")
 
 
 def _fake(query: Tensor, items: Tensor, k: int, *others: Tensor | bool | None) -> tuple[Tensor, Tensor]:

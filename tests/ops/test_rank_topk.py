@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmrec_ext import NATIVE_ABSENT, Csr, merge_topk, rank_scores, rank_topk, use_reference
+from dmrec_ext.ops.rank_topk import _float32_products_are_rounded
 from tests.op_testing import extra_bytes
 
 
@@ -140,9 +141,19 @@ def test_rounded_float32_products_are_allowed_for(native):
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
+        assert _float32_products_are_rounded("cpu")
+        assert _float32_products_are_rounded("cuda")
         assert all(map(torch.equal, rank_topk(query, items, 20), plain))
     finally:
         torch.set_float32_matmul_precision(before)
+    assert not _float32_products_are_rounded("cpu")
+    setting = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # torch's newer way, which bars the older one
+        assert _float32_products_are_rounded("cpu")
+        assert all(map(torch.equal, rank_topk(query, items, 20), plain))
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = setting
 
 
 def test_the_same_bits_for_any_batch_and_thread_count(native):

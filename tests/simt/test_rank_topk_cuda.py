@@ -50,9 +50,15 @@ def test_large(fast, size):
     _assert_as_on_the_cpu(fast, "random", query, items, k, **options)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_blocks_that_go_through_several_chunks(checked, order):
+    query, items, options = _inputs(1, 34_000, 3)
+    _assert_as_on_the_cpu(checked, order, query, items, 5, **options)
+
+
 @pytest.mark.parametrize("spread", [0.0, 1e-6])
 def test_items_that_products_cannot_tell_apart(fast, spread):
-    query, items = torch.randn(3, 30), torch.randn(1, 30) + spread * torch.randn(5000, 30)
+    query, items = torch.randn(2, 30), torch.randn(1, 30) + spread * torch.randn(40_000, 30)
     _assert_as_on_the_cpu(fast, "ascending", query, items, 50)
 
 

@@ -60,7 +60,8 @@ __device__ __forceinline__ void store_piece(Stored* to, int64_t left, bool align
     for (int i = 0; i < piece<Stored>; ++i) stored[i] = Element<Stored>::stored(x[i]);
     uint32_t words[4];
     memcpy(words, stored, sizeof words);
-    *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+    // spelled out: as an assignment the compiler may split it, to share code with the other branch
+    __stwb(reinterpret_cast<uint4*>(to), make_uint4(words[0], words[1], words[2], words[3]));
   } else {
     DMREC_UNROLL
     for (int i = 0; i < piece<Stored>; ++i) {

@@ -27,11 +27,11 @@ struct RowInputs {
 };
 
 // body(x, left) for the thread's pieces of the row: x holds `left` elements of each input
-template <class Number, class Functor, class Stored, class Body>
+template <class Functor, class Stored, class Body>
 __device__ __forceinline__ void over_row(const RowInputs<Functor, Stored>& rows, int64_t b, const Body& body) {
   constexpr int inputs = Functor::inputs, count = piece<Stored>;
   for (int64_t j = int64_t{threadIdx.x} * count; j < rows.width; j += int64_t{blockDim.x} * count) {
-    Number x[inputs][count];
+    ArithmeticOf<Stored> x[inputs][count];
     DMREC_UNROLL
     for (int i = 0; i < inputs; ++i) {
       load_piece(rows.in[i] + b * rows.stride[i] + j, rows.width - j, rows.aligned, x[i]);
@@ -40,23 +40,43 @@ __device__ __forceinline__ void over_row(const RowInputs<Functor, Stored>& rows,
   }
 }
 
-template <class Number, class Functor, class Stored>
+template <class Functor, class Stored, class T>
 __device__ __forceinline__ void row_sums(const Functor& functor, const RowInputs<Functor, Stored>& rows, int64_t b,
-                                         Number (&sum)[Functor::sums]) {
+                                         T (&sum)[Functor::sums]) {
   constexpr int inputs = Functor::inputs, sums = Functor::sums, count = piece<Stored>;
   DMREC_UNROLL
-  for (int k = 0; k < sums; ++k) sum[k] = Number(0);
-  over_row<Number>(rows, b, [&](int64_t j, const Number(&x)[inputs][count]) {
+  for (int k = 0; k < sums; ++k) sum[k] = T(0);
+  over_row(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
     DMREC_UNROLL
     for (int e = 0; e < count; ++e) {
-      Number element[inputs], term[sums];
+      T element[inputs], term[sums];
       DMREC_UNROLL
       for (int i = 0; i < inputs; ++i) element[i] = x[i][e];
       functor.terms(element, term);
       DMREC_UNROLL
-      for (int k = 0; k < sums; ++k) sum[k] += j + e < rows.width ? term[k] : Number(0);
+      for (int k = 0; k < sums; ++k) sum[k] += j + e < rows.width ? term[k] : T(0);
     }
   });
+  sum_over_row<sums>(sum);
+}
+
+// For a row of which a sum left the range of float: once more, element by element.
+template <class Functor, class Stored>
+__device__ __forceinline__ void row_sums_in_double(const Functor& functor, const RowInputs<Functor, Stored>& rows,
+                                                   int64_t b, double (&sum)[Functor::sums]) {
+  constexpr int inputs = Functor::inputs, sums = Functor::sums;
+  DMREC_UNROLL
+  for (int k = 0; k < sums; ++k) sum[k] = 0;
+  for (int64_t j = threadIdx.x; j < rows.width; j += blockDim.x) {
+    double element[inputs], term[sums];
+    DMREC_UNROLL
+    for (int i = 0; i < inputs; ++i) {
+      element[i] = static_cast<double>(Element<Stored>::value(rows.in[i][b * rows.stride[i] + j]));
+    }
+    functor.terms(element, term);
+    DMREC_UNROLL
+    for (int k = 0; k < sums; ++k) sum[k] += term[k];
+  }
   sum_over_row<sums>(sum);
 }
 
@@ -69,7 +89,7 @@ __global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, St
   const int64_t b = row_of_thread();
   if (b >= rows.n_rows) return;  // whole warps; rows of whole blocks end with the grid
   T sum[sums];
-  row_sums<T>(functor, rows, b, sum);
+  row_sums(functor, rows, b, sum);
   T value = functor.finish(sum), to_keep = functor.kept(sum);
   if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
     bool again = sum[sums - 1] < T(1e-30);  // squares vanish early; a NaN stays what it is
@@ -77,7 +97,7 @@ __global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, St
     for (int k = 0; k < sums; ++k) again = again || sum[k] > Float<T>::largest;
     if (again) {  // the same for all threads of the row
       double exact[sums];
-      row_sums<double>(functor, rows, b, exact);
+      row_sums_in_double(functor, rows, b, exact);
       value = static_cast<T>(functor.finish(exact));
       to_keep = static_cast<T>(functor.kept(exact));
     }
@@ -105,7 +125,7 @@ __global__ void row_backward(Functor functor, RowInputs<Functor, Stored> rows, R
   const T kept = Functor::needs_kept ? Element<Stored>::value(to.kept[b]) : T(0);
   T c[sums];
   functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), kept, c);
-  over_row<T>(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
+  over_row(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
     T g[inputs][count];
     DMREC_UNROLL
     for (int e = 0; e < count; ++e) {
