@@ -10,13 +10,16 @@ import dmrec_ext
 ROOT = Path(__file__).parents[1]
 SOURCES = [
     path
-    for pattern in ("csrc/**/*.h", "csrc/**/*.cpp", "dmrec_ext/**/*.py", "python/**/*.py", "tests/**/*.py")
+    for pattern in ("dmrec_ext/**/*.py", "python/**/*.py", "tests/**/*.py", "tests/**/*.h", "tests/**/*.cpp")
     for path in ROOT.glob(pattern)
 ]
+NATIVE = [path for kind in ("h", "cpp", "cuh", "cu") for path in (ROOT / "csrc").glob(f"**/*.{kind}")]
 EVERY_OPERATOR = ["dmrec_ext/ops/{}.py", "dmrec_ext/reference/{}.py", "tests/ops/test_{}.py"]
 NATIVE_OPERATOR = [
     "csrc/ops/{}.cpp",
     "csrc/ops/cpu/{}_kernel.cpp",
+    "csrc/ops/cuda/{}.cu",
+    "csrc/ops/cuda/{}_kernel.cpp",
     "benchmarks/ops/bench_{}.py",
 ]
 ROW_OPERATORS = ["gaussian_kl", "gaussian_w2", "composite_prior", "matching_loss"]  # with arithmetic of their own
@@ -40,6 +43,14 @@ SHARED = {
     "online_softmax",
     "products",
     "vector",
+    "library",
+    "device",
+    "launchers",
+    "binding",
+    "csr_binding",
+    "csr_indices",
+    "reduce",
+    "error",
 }
 
 
@@ -47,7 +58,7 @@ SHARED = {
 def test_every_operator_has_its_column(stem):
     layers = list(EVERY_OPERATOR)
     if (ROOT / f"csrc/ops/{stem}.cpp").exists():
-        layers += NATIVE_OPERATOR + (["csrc/math/{}.h"] if stem in ROW_OPERATORS else [])
+        layers += [*NATIVE_OPERATOR, "csrc/math/{}.h" if stem in ROW_OPERATORS else "csrc/ops/cuda/{}.cuh"]
     missing = [layer.format(stem) for layer in layers if not (ROOT / layer.format(stem)).exists()]
     assert not missing
 
@@ -58,20 +69,35 @@ def test_what_is_compiled_is_what_runs(stem, native):
 
 
 def test_native_files_belong_to_an_operator_or_to_the_shared_ones():
-    for path in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cpp")]:
+    for path in NATIVE:
         stem = path.stem.removesuffix("_kernel")
         assert stem in dmrec_ext.OPERATORS or stem in SHARED, f"{path.relative_to(ROOT)} belongs to no operator"
 
 
 def test_files_stay_short():
-    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 500}
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES + NATIVE if (n := len(p.read_text().splitlines())) > 500}
     assert not long
 
 
-def test_includes_are_relative_to_csrc():
-    for path in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cpp")]:
+def test_includes_are_relative_to_csrc_and_point_one_way():
+    layers = ["math", "ops", "ops/cpu", "ops/cuda"]
+    may_include = {"math": {"math"}, "ops": {"math", "ops"}}
+    may_include |= {device: {"math", "ops", device} for device in ("ops/cpu", "ops/cuda")}
+    for path in NATIVE:
+        layer = str(path.parent.relative_to(ROOT / "csrc"))
+        assert layer in layers
         for include in re.findall(r'#include "([^"]+)"', path.read_text()):
+            if include == "simt.h":  # the tests' emulator, in place of CUDA
+                assert path.name in ("device.h", "binding.h")
+                continue
             assert (ROOT / "csrc" / include).exists(), f"{path}: {include}"
+            assert str(Path(include).parent) in may_include[layer], f"{path}: {include}"
+
+
+def test_kernels_and_launchers_know_no_torch():
+    """So they compile in seconds, and run under the emulator."""
+    for path in [*(ROOT / "csrc/ops/cuda").glob("*.cu*"), ROOT / "csrc/ops/cuda/launchers.h"]:
+        assert not re.search(r"#include [<\"](torch|ops/(row_inputs|csr_aggregate)\.h)", path.read_text()), path
 
 
 def test_arithmetic_knows_no_torch_and_no_loop():

@@ -20,7 +20,7 @@ from tests.ops.test_multinomial_nll import (  # pytest runs them here, too
 )
 
 
-@pytest.fixture(autouse=True, params=[(build, order) for build in ("fast", "checked") for order in ORDERS])
+@pytest.fixture(autouse=True, params=[("fast", "random"), *(("checked", order) for order in ORDERS)])
 def emulated(request):
     build = request.getfixturevalue(request.param[0])
     with build.running(request.param[1]):
