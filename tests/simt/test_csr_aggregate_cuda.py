@@ -67,12 +67,3 @@ def test_transposed():
     assert torch.equal(t_crow[:32], right.crow)
     assert (t_crow[31:] == x.nnz).all()
     assert torch.equal(t_col, right.col)
-
-
-def test_traffic(checked):
-    """Whole panels of aligned rows: no sector more than needed but for the offsets, 8 bytes of index per request."""
-    x, weight = Csr.from_torch((torch.rand(16, 60) < 0.3).float()), torch.randn(60, 384, requires_grad=True)
-    with checked.running(traffic=True):
-        csr_aggregate(x, weight).sum().backward()
-        counts = checked.traffic()["csr_sum"]
-    assert counts["ideal_sectors"] >= 0.95 * counts["sectors"]

@@ -57,14 +57,3 @@ def test_no_index_leads_out_of_memory():
             arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, kept, 7)
             if col != [5, 5]:  # twice in a row: two threads would write there, which harms nothing else
                 op._multinomial_nll_backward(*arguments)
-
-
-def test_traffic(checked):
-    """Aligned tiles: each logit once, and each gradient; offsets and targets are few."""
-    hidden, weight = torch.randn(16, 8, requires_grad=True), torch.randn(4096, 8, requires_grad=True)
-    x = Csr.from_torch((torch.rand(16, 4096) < 0.005).float())
-    with checked.running(traffic=True):
-        multinomial_nll(hidden, weight, x, torch.zeros(4096, requires_grad=True)).backward()
-        traffic = checked.traffic()
-    for kernel in ("chunk_sums", "tile_gradient", "column_sums", "add_to"):
-        assert traffic[kernel]["ideal_sectors"] >= 0.9 * traffic[kernel]["sectors"], (kernel, traffic[kernel])

@@ -138,14 +138,3 @@ def test_no_matrix_of_users_and_items(fast):
     with fast.running():
         peak = on_the_cpu.extra_bytes(lambda: rank_topk(query[:], items, 3))
     assert peak < 75 << 20  # a tile of products is 64 MiB; all scores: 135 MB
-
-
-def test_traffic(checked):
-    """At a width of whole sectors. Sorting conflicts in shared memory, by neighbours two places apart: but few sort."""
-    query, items = torch.randn(4, 64), torch.randn(4096, 64)
-    with checked.running(traffic=True):
-        rank_topk(query, items, 20)
-        traffic = checked.traffic()
-    for kernel in ("item_norms", "select_tile", "finish_ranking"):
-        assert traffic[kernel]["ideal_sectors"] >= 0.9 * traffic[kernel]["sectors"], kernel
-    assert traffic["select_tile"]["shared_cycles"] <= 2.2 * traffic["select_tile"]["ideal_shared_cycles"]
