@@ -3,9 +3,10 @@
 Without a C++ compiler, or where the build fails, installation goes on without the library and both packages run on
 their reference path. DMREC_REQUIRE_NATIVE=1 turns that into an error; DMREC_CMAKE_ARGS adds arguments for CMake.
 
-DMREC_CUDA=auto|on|off tells whether the kernels for CUDA are built: auto (the default) where nvcc is found and torch is
-a CUDA build, whether or not there is a GPU; on also for a CPU build of torch, which cannot load them.
-TORCH_CUDA_ARCH_LIST names the targets ("8.0;9.0+PTX"), default 8.0, 9.0 and 10.0 with PTX.
+DMREC_CUDA=auto|on|off tells whether the kernels for CUDA are built: auto (the default) where nvcc is found (in PATH,
+CUDACXX or CUDA_HOME) and torch is a CUDA build of the same major version, whether or not there is a GPU; on also for a
+CPU build of torch, which cannot load them. TORCH_CUDA_ARCH_LIST names the targets by number ("8.0;9.0+PTX"), default
+8.0, 9.0 and, as of CUDA 12.8, 10.0, the last with PTX.
 """
 
 import os
@@ -22,6 +23,20 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
+def find_nvcc() -> str | None:
+    """CUDA's compiler."""
+    toolkit = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *([str(Path(toolkit) / "bin")] if toolkit else [])])
+    return shutil.which(os.environ.get("CUDACXX", "nvcc"), path=path)
+
+
+def version_of(nvcc: str) -> tuple[int, ...]:
+    """Such as (13, 0)."""
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", told)
+    return tuple(map(int, release.groups())) if release else (0, 0)
+
+
 def cuda_wanted() -> tuple[bool, str]:
     """Whether to build for CUDA, and why."""
     choice = os.environ.get("DMREC_CUDA", "auto")
@@ -29,26 +44,34 @@ def cuda_wanted() -> tuple[bool, str]:
         sys.exit(f"DMREC_CUDA must be auto, on or off, got {choice!r}")
     if choice != "auto":
         return choice == "on", f"DMREC_CUDA={choice}"
-    if shutil.which(os.environ.get("CUDACXX", "nvcc")) is None:
+    nvcc = find_nvcc()
+    if nvcc is None:
         return False, "nvcc is not found"
     try:
         import torch
     except ImportError:
         return False, "torch is not installed"
-    is_cuda_build = torch.version.cuda is not None
-    return is_cuda_build, f"torch {torch.__version__} is {'a' if is_cuda_build else 'no'} CUDA build"
+    if torch.version.cuda is None:
+        return False, f"torch {torch.__version__} is no CUDA build"
+    ours, theirs = version_of(nvcc), torch.version.cuda
+    if ours[0] != int(theirs.split(".")[0]):
+        return False, f"nvcc is of CUDA {'.'.join(map(str, ours))}, torch of {theirs}"
+    return True, f"torch {torch.__version__} is a CUDA build"
 
 
-def cuda_architectures() -> str | None:
-    """TORCH_CUDA_ARCH_LIST as CMake names it; None without."""
+def cuda_architectures() -> str:
+    """The targets as CMake names them."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";").strip(";")
+    if not listed:
+        nvcc = find_nvcc()
+        listed = "8.0;9.0;10.0+PTX" if nvcc and version_of(nvcc) >= (12, 8) else "8.0;9.0+PTX"
     names = []
     for each in filter(None, listed.split(";")):
         number = each.removesuffix("+PTX").replace(".", "")
         if not re.fullmatch(r"\d{2,3}[af]?", number):
             sys.exit(f"TORCH_CUDA_ARCH_LIST must list numbers such as 8.0 or 9.0+PTX, got {each!r}")
         names.append(number if each.endswith("+PTX") else f"{number}-real")
-    return ";".join(names) or None
+    return ";".join(names)
 
 
 BUILD_CUDA, CUDA_REASON = cuda_wanted()
@@ -70,7 +93,7 @@ class CMakeBuild(build_ext):
             return
         output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(built, output)
-        targets = f"CUDA ({cuda_architectures() or 'default targets'})" if target == "_C_cuda" else "the CPU"
+        targets = f"CUDA ({cuda_architectures()})" if target == "_C_cuda" else "the CPU"
         print(f"dmrec_ext: built {output.name} for {targets}")
 
     def run(self) -> None:
@@ -78,8 +101,8 @@ class CMakeBuild(build_ext):
         super().run()
 
     def copy_extensions_to_source(self) -> None:
-        for ext in self.extensions:
-            file = self.get_ext_filename(ext.name)
+        for name in ("dmrec_ext._C", "dmrec_ext._C_cuda"):
+            file = self.get_ext_filename(name)
             if not Path(self.build_lib, file).exists():  # an older build must not pass for this one
                 Path(ROOT, file).unlink(missing_ok=True)
         super().copy_extensions_to_source()
@@ -97,9 +120,8 @@ class CMakeBuild(build_ext):
         if ninja := shutil.which("ninja", path=path):
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         if target == "_C_cuda":
-            configure += ["-DDMREC_CUDA=ON"]
-            if architectures := cuda_architectures():
-                configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
+            configure += ["-DDMREC_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures()}"]
+            configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}"] if (nvcc := find_nvcc()) else []
         subprocess.run([*configure, *shlex.split(os.environ.get("DMREC_CMAKE_ARGS", ""))], check=True)
         subprocess.run([cmake, "--build", str(build), "--target", target], check=True)
         return build / f"{target}.abi3.so"

@@ -6,6 +6,7 @@ elsewhere. ``DMREC_NATIVE=0`` in the environment keeps the library out, `use_ref
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -96,12 +97,24 @@ def use_reference(wanted: bool = True) -> Iterator[None]:
         _reference_wanted = before
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
+def _cuda_problem(device: int) -> str:
+    """Why the compiled kernels cannot run on a CUDA device (another architecture, an old driver); empty if they can."""
+    problem: str = torch.ops.dmrec_ext._cuda_problem(device)
+    if problem:
+        warnings.warn(f"dmrec_ext runs on its reference path on cuda:{device}: {problem}", RuntimeWarning, stacklevel=3)
+    return problem
+
+
 def runs_native(stem: str, tensor: object) -> bool:
     """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and reverse mode is all that is asked for.
 
     False for what is no tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
     """
     if _reference_wanted or not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
+        return False
+    if tensor.is_cuda and _cuda_problem(tensor.get_device()):
         return False
     return not transformed()
 
@@ -122,7 +135,11 @@ def native_path(stem: str, device_type: str) -> PathInUse:
     if _reference_wanted:
         return PathInUse(False, "use_reference() is in force")
     if device_type in NATIVE[stem]:
-        isa = torch.ops.dmrec_ext._cpu_capability() if device_type == "cpu" else "compiled kernels"
-        return PathInUse(True, isa)
+        if device_type == "cpu":
+            return PathInUse(True, torch.ops.dmrec_ext._cpu_capability())
+        if not torch.cuda.is_available():
+            return PathInUse(True, "compiled kernels, no GPU")
+        problem = _cuda_problem(torch.cuda.current_device())
+        return PathInUse(not problem, problem or "compiled kernels")
     absent = CUDA_ABSENT if device_type == "cuda" else NATIVE_ABSENT
     return PathInUse(False, absent or f"no native {device_type.upper()} kernel in this version")

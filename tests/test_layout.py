@@ -50,7 +50,7 @@ SHARED = {
     "csr_binding",
     "csr_indices",
     "reduce",
-    "error",
+    "runtime",
 }
 
 

@@ -33,13 +33,17 @@ def test_auto_wants_nvcc_and_a_cuda_build_of_torch(tmp_path):
     nvcc.write_text("#!/bin/sh\n")
     nvcc.chmod(0o755)
     names, reason, _ = _decide(CUDACXX=str(nvcc))
-    assert ("_C_cuda" in names) == (torch.version.cuda is not None)
-    assert torch.__version__ in reason
+    assert "_C_cuda" not in names  # no CUDA build of torch, or another version
+    assert (torch.version.cuda or torch.__version__) in reason
+    nvcc.write_text('#!/bin/sh\necho "release 12.6, V12.6.1"\n')
+    assert _decide(CUDACXX=str(nvcc))[2] == "80-real;90"
+    nvcc.write_text('#!/bin/sh\necho "release 13.0, V13.0.88"\n')
+    assert _decide(CUDACXX=str(nvcc))[2] == "80-real;90-real;100"
 
 
 @pytest.mark.parametrize(
     ("listed", "named"),
-    [("", "None"), ("8.0", "80-real"), ("8.0;9.0+PTX", "80-real;90"), ("8.6 12.0a+PTX", "86-real;120a")],
+    [("8.0", "80-real"), ("8.0;9.0+PTX", "80-real;90"), ("8.6 12.0a+PTX", "86-real;120a")],
 )
 def test_torch_cuda_arch_list_is_honoured(listed, named):
     assert _decide(TORCH_CUDA_ARCH_LIST=listed)[2] == named

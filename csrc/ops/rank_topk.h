@@ -20,6 +20,8 @@ inline void check_ranking_inputs(const Tensor& query, const Tensor& items, int64
                     op, ": bias must be (N,), in the dtype of query");
   }
   STD_TORCH_CHECK(exclude_crow.has_value() == exclude_col.has_value(), op, ": give both parts of exclude, or neither");
+  STD_TORCH_CHECK(!exclude_col.has_value() || exclude_col->device() == query.device(), op,
+                  ": exclude must be on the device of query");
 }
 
 }  // namespace dmrec

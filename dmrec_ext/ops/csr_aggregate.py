@@ -65,7 +65,9 @@ def _transposed(crow: Tensor, col: Tensor, values: Tensor | None, n_cols: int) -
 
 
 def _column_sums(matrix: Tensor) -> Tensor:
-    """As one sparse row of ones times the matrix: torch's own sum depends on the number of threads."""
+    """On the CPU as one sparse row of ones times the matrix: torch's own sum depends on the number of threads."""
+    if matrix.device.type != "cpu":
+        return matrix.sum(0)
     n_rows = matrix.shape[0]
     crow = torch.tensor([0, n_rows], device=matrix.device)
     everything = torch.arange(n_rows, device=matrix.device)

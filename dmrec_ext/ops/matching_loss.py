@@ -61,7 +61,8 @@ def matching_loss(
 
     Note:
         One pass over the inputs forward, one backward. Native but for a ``beta`` that wants a gradient (or is a tensor
-        while compiling: as a number, each new value is a new compilation), which runs on plain torch. Where the root
+        while compiling: as a number, each new value is a new compilation), which runs on plain torch; a tensor on a GPU
+        is read, which waits for it. Where the root
         of :math:`W_2^2` is 0 its gradient is taken as 0. Numerics, determinism and further derivatives as for
         `gaussian_kl` and `gaussian_w2`.
 

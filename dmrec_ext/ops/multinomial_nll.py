@@ -44,10 +44,12 @@ def multinomial_nll(
     Note:
         On the native path no (B, N) tensor exists beyond the logits that the forward keeps for its backward, and those
         only up to 256 MiB (``dmrec_ext.ops.multinomial_nll.LOGITS_BUDGET``): above, and where nothing wants a gradient,
-        scratch is one tile of 16 MiB. Products run in float32, in float64 for float64, and in bfloat16 for bfloat16
-        inputs or under autocast to it: sums of exponentials are float32 always, but logits then carry 8 bits, and
-        gradients some 3e-3 (of their norm). Products are torch's, so bits depend on the number of threads. Gradients
-        for ``hidden``, ``weight`` and ``bias``; for ``values``, and second derivatives, on plain torch.
+        scratch is one tile of 16 MiB (on CUDA of 16 million numbers). Products run in float32, in float64 for float64,
+        and in bfloat16 for bfloat16 inputs or under autocast to it: sums of exponentials are float32 always, but logits
+        then carry 8 bits, and gradients some 3e-3 (of their norm). Products are torch's, so bits depend on the number
+        of threads. Gradients for ``hidden``, ``weight`` and ``bias``; for ``values``, and second derivatives, on plain
+        torch. On CUDA columns of ``x`` are not looked at, they must rise in each row; autocast to float16 multiplies in
+        float32 there.
 
     >>> import torch
     >>> x = Csr(torch.tensor([0, 1]), torch.tensor([2]), None, 4)

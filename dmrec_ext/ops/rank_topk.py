@@ -49,8 +49,10 @@ def rank_topk(
         The (B, N) scores never exist: matrix products of tiles of items, with a proven bound on their error, only tell
         what to score exactly. Scratch: 2 MiB of products per thread, 4 k + 64 candidates per user (8 bytes of score
         and 8 of id each), 12 bytes per item. Inputs that are NaN, infinite or beyond 1e18 in norm rank right, one by
-        one, slowly. On CUDA: a tile of products is 64 MiB at most, there are 16 k bytes a user and part of the items,
-        and k above 1,024 runs on plain torch; ``exclude`` is not looked at beforehand, columns must rise in each row.
+        one, slowly. On CUDA: a tile of products is 16 million numbers at most (with bfloat16 or 16-bit inputs as many
+        items are converted), there are 16 k bytes a user and part of the items, and k above 1,024 runs on plain torch;
+        ``exclude`` is not looked at beforehand, columns must rise in each row. Whether torch multiplies in TF32 does
+        not matter.
 
     >>> import torch
     >>> rank_topk(torch.ones(1, 1), torch.tensor([[1.0], [3.0], [3.0]]), 2)[1].tolist()
@@ -68,11 +70,12 @@ def rank_topk(
 
 
 def _float32_products_are_rounded(device_type: str) -> bool:
-    """Whether torch may multiply float32 matrices in fewer bits, which the bound for bfloat16 covers."""
+    """Whether torch may multiply float32 matrices in fewer bits than the bound allows; that for bfloat16 then does."""
+    if device_type != "cpu":  # the bound of the CUDA kernels allows for TF32
+        return False
     if torch.compiler.is_compiling():  # the setting cannot be traced: the safe side
         return True
-    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
-    return backend.matmul.fp32_precision in ("bf16", "tf32")
+    return torch.backends.mkldnn.matmul.fp32_precision in ("bf16", "tf32")  # type: ignore[attr-defined]
 
 
 def _fake(query: Tensor, items: Tensor, k: int, *others: Tensor | bool | None) -> tuple[Tensor, Tensor]:

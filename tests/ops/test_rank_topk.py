@@ -142,7 +142,7 @@ def test_rounded_float32_products_are_allowed_for(native):
     try:
         torch.set_float32_matmul_precision("medium")
         assert _float32_products_are_rounded("cpu")
-        assert _float32_products_are_rounded("cuda")
+        assert not _float32_products_are_rounded("cuda")  # its bound covers TF32
         assert all(map(torch.equal, rank_topk(query, items, 20), plain))
     finally:
         torch.set_float32_matmul_precision(before)

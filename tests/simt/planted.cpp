@@ -183,6 +183,110 @@ void much_shared(const float* x, float* o) {
   o[threadIdx.x] = s[threadIdx.x];
 }
 
+void halves_without_barrier(const float* x, float* o) {
+  SIMT_SHARED(__half, s, n);
+  s[threadIdx.x] = __float2half_rn(0);
+  __syncthreads();
+  s[threadIdx.x] = __float2half_rn(x[threadIdx.x]);
+  s[threadIdx.x] = __float2half_rn(__half2float(s[threadIdx.x]) + __half2float(s[threadIdx.x ^ 1]));
+  __syncthreads();
+  o[threadIdx.x] = __half2float(s[threadIdx.x]);
+}
+
+void two_write_a_half(const float* x, float* o) {
+  auto* h = reinterpret_cast<__half*>(o);
+  if (threadIdx.x < 3) h[threadIdx.x == 1 ? 1 : 0] = __float2half_rn(x[threadIdx.x]);
+}
+
+void first_comer_clears(const float* x, float* o) {
+  if (atomicAdd(reinterpret_cast<unsigned*>(o + 1), 1u) == 0) o[0] = 0.f;
+  atomicAdd(o, x[threadIdx.x]);
+}
+
+void last_block_without_fence(const float* x, float* o) {
+  SIMT_SHARED(bool, last, 1);
+  if (threadIdx.x == 0) {
+    atomicAdd(o, x[1]);
+    last[0] = atomicAdd(reinterpret_cast<unsigned*>(o + 1), 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (last[0] && threadIdx.x == 0) o[2] = o[0];
+}
+
+void last_thread_reads(const float*, float* o) {
+  SIMT_SHARED(unsigned, s, 1);
+  if (threadIdx.x == 0) s[0] = 0;
+  __syncthreads();
+  if (atomicAdd(s, 1u) == n - 1) o[0] = static_cast<float>(s[0]);
+}
+
+void all_read_last_block_writes(const float*, float* o) {
+  SIMT_SHARED(bool, last, 1);
+  const float v = o[0];
+  __syncthreads();
+  if (threadIdx.x == 0) last[0] = atomicAdd(reinterpret_cast<unsigned*>(o + 1), 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (last[0] && threadIdx.x == 0) o[0] = v + 1;
+}
+
+void other_warp_reads(const float* x, float* o) {
+  SIMT_SHARED(float, s, 1);
+  if (threadIdx.x == 0) s[0] = x[0];
+  __syncthreads();
+  const float v = s[0];
+  if (threadIdx.x < 32) {
+    __syncwarp();
+    if (threadIdx.x == 0) s[0] = v + 1;
+  }
+  o[threadIdx.x] = v;
+}
+
+void before_a_half(const float*, float* o) {
+  auto* h = reinterpret_cast<__half*>(o) - 1;
+  h[threadIdx.x] = __float2half_rn(1);
+}
+
+// clang-format off
+void two_barriers_of_a_line(const float* x, float* o) {
+  if (threadIdx.x % 2 == 1) __syncthreads(); else __syncthreads();
+  o[threadIdx.x] = x[threadIdx.x];
+}
+// clang-format on
+
+void shuffle_of_odd_width(const float* x, float* o) {
+  o[threadIdx.x] = __shfl_sync(0xffffffffu, x[threadIdx.x], 3, 12);
+}
+
+void shuffle_by_less_than_nothing(const float* x, float* o) {
+  o[threadIdx.x] = __shfl_down_sync(0xffffffffu, x[threadIdx.x], -1);
+}
+
+float of_the_host[4] = {1, 2, 3, 4};
+void host_memory(const float*, float* o) { o[threadIdx.x] = of_the_host[threadIdx.x % 4]; }
+
+void local_of_another(const float* x, float* o) {
+  SIMT_SHARED(float*, p, 1);
+  float own[2] = {x[threadIdx.x], 1};
+  if (threadIdx.x == 0) p[0] = own;
+  __syncthreads();
+  o[threadIdx.x] = p[0][0];
+  __syncthreads();
+  o[threadIdx.x] += own[1];
+}
+
+void endless_vote(const float* x, float* o) {
+  while (__any_sync(0xffffffffu, 1)) {
+  }
+  o[threadIdx.x] = x[threadIdx.x];
+}
+
+void count_to_ten(const float*, float* o) {
+  auto* count = reinterpret_cast<unsigned*>(o);
+  if (atomicAdd(count, 0u) < 10u) atomicAdd(count, 1u);
+  __syncthreads();
+  if (threadIdx.x == 0 && atomicAdd(count, 0u) > 10u) o[-1] = 0;  // only where others came between
+}
+
 // --- correct ---------------------------------------------------------------------------------------------------------
 
 void with_barriers(const float* x, float* o) {
@@ -229,6 +333,30 @@ void votes(const float* x, float* o) {
   o[threadIdx.x] = right ? x[threadIdx.x] : 1e30f;
 }
 
+void pairs_between_words(const float* x, float* o) {
+  struct Pair {
+    float score;
+    int id;
+  };
+  if (threadIdx.x < 8) o[threadIdx.x] = reinterpret_cast<const Pair*>(x + 1)[threadIdx.x].score;
+}
+
+void neighbouring_halves(const float* x, float* o) {
+  auto* h = reinterpret_cast<__half*>(o);
+  h[threadIdx.x] = __float2half_rn(x[threadIdx.x]);
+  __syncthreads();
+  h[threadIdx.x + n] = h[n - 1 - threadIdx.x];
+}
+
+void ascending_after_barriers(const float* x, float* o) {
+  SIMT_SHARED(unsigned, next, 1);
+  if (threadIdx.x == 0) next[0] = 0;
+  __syncthreads();
+  __syncwarp();
+  const unsigned turn = atomicAdd(next, 1u);
+  o[threadIdx.x] = x[threadIdx.x] * static_cast<float>(turn);
+}
+
 struct Planted {
   const char* name;
   void (*kernel)(const float*, float*);
@@ -269,8 +397,26 @@ const Planted planted[] = {
     CASE(write_to_input, 1, n, 0, "writes to x, which is only read"),
     CASE(null_pointer, 1, n, 0, "null pointer"),
     CASE(endless, 1, 1, 0, "an endless loop"),
-    CASE(much_shared, 1, n, 0, "more than 48 KiB of static shared memory"),
+    CASE(much_shared, 1, n, 0, "more than 48 KiB of shared memory"),
+    CASE(halves_without_barrier, 1, n, 0, "data race"),
+    CASE(two_write_a_half, 1, n, 0, "data race .two writes."),
+    CASE(first_comer_clears, 1, n, 0, "data race"),
+    CASE(last_block_without_fence, 4, n, 0, "data race .*of another block"),
+    CASE(last_thread_reads, 1, n, 0, "data race"),
+    CASE(all_read_last_block_writes, 4, n, 0, "data race .*of another block"),
+    CASE(other_warp_reads, 1, n, 0, "data race"),
+    CASE(before_a_half, 1, n, 0, "out of bounds: byte -2 of o"),
+    CASE(two_barriers_of_a_line, 1, n, 0, "divergent barrier"),
+    CASE(shuffle_of_odd_width, 1, 32, 0, "by 3 within 12 lanes is not defined"),
+    CASE(shuffle_by_less_than_nothing, 1, 32, 0, "by -1 within 32 lanes is not defined"),
+    CASE(host_memory, 1, n, 0, "out of bounds of every buffer"),
+    CASE(local_of_another, 1, n, 0, "local memory of another thread"),
+    CASE(endless_vote, 1, 32, 0, "an endless loop"),
+    CASE(count_to_ten, 1, 32, 0, "out of bounds"),
     CASE(with_barriers, 1, n, 0, ""),
+    CASE(pairs_between_words, 1, n, 0, ""),
+    CASE(neighbouring_halves, 1, n, 0, ""),
+    CASE(ascending_after_barriers, 1, 32, 0, ""),
     CASE(with_syncwarp, 1, 32, 0, ""),
     CASE(with_atomics, 2, n, 0, ""),
     CASE(with_half_mask, 1, 32, 0, ""),
@@ -286,7 +432,8 @@ const std::unique_ptr<float, decltype(&free)> memory{static_cast<float*>(aligned
 // Kernels that read o first, to which it must have been written.
 bool needs_written(const Planted& p) {
   return p.kernel == with_atomics || p.kernel == endless || p.kernel == shared_of_another_block ||
-         p.kernel == block_reads_another || p.kernel == atomic_and_plain;
+         p.kernel == block_reads_another || p.kernel == atomic_and_plain || p.kernel == first_comer_clears ||
+         p.kernel == last_block_without_fence || p.kernel == all_read_last_block_writes || p.kernel == count_to_ten;
 }
 
 }  // namespace
@@ -309,18 +456,18 @@ __attribute__((visibility("default"))) float planted_run(int i, int order, unsig
   simt::options() = {};
   simt::options().order = static_cast<simt::Order>(order);
   simt::options().seed = seed;
-  simt::options().most_accesses = 1 << 16;
+  simt::options().most_operations = 1 << 16;
   simt::forget_buffers();
   simt::register_buffer(x, n * sizeof *x, false, false, "x");
   simt::register_buffer(o, n * sizeof *o, true, !needs_written(p), "o");
   text[0] = 0;
-  auto body = [&] { p.kernel(x, o); };
   try {
-    simt::launch(p.name, p.grid, p.block, p.shared, [](void* c) { (*static_cast<decltype(body)*>(c))(); }, &body);
+    simt::launch(p.name, p.kernel, p.grid, p.block, p.shared, x, o);
   } catch (const std::runtime_error& error) {
     snprintf(text, static_cast<size_t>(size), "%s", error.what());
   }
   simt::forget_buffers();
+  of_the_host[0] = 2;  // no constant
   float sum = 0;
   for (int j = 0; j < n; ++j) sum += o[j];
   return sum;

@@ -27,6 +27,8 @@ def test_every_planted_error_is_found_and_correct_kernels_pass(planted, order):
     n_errors = n_correct = 0
     for case in range(planted.planted_count()):
         name, expected = planted.planted_name(case).decode(), planted.planted_expected(case).decode()
+        if name == "count_to_ten":
+            continue  # found by chance alone: below
         finding, _ = _run(planted, case, order)
         if expected:
             assert re.search(expected, finding, re.S), f"{name}: {finding or 'no finding'}"
@@ -34,8 +36,8 @@ def test_every_planted_error_is_found_and_correct_kernels_pass(planted, order):
         else:
             assert not finding, f"{name}: {finding}"
             n_correct += 1
-    assert n_errors >= 30
-    assert n_correct >= 7
+    assert n_errors >= 44
+    assert n_correct >= 10
 
 
 def test_findings_say_where(planted):
@@ -53,6 +55,29 @@ def test_a_random_order_repeats_with_its_seed(planted):
     findings = [_run(planted, race, "random", seed)[0] for seed in (3, 3, 4, 5, 6)]
     assert findings[0] == findings[1]
     assert len(set(findings)) > 1
+
+
+def test_threads_come_between_each_others_atomics_in_random_order(planted):
+    names = [planted.planted_name(case).decode() for case in range(planted.planted_count())]
+    findings = [_run(planted, names.index("count_to_ten"), "random", seed)[0] for seed in range(20)]
+    assert any("out of bounds" in finding for finding in findings)
+    assert not _run(planted, names.index("count_to_ten"), "ascending")[0]
+
+
+def test_orders_hold_behind_barriers_and_warp_operations(planted):
+    names = [planted.planted_name(case).decode() for case in range(planted.planted_count())]
+    turns = names.index("ascending_after_barriers")
+    totals = [_run(planted, turns, order)[1] for order in ORDERS]
+    assert totals[0] == sum(i * i for i in range(32))
+    assert totals[1] == sum(i * (31 - i) for i in range(32))
+    assert totals[2] not in totals[:2]
+
+
+def test_a_finding_leaves_nothing_behind(planted):
+    names = [planted.planted_name(case).decode() for case in range(planted.planted_count())]
+    for name in ("half_a_shuffle", "read_beyond_end", "endless"):
+        assert _run(planted, names.index(name), "ascending")[0]
+        assert _run(planted, names.index("with_barriers"), "ascending") == ("", 2016)
 
 
 def test_correct_kernels_compute_what_they_should(planted):

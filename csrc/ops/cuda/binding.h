@@ -29,7 +29,7 @@ class OnDevice {
   Stream stream() const { return nullptr; }
 #else
  public:
-  explicit OnDevice(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {}
+  explicit OnDevice(const Tensor& tensor) : index_(index_of(tensor)), guard_(index_) {}
   Stream stream() const {
     Stream stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
@@ -37,6 +37,11 @@ class OnDevice {
   }
 
  private:
+  static int32_t index_of(const Tensor& tensor) {
+    STD_TORCH_CHECK(tensor.is_cuda(), "dmrec_ext: all tensors must be on one CUDA device");
+    return tensor.get_device_index();
+  }
+
   int32_t index_;
   torch::stable::accelerator::DeviceGuard guard_;
 #endif

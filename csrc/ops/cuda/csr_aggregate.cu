@@ -14,8 +14,10 @@ int launch_csr_sum(const CsrSumJob& job, Stream stream) {
                                static_cast<Stored*>(job.out),
                                job.width,
                                job.aligned};
+    constexpr int64_t most_panels = 65535;  // of a grid's second axis; beyond, blocks take several
+    const int64_t panels = blocks_for(job.width, warp_size * piece<Stored>);
     const dim3 grid(static_cast<unsigned>(blocks_for(job.indices.n_rows, rows_per_block)),
-                    static_cast<unsigned>(blocks_for(job.width, warp_size * piece<Stored>)));
+                    static_cast<unsigned>(panels < most_panels ? panels : most_panels));
     return launch("csr_sum", csr_sum<Stored>, grid, dim3(warp_size, rows_per_block), stream, typed);
   });
 }

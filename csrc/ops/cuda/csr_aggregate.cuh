@@ -9,6 +9,9 @@
 // No element is written twice, nothing is shared between warps: no atomics, and the order of the entries is the order
 // of summation (in runs of 256, as on the CPU: a sum of n terms errs by 256 + n / 256 roundings).
 //
+// Best for rows of some hundred entries at most and widths of a panel or more: a row of very many entries is one warp's
+// work from end to end, and below 512 bytes of width lanes are idle.
+//
 // csr_dot: a warp per entry, lanes over the width; the row is found by bisection of the offsets (they stay in caches).
 #pragma once
 
@@ -61,25 +64,27 @@ __device__ __forceinline__ void add_run(const CsrSum<Stored>& job, const SafeCsr
 template <class Stored>
 __global__ void csr_sum(CsrSum<Stored> job) {
   using T = ArithmeticOf<Stored>;
-  constexpr int count = piece<Stored>;
+  constexpr int count = piece<Stored>, panel = warp_size * count;
   const int64_t b = int64_t{blockIdx.x} * rows_per_block + threadIdx.y;
   if (b >= job.indices.n_rows) return;  // whole warps
-  const int64_t column = (int64_t{blockIdx.y} * warp_size + threadIdx.x) * count, left = job.width - column;
   const SafeCsr x{job.indices};
-  const int64_t end = x.end(b);
-  T sum[count];
-  DMREC_UNROLL
-  for (int e = 0; e < count; ++e) sum[e] = T(0);
-  if (job.bias) load_piece(job.bias + b * job.bias_stride + column, left, job.aligned, sum);
-  for (int64_t begin = x.begin(b); begin < end; begin += run_length) {
-    T run[count];
+  const int64_t first = x.begin(b), end = x.end(b);
+  for (int64_t from = int64_t{blockIdx.y} * panel; from < job.width; from += int64_t{gridDim.y} * panel) {
+    const int64_t column = from + int64_t{threadIdx.x} * count, left = job.width - column;
+    T sum[count];
     DMREC_UNROLL
-    for (int e = 0; e < count; ++e) run[e] = T(0);
-    add_run(job, x, begin, begin + run_length < end ? begin + run_length : end, column, left, run);
-    DMREC_UNROLL
-    for (int e = 0; e < count; ++e) sum[e] += run[e];
+    for (int e = 0; e < count; ++e) sum[e] = T(0);
+    if (job.bias) load_piece(job.bias + b * job.bias_stride + column, left, job.aligned, sum);
+    for (int64_t begin = first; begin < end; begin += run_length) {
+      T run[count];
+      DMREC_UNROLL
+      for (int e = 0; e < count; ++e) run[e] = T(0);
+      add_run(job, x, begin, begin + run_length < end ? begin + run_length : end, column, left, run);
+      DMREC_UNROLL
+      for (int e = 0; e < count; ++e) sum[e] += run[e];
+    }
+    store_piece(job.out + b * job.width + column, left, job.aligned, sum);
   }
-  store_piece(job.out + b * job.width + column, left, job.aligned, sum);
 }
 
 template <class Stored>

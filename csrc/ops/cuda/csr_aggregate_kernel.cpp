@@ -83,11 +83,11 @@ std::tuple<Tensor, Tensor, Tensor> csr_transpose(Tensor crow, Tensor col, int64_
   STD_TORCH_CHECK(n_cols >= 0 && n_cols < int64_t{1} << 60, op, ": n_cols must be at least 0 and below 2^60");
   const OnDevice device(x.col);
   Tensor t_crow = torch::stable::new_empty(x.crow, {n_cols + 1});
-  Tensor t_col =
-      x.n_rows() > 0 ? torch::stable::new_empty(x.col, {x.nnz()}) : torch::stable::new_zeros(x.col, {x.nnz()});
+  const bool has_place = x.n_rows() > 0 && n_cols > 0;  // else there can be no entries
+  Tensor t_col = has_place ? torch::stable::new_empty(x.col, {x.nnz()}) : torch::stable::new_zeros(x.col, {x.nnz()});
   auto [sorted, entry] = stable_sort(x.col);
   CsrIndices indices = indices_of(x, n_cols);
-  if (x.n_rows() == 0) indices.nnz = 0;
+  if (!has_place) indices.nnz = 0;
   check_launch(op, launch_transposed(indices, static_cast<const int64_t*>(data_to_read(sorted, "sorted")),
                                      static_cast<const int64_t*>(data_to_read(entry, "entry")),
                                      static_cast<int64_t*>(data_to_fill(t_crow, "offsets")),

@@ -32,8 +32,7 @@ int launch([[maybe_unused]] const char* name, void (*kernel)(Parameters...), dim
   return static_cast<int>(cudaGetLastError());
 #else
   (void)stream;
-  auto body = [&] { kernel(static_cast<Parameters>(arguments)...); };
-  return simt::launch(name, grid, block, 0, [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+  return simt::launch(name, kernel, grid, block, 0, arguments...);
 #endif
 }
 

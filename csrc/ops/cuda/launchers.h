@@ -14,6 +14,7 @@ using Stream = void*;  // cudaStream_t
 enum class Type { float32, float64, float16, bfloat16 };
 
 const char* error_text(int code);
+int kernels_run();  // whether the current device and driver take what was compiled: an error code
 
 // A row operator on (B, D) inputs: forward where `out` is set, else backward.
 struct RowJob {
@@ -141,6 +142,6 @@ int launch_nll_scales(Type product, const NllTargets& x, const NllGradient& of, 
 int launch_nll_gradient(Type product, const NllTile& tile, const NllTargets& x, const NllGradient& of, void* out,
                         bool out_aligned, Stream stream);
 int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64_t count, void* sums, Stream stream);
-int launch_nll_add(Type product, void* sum, const void* part, int64_t count, Stream stream);
+int launch_nll_add(Type type, void* sum, const void* part, int64_t count, Stream stream);  // float32 or float64
 
 }  // namespace dmrec::cuda

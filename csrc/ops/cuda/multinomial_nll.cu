@@ -97,13 +97,12 @@ int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64
   });
 }
 
-int launch_nll_add(Type product, void* sum, const void* part, int64_t count, Stream stream) {
-  return with_product_type(product, [&]<class Product>() {
-    using T = ArithmeticOf<Product>;
-    constexpr int64_t each = nll_threads * piece<Product>;
-    return launch("add_to", add_to<Product>, dim3(static_cast<unsigned>(blocks_for(count, each))), dim3(nll_threads),
-                  stream, static_cast<T*>(sum), static_cast<const Product*>(part), count);
-  });
+int launch_nll_add(Type type, void* sum, const void* part, int64_t count, Stream stream) {
+  const auto add = [&]<class T>(T) {
+    return launch("add_to", add_to<T>, dim3(static_cast<unsigned>(blocks_for(count, nll_threads * piece<T>))),
+                  dim3(nll_threads), stream, static_cast<T*>(sum), static_cast<const T*>(part), count);
+  };
+  return type == Type::float64 ? add(double{}) : add(float{});
 }
 
 }  // namespace dmrec::cuda

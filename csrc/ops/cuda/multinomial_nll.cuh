@@ -232,22 +232,16 @@ __global__ void column_sums(const Product* tile, int64_t n_rows, int64_t count, 
 }
 
 // Contiguous, and allocated as such: 16 bytes at a time.
-template <class Product>
-__global__ void add_to(ArithmeticOf<Product>* sum, const Product* part, int64_t count) {
-  using T = ArithmeticOf<Product>;
-  constexpr int pieces = piece<Product>;
-  const int64_t j = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * pieces;
+template <class T>
+__global__ void add_to(T* sum, const T* part, int64_t count) {
+  const int64_t j = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * piece<T>;
   if (j >= count) return;
-  T x[pieces], more[pieces];
-  load_pieces(sum + j, count - j, true, x);
+  T x[piece<T>], more[piece<T>];
+  load_piece(sum + j, count - j, true, x);
   load_piece(part + j, count - j, true, more);
   DMREC_UNROLL
-  for (int p = 0; p < pieces; p += piece<T>) {
-    T both[piece<T>];
-    DMREC_UNROLL
-    for (int e = 0; e < piece<T>; ++e) both[e] = x[p + e] + more[p + e];
-    store_piece(sum + j + p, count - j - p, true, both);
-  }
+  for (int e = 0; e < piece<T>; ++e) x[e] += more[e];
+  store_piece(sum + j, count - j, true, x);
 }
 
 }  // namespace dmrec::cuda

@@ -1,6 +1,6 @@
 // multinomial_nll on CUDA: products of tiles of items, and the kernels of multinomial_nll.cuh around them.
-// Scratch: a tile of logits, 64 MiB for usual batches; where products are in another type than the inputs, a tile of
-// weights in that type and one of their gradient.
+// Scratch: a tile of logits (16 Mi numbers, more above 4096 rows); where products are in another type than the inputs,
+// a tile of weights in that type and one of their gradient.
 #include <algorithm>
 #include <tuple>
 
@@ -157,13 +157,13 @@ class Nll {
 
   // sum += a @ b
   void add_product(const Tensor& sum, const Tensor& a, const Tensor& b) const {
-    const Tensor part = torch::stable::new_empty(hidden_, {a.size(0), b.size(1)});
+    const Tensor part = torch::stable::new_empty(hidden_, {a.size(0), b.size(1)}, arithmetic_);
     if (part.numel() == 0) return;
-    mm_out(part, a, b);
+    type_ == ScalarType::BFloat16 ? mm_of_bf16_out(part, a, b) : mm_out(part, a, b);
     void* to = data_to_fill(sum, "gradient of hidden");
     was_filled(sum);
     const void* from = data_to_read(part, "part");
-    check_launch(op, launch_nll_add(type_of(type_), to, from, part.numel(), device_.stream()));
+    check_launch(op, launch_nll_add(type_of(arithmetic_), to, from, part.numel(), device_.stream()));
   }
 
   ScalarType type_, arithmetic_;

@@ -14,7 +14,7 @@ inline ScalarType arithmetic_type(ScalarType stored) {
   return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A float32 product of bfloat16 matrices, summed in float32 whatever torch's settings.
+// A float32 product of bfloat16 matrices: nothing on the way is rounded to bfloat16.
 inline void mm_of_bf16_out(const Tensor& out, const Tensor& a, const Tensor& b) {
 #if defined(DMREC_EMULATED)
   mm_out(out, in_type(a, ScalarType::Float), in_type(b, ScalarType::Float));  // the CPU has no such product

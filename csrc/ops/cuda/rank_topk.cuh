@@ -14,6 +14,8 @@
 // lanes a score, as the CPU's lanes) and merged into the best k by a bitonic sort. The k-th score less the margin is
 // the next threshold. No atomics: places in the buffer come from ballots.
 //
+// The bits of a score are the CPU's for float32 and 16-bit inputs, whose products are exact in double.
+//
 // Items whose norm the bound does not cover (NaN and infinity among them) always pass the filter, by a bias of +inf;
 // users for whom there is no bound rank all items by score, slowly and right.
 #pragma once
@@ -91,9 +93,10 @@ __global__ void item_norms(Vectors<Stored> items, const Stored* bias, int64_t n_
     const double norm = norm_of(items.data + i * items.stride, items.width);
     const T value = bias ? Element<Stored>::value(bias[i]) : T(0);
     const double size = fabs(static_cast<double>(value));
-    const bool judged = norm <= largest_norm<T>() && size <= largest_norm<T>();
+    const bool out = value == -infinity<T>();  // a mask: such a product passes only where fewer than k others do
+    const bool judged = norm <= largest_norm<T>() && (out || size <= largest_norm<T>());
     if (judged && norm > norm_max) norm_max = norm;
-    if (judged && size > bias_max) bias_max = size;
+    if (judged && !out && size > bias_max) bias_max = size;
     if (threadIdx.x % dot_lanes == 0) filter_bias[i] = judged ? value : infinity<T>();
   }
   DMREC_SHARED(double, of_teams, 2 * teams);
@@ -112,8 +115,9 @@ __global__ void item_norms(Vectors<Stored> items, const Stored* bias, int64_t n_
   }
 }
 
-// |product + bias - score| is at most this: (H + 2) roundings of a sum in any order, three to bfloat16 where the
-// product rounds its factors, and what may vanish. Infinite where there is no bound. One team of 16 lanes a user.
+// |product + bias - score| is at most this: (H + 2) roundings of a sum in any order; the rounding of both factors to
+// TF32, which torch may choose to multiply float32 in, or to bfloat16 where that is asked for; and what may vanish.
+// Infinite where there is no bound. One team of 16 lanes a user.
 template <class Stored>
 __global__ void user_margins(Vectors<Stored> users, int64_t n_users, const double* maxima, int n_maxima, bool rounded,
                              double* margins) {
@@ -136,8 +140,9 @@ __global__ void user_margins(Vectors<Stored> users, int64_t n_users, const doubl
   const double width = static_cast<double>(users.width), product = norm * items_norm;
   const double eps = sizeof(T) == sizeof(double) ? 0x1p-52 : 0x1p-23;
   const double underflow = 4 * static_cast<double>(Float<T>::smallest) * (width + sqrt(width) * (norm + items_norm));
-  const double to_bf16 = rounded ? 3.05 / 256 * product : 0;
-  const double bound = 1.01 * (to_bf16 + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
+  const double to_tf32 = sizeof(T) == sizeof(float) ? 2.05 / 1024 * product : 0;
+  const double of_factors = rounded ? 3.05 / 256 * product : to_tf32;
+  const double bound = 1.01 * (of_factors + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
   if (lane == 0) margins[user] = norm <= largest_norm<T>() ? bound : static_cast<double>(infinity<float>());
 }
 

@@ -1,5 +1,6 @@
 // rank_topk on CUDA: products of tiles of items, and the kernels of rank_topk.cuh around them.
-// Scratch: a tile of products (64 MiB at most), 16 k bytes a user and part, one number per item.
+// Scratch: a tile of products (16 Mi numbers at most; with bfloat16 or 16-bit inputs as many items, converted), 16 k
+// bytes a user and part, one number per item.
 #include <algorithm>
 #include <limits>
 #include <tuple>

@@ -13,7 +13,10 @@ struct __nv_bfloat16 {
 };
 
 inline float __half2float(__half value) { return static_cast<float>(std::bit_cast<_Float16>(value.bits)); }
-inline __half __float2half_rn(float value) { return {std::bit_cast<uint16_t>(static_cast<_Float16>(value))}; }
+inline __half __float2half_rn(float value) {
+  if (value != value) return {0x7fff};  // NaN, CUDA's
+  return {std::bit_cast<uint16_t>(static_cast<_Float16>(value))};
+}
 
 inline float __bfloat162float(__nv_bfloat16 value) { return std::bit_cast<float>(uint32_t{value.bits} << 16); }
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {

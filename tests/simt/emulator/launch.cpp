@@ -2,6 +2,8 @@
 #include <sys/mman.h>
 
 #include <cstdio>
+#include <mutex>
+#include <numeric>
 #include <stdexcept>
 
 #include "machine.h"
@@ -45,16 +47,22 @@ namespace {
 
 constexpr int invalid_configuration = 9;  // cudaErrorInvalidConfiguration
 
+// One behind the other, a page that nobody may touch below each.
 struct Stacks {
+  static constexpr size_t page = 4096;
   char* data = nullptr;
-  size_t bytes = 0;
-  void reserve(size_t wanted) {
-    if (wanted <= bytes) return;
+  size_t each = 0, bytes = 0;
+
+  void reserve(size_t threads, size_t stack_bytes) {
+    stack_bytes = (stack_bytes + page - 1) / page * page + page;
+    if (stack_bytes == each && threads * each <= bytes) return;
     if (data) munmap(data, bytes);
-    void* mapped = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) throw std::runtime_error("simt: no memory for the threads' stacks");
-    data = static_cast<char*>(mapped);
-    bytes = wanted;
+    each = stack_bytes;
+    bytes = threads * each;
+    void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    data = mapped == MAP_FAILED ? nullptr : static_cast<char*>(mapped);
+    if (!data) throw std::runtime_error("simt: no memory for the threads' stacks");
+    for (size_t i = 0; i < threads; ++i) mprotect(data + i * each, page, PROT_NONE);
   }
 };
 Stacks stacks;
@@ -63,7 +71,9 @@ void (*kernel_function)(void*);
 void* kernel_context;
 
 void run_thread() {
+  machine.in_kernel = true;
   kernel_function(kernel_context);
+  machine.in_kernel = false;
   machine.current->state = State::finished;
   for (;;) yield_thread();
 }
@@ -77,7 +87,7 @@ void prepare(Thread& thread, int number) {
   thread.warp = number / 32;
   // stacks of one size would all begin at the same place of the caches
   const size_t offset = static_cast<size_t>(number) * 320 % 8192 / 64 * 64;
-  auto** top = reinterpret_cast<void**>(stacks.data + (number + 1) * machine.options.stack_bytes - 64 - offset);
+  auto** top = reinterpret_cast<void**>(stacks.data + (number + 1) * stacks.each - 64 - offset);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(run_thread);
   for (int saved_register = 0; saved_register < 6; ++saved_register) *--top = nullptr;
@@ -90,11 +100,13 @@ void release_barrier() {
   const int waiting = machine.at_barrier;
   ++machine.epoch;
   machine.at_barrier = 0;
+  std::vector<int> released;
   for (Thread& thread : machine.threads) {
     if (thread.state != State::at_barrier) continue;
     thread.predicate = thread.vote == Vote::count ? count : thread.vote == Vote::all ? count == waiting : count > 0;
-    make_ready(thread);
+    released.push_back(thread.number);
   }
+  make_ready(released);
 }
 
 void after_exit(Thread& thread) {
@@ -139,9 +151,9 @@ void run_block() {
   machine.at_barrier = 0;
   machine.epoch = 1;
   machine.ready.clear();
-  for (int i = 0; i < n; ++i) {
-    machine.ready.push_back(machine.options.order == Order::descending ? i : n - 1 - i);
-  }
+  std::vector<int> all(n);
+  std::iota(all.begin(), all.end(), 0);
+  make_ready(all);
   while (machine.finding.empty() && machine.alive > 0) {
     if (machine.ready.empty()) {
       machine.finding = deadlock();
@@ -157,10 +169,19 @@ void run_block() {
   }
 }
 
+// The i-th block to run.
+uint64_t block_at(uint64_t i, uint64_t blocks) {
+  if (machine.options.order == Order::ascending) return i;
+  if (machine.options.order == Order::descending) return blocks - 1 - i;
+  uint64_t stride = machine.options.seed * 2654435761u % blocks | 1;
+  while (std::gcd(stride, blocks) != 1) stride += 2;
+  return (i % blocks * (stride % blocks) + machine.options.seed) % blocks;
+}
+
 bool no_gpu_takes(dim3 grid, dim3 block, size_t shared) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   return threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared > (227 << 10);
+         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || shared > (48 << 10);
 }
 
 }  // namespace
@@ -175,6 +196,27 @@ dim3 grid_size() { return machine.grid; }
 bool on_a_fiber_stack(uintptr_t address) {
   const auto begin = reinterpret_cast<uintptr_t>(stacks.data);
   return address >= begin && address < begin + stacks.bytes;
+}
+
+bool on_own_stack(uintptr_t address) {
+  const auto begin = reinterpret_cast<uintptr_t>(stacks.data) + machine.current->number * stacks.each;
+  return address >= begin && address < begin + stacks.each;
+}
+
+void make_ready(const std::vector<int>& numbers) {
+  for (int number : numbers) machine.threads[number].state = State::ready;
+  if (machine.options.order == Order::descending) {  // the last one that is pushed runs first
+    machine.ready.insert(machine.ready.end(), numbers.begin(), numbers.end());
+  } else {
+    machine.ready.insert(machine.ready.end(), numbers.rbegin(), numbers.rend());
+  }
+}
+
+void maybe_yield() {
+  const Inside inside;
+  if (machine.options.order != Order::random || next_random() % 2 == 0) return;
+  make_ready({machine.current->number});
+  yield_thread();
 }
 
 void yield_thread() { simt_switch(&machine.current->stack_pointer, scheduler_stack_pointer); }
@@ -196,7 +238,9 @@ std::string describe(const Thread& thread) {
 }
 
 int barrier(Vote vote, int predicate, const Location& where) {
+  const Inside inside;
   Thread& self = *machine.current;
+  count_operation();
   const int exited = static_cast<int>(machine.threads.size()) - machine.alive;
   if (exited > 0) {
     report("divergent barrier: " + std::to_string(exited) + " threads of the block exited before " + describe(self) +
@@ -219,9 +263,10 @@ int barrier(Vote vote, int predicate, const Location& where) {
 
 int launch(const char* name, dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*kernel)(void*), void* context) {
   if (no_gpu_takes(grid, block, dynamic_shared_bytes)) return invalid_configuration;
-  if (machine.running) throw std::runtime_error("simt: a kernel cannot launch another");
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   const size_t n = size_t{block.x} * block.y * block.z;
-  stacks.reserve(n * machine.options.stack_bytes);
+  stacks.reserve(n, std::max<size_t>(machine.options.stack_bytes, 16 << 10));
   machine.kernel = name;
   machine.grid = grid;
   machine.block = block;
@@ -231,20 +276,17 @@ int launch(const char* name, dim3 grid, dim3 block, size_t dynamic_shared_bytes,
   kernel_function = kernel;
   kernel_context = context;
   random_state = machine.options.seed * 0x9E3779B97F4A7C15ull | 1;
-  begin_shadow_launch();
-  machine.running = true;
-  machine.block_number = 0;
+  begin_shadow_launch(dynamic_shared_bytes);
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   for (uint64_t i = 0; i < blocks && machine.finding.empty(); ++i) {
-    const uint64_t b = machine.options.order == Order::descending ? blocks - 1 - i : i;
+    const uint64_t b = block_at(i, blocks);
     machine.block_index = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                            static_cast<unsigned>(b / grid.x / grid.y)};
     ++machine.block_number;
-    begin_shadow_block(dynamic_shared_bytes);
+    begin_shadow_block();
     run_block();
     end_traffic_of_block();
   }
-  machine.running = false;
   if (!machine.finding.empty()) throw std::runtime_error(std::string("kernel ") + name + ": " + machine.finding);
   return 0;
 }

@@ -42,11 +42,11 @@ struct Warp {
 
 struct Machine {
   Options options;
-  bool running = false;
+  bool in_kernel = false;  // the kernel's own code runs: not the emulator's, which a kernel has called
   const char* kernel = "";
   dim3 grid, block;
   uint3 block_index{};
-  uint32_t block_number = 0;  // from 1, in the order of execution
+  uint32_t block_number = 0;  // from 1, over all launches
   uint32_t epoch = 1;         // barriers passed by the block
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -65,19 +65,31 @@ void yield_thread();
 [[noreturn]] void report(const std::string& finding);
 std::string describe(const Location& where);
 inline bool same_place(const Location& a, const Location& b) {
-  return a.line() == b.line() && strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line() == b.line() && a.column() == b.column() && strcmp(a.file_name(), b.file_name()) == 0;
 }
 std::string describe(const Thread& thread);
 
-inline void make_ready(Thread& thread) {
-  thread.state = State::ready;
-  machine.ready.push_back(thread.number);
-}
+// While it lives, the emulator runs: accesses to memory are its own.
+struct Inside {
+  const bool from_kernel = machine.in_kernel;
+  Inside() { machine.in_kernel = false; }
+  ~Inside() { machine.in_kernel = from_kernel; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+};
+
+// Threads that may go on, in ascending order of their numbers; the order of the launch decides which is first.
+void make_ready(const std::vector<int>& numbers);
+void maybe_yield();  // in random order, where threads meet in atomics
 
 // --- shadow.cpp
-void begin_shadow_launch();
-void begin_shadow_block(size_t dynamic_shared_bytes);
+void begin_shadow_launch(size_t dynamic_shared_bytes);
+void begin_shadow_block();
+void count_operation();
+
+// --- launch.cpp
 bool on_a_fiber_stack(uintptr_t address);
+bool on_own_stack(uintptr_t address);
 
 // --- traffic.cpp
 void count_access(uintptr_t address, int bytes, bool shared, bool write, uintptr_t instruction);

@@ -1,9 +1,10 @@
-// Shadow memory: what of a kernel's accesses is out of bounds, misaligned, a race, or reads what nobody wrote.
-// Registered buffers and shared arrays have a cell per four bytes: who wrote it last, who read it, and when. Two
-// accesses of different threads, one of them a write, are in order if a barrier of the block lies between them, or a
-// __syncwarp of both lanes; never if the threads are of different blocks. Shuffles order nothing, as in CUDA.
-// The cells of registers do not exist: instrumented accesses to the fibers' own stacks are let pass.
+// Shadow memory: what of a kernel's accesses is out of bounds, a race, or reads what nobody wrote.
+// Registered buffers that may be written, and shared arrays, have a cell per four bytes (or fewer, once something
+// smaller was accessed): who wrote it last, which atomics and reads it has seen. Two accesses of different threads, one
+// of them a write, are in order if a barrier of their block lies between them, or a __syncwarp of both lanes; never if
+// the threads are of different blocks. Shuffles order nothing, as in CUDA. Two atomics do not race.
 #include <dlfcn.h>
+#include <link.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -17,83 +18,124 @@ namespace simt {
 namespace {
 
 struct Access {
-  uint32_t block = 0;  // 0: none
+  uint32_t block = 0;  // counted over all launches; 0: none
   uint32_t clock = 0, epoch = 0;
-  uint16_t thread = 0;
-  uint8_t bytes = 0;  // which of the four, as bits
-  bool atomic = false;
+  uint16_t thread = 0, warp = 0;
+};
+
+// The accesses that still matter. One that is in order before a newer one does not: whatever races with it alone would
+// come between the two. Beyond the places there are, one of the same warp gives way, or of the same block, or the
+// oldest.
+template <int places>
+struct History {
+  Access of[places];
+
+  template <class InOrder>
+  void add(const Access& now, const InOrder& in_order) {
+    int place = -1;
+    for (int i = 0; i < places; ++i) {
+      if (of[i].block == 0 || in_order(of[i])) {
+        if (place >= 0) of[i] = {};
+        place = place < 0 ? i : place;
+      }
+    }
+    for (int i = 0; i < places && place < 0; ++i) {
+      if (of[i].block == now.block && of[i].warp == now.warp) place = i;
+    }
+    for (int i = 0; i < places && place < 0; ++i) {
+      if (of[i].block == now.block) place = i;
+    }
+    of[place < 0 ? 0 : place] = now;
+  }
 };
 
 struct Cell {
-  Access write, read, other_read;  // the last ones; other_read by another thread than read
-  uint8_t initialised = 0;         // bytes, as bits
+  Access write;
+  History<2> atomics;
+  History<4> reads;
+  uint32_t written = 0;  // the block that first wrote it; 0: nobody
 };
+
+constexpr uint32_t before_all = ~0u;  // in Cell::written: before any kernel ran
 
 struct Range {
   uintptr_t begin, end;
   bool writable, shared;
   std::string name;
-  std::vector<Cell> cells;
+  int unit = 4;               // bytes of a cell
+  std::vector<Cell> cells{};  // none where nothing may be written
 
   bool contains(uintptr_t address) const { return address >= begin && address < end; }
-  Cell& cell_of(uintptr_t address) { return cells[(address - begin) / 4]; }
+
+  void make_cells(bool fresh) {
+    if (!writable) return;
+    while ((begin | end) % unit != 0) unit /= 2;
+    cells.assign((end - begin) / unit, {});
+    set_written(begin, end, !fresh);
+  }
+
+  // Cells small enough that an access covers whole ones.
+  void refine(uintptr_t address, int bytes) {
+    while (((address - begin) | static_cast<uintptr_t>(bytes)) % unit != 0) {
+      std::vector<Cell> finer(cells.size() * 2);
+      for (size_t i = 0; i < finer.size(); ++i) finer[i] = cells[i / 2];
+      cells = std::move(finer);
+      unit /= 2;
+    }
+  }
+
+  void set_written(uintptr_t from, uintptr_t to, bool written) {
+    refine(from, static_cast<int>(to - from) | 16);
+    for (uintptr_t at = from; at < to; at += unit) {
+      cells[(at - begin) / unit] = {};
+      cells[(at - begin) / unit].written = written ? before_all : 0;
+    }
+  }
 };
 
-std::vector<Range> ranges;
-size_t last_found = 0;
-uint64_t accesses;
-uintptr_t main_stack;
+std::vector<Range> ranges;  // those that may be written come first: where ranges overlap they are the ones that count
+uint64_t operations;        // accesses, barriers, warp operations of this launch
+uint32_t first_block;       // of this launch
 
 // Shared memory of a block: arrays one behind the other with gaps, which no access may touch.
 constexpr size_t shared_limit = 48 << 10, gap = 64, arena_bytes = 512 << 10;
 struct SharedArena {
+  struct Array {
+    char* data;
+    size_t bytes;
+  };
   std::unique_ptr<char, decltype(&free)> memory{static_cast<char*>(aligned_alloc(1024, arena_bytes)), &free};
   size_t used = 0, counted = 0;
-  std::map<const void*, void*> arrays;
+  std::map<const void*, Array> arrays;
 
-  char* take(size_t bytes, size_t alignment) {
+  char* place(const void* tag, size_t bytes, size_t alignment, const std::string& name) {
     used = (used + alignment - 1) / alignment * alignment;
-    char* result = memory.get() + used;
+    char* data = memory.get() + used;
     used += bytes + gap;
-    memset(result, 0xff, bytes);
-    return result;
+    counted += bytes;
+    arrays[tag] = {data, bytes};
+    memset(data, 0xff, bytes);
+    if (checked_build && bytes > 0) {
+      const auto begin = reinterpret_cast<uintptr_t>(data);
+      Range range{begin, begin + bytes, true, true, name};
+      range.make_cells(true);
+      ranges.insert(ranges.begin(), std::move(range));
+    }
+    return data;
   }
 };
 SharedArena arena;
-char* dynamic_array;
+char dynamic_tag;
 
 Range* find(uintptr_t address) {
-  if (last_found < ranges.size() && ranges[last_found].contains(address)) return &ranges[last_found];
-  for (size_t i = 0; i < ranges.size(); ++i) {
-    if (ranges[i].contains(address)) return &ranges[last_found = i];
+  for (Range& range : ranges) {
+    if (range.contains(address)) return &range;
   }
   return nullptr;
 }
 
-void add_range(uintptr_t begin, size_t bytes, bool writable, bool shared, bool fresh, std::string name) {
-  Range range{begin, begin + bytes, writable, shared, std::move(name), {}};
-  for (size_t i = 0; i < ranges.size();) {  // slices of one tensor: one range
-    Range& other = ranges[i];
-    if (other.shared || other.end <= range.begin || range.end <= other.begin) {
-      ++i;
-      continue;
-    }
-    range.begin = std::min(range.begin, other.begin);
-    range.end = std::max(range.end, other.end);
-    range.writable = range.writable || other.writable;
-    if (range.name != other.name) range.name += "/" + other.name;
-    ranges.erase(ranges.begin() + static_cast<long>(i));
-    i = 0;
-  }
-  range.begin &= ~uintptr_t{3};
-  range.cells.resize((range.end - range.begin + 3) / 4);
-  for (Cell& cell : range.cells) cell.initialised = fresh ? 0 : 15;
-  ranges.push_back(std::move(range));
-  last_found = 0;
-}
-
 // File and line of an instruction, by binutils' addr2line; only once a finding is certain.
-std::string place(uintptr_t instruction) {
+std::string place_of(uintptr_t instruction) {
   Dl_info info{};
   if (!dladdr(reinterpret_cast<void*>(instruction), &info) || !info.dli_fname) return "an unknown place";
   char command[4096], line[2048] = "";
@@ -103,13 +145,13 @@ std::string place(uintptr_t instruction) {
   if (FILE* pipe = popen(command, "r")) {
     while (fgets(line, sizeof line, pipe)) {  // inlined functions: the innermost first
       std::string text(line, strcspn(line, " \n"));
-      if (text.find("??") != std::string::npos) continue;
+      if (text.find("??") != std::string::npos || text.find("vectors.h") != std::string::npos) continue;
       if (!result.empty()) result += ", called from ";
       result += text;
     }
     pclose(pipe);
   }
-  return result.empty() ? "an unknown place (compile with -g)" : result;
+  return result.empty() ? "an unknown place (compile with -g, have addr2line)" : result;
 }
 
 // An access under examination.
@@ -125,163 +167,205 @@ struct Examined {
            (atomic  ? " updates "
             : write ? " writes "
                     : " reads ") +
-           std::to_string(bytes) + " bytes at " + (where ? describe(*where) : place(instruction));
+           std::to_string(bytes) + " bytes at " + (where ? describe(*where) : place_of(instruction));
   }
 };
 
+bool of_another_block(const Access& earlier) { return earlier.block != machine.block_number; }
+
+// Of this launch, and not of another block's shared memory.
+bool counts(const Access& earlier, const Range& range) {
+  return earlier.block >= first_block && earlier.block != 0 && !(range.shared && of_another_block(earlier));
+}
+
 bool in_order(const Access& earlier) {
+  if (of_another_block(earlier)) return false;
   const Thread& self = *machine.current;
   if (earlier.thread == self.number || earlier.epoch < machine.epoch) return true;
-  const Thread& other = machine.threads[earlier.thread];
-  return other.warp == self.warp && machine.warps[self.warp].seen[self.lane][other.lane] >= earlier.clock;
+  return earlier.warp == self.warp && machine.warps[self.warp].seen[self.lane][earlier.thread % 32] >= earlier.clock;
 }
 
-void check_race(const Range& range, uintptr_t address, const Examined& now, const Access& earlier, uint8_t bytes,
-                const char* kind) {
-  if (earlier.block == 0 || (earlier.bytes & bytes) == 0 || (now.atomic && earlier.atomic)) return;
-  const bool same_block = earlier.block == machine.block_number;
-  if (same_block && in_order(earlier)) return;
+void check_race(const Range& range, uintptr_t address, const Examined& now, const Access& earlier, const char* kind) {
+  if (!counts(earlier, range) || in_order(earlier)) return;
   report(std::string("data race (") + kind + ") on " + range.name + " at byte " +
          std::to_string(address - range.begin) + ": " + now.text() + "; the other is thread " +
-         std::to_string(earlier.thread) + (same_block ? " of the same block" : " of another block"));
+         std::to_string(earlier.thread) + (of_another_block(earlier) ? " of another block" : " of the same block"));
 }
 
-void examine_cell(Range& range, uintptr_t address, uint8_t bytes, const Examined& now) {
-  Cell& cell = range.cell_of(address);
+void examine_cell(Range& range, Cell& cell, uintptr_t address, const Examined& now) {
   const Thread& self = *machine.current;
-  const bool reads = !now.write || now.atomic;
-  if (reads && (cell.initialised & bytes) != bytes) {
+  const bool unwritten = range.shared ? cell.written != machine.block_number : cell.written == 0;
+  if ((!now.write || now.atomic) && unwritten) {
     report("reads what was never written: " + range.name + " at byte " + std::to_string(address - range.begin) + ": " +
            now.text());
   }
-  check_race(range, address, now, cell.write, bytes, now.write ? "two writes" : "write, then read");
-  const Access access{
-      machine.block_number, self.clock, machine.epoch, static_cast<uint16_t>(self.number), bytes, now.atomic};
-  if (now.write) {
-    check_race(range, address, now, cell.read, bytes, "read, then write");
-    check_race(range, address, now, cell.other_read, bytes, "read, then write");
-    cell.write = access;
-    cell.initialised |= bytes;
-    if (!now.atomic) cell.read = cell.other_read = {};
-  } else {
-    if (cell.read.block != 0 && (cell.read.thread != access.thread || cell.read.block != access.block)) {
-      cell.other_read = cell.read;
+  check_race(range, address, now, cell.write, now.write ? "two writes" : "write, then read");
+  if (!now.atomic) {
+    for (const Access& atomic : cell.atomics.of) {
+      check_race(range, address, now, atomic, now.write ? "two writes" : "write, then read");
     }
-    cell.read = access;
+  }
+  if (now.write) {
+    for (const Access& read : cell.reads.of) check_race(range, address, now, read, "read, then write");
+    if (unwritten) cell.written = range.shared || cell.written == 0 ? machine.block_number : cell.written;
+  }
+  const Access access{machine.block_number, self.clock, machine.epoch, static_cast<uint16_t>(self.number),
+                      static_cast<uint16_t>(self.warp)};
+  const auto is_past = [&range](const Access& earlier) { return !counts(earlier, range) || in_order(earlier); };
+  if (now.atomic) {
+    cell.atomics.add(access, is_past);
+  } else if (now.write) {
+    cell.write = access;
+  } else {
+    cell.reads.add(access, is_past);
   }
 }
 
-// Constants that the compiler placed in this very library, and the launching function's captures on the main stack.
-bool may_be_read_anyway(uintptr_t address) {
-  if (address > main_stack - 4096 && address < main_stack + (1 << 20)) return true;
-  static char here;
-  Dl_info self{}, other{};
-  return dladdr(&here, &self) && dladdr(reinterpret_cast<void*>(address), &other) && self.dli_fbase == other.dli_fbase;
+// Constants that the compiler placed in this very library.
+bool is_constant(uintptr_t address) {
+  static const auto constants = [] {
+    static char here;
+    std::vector<std::pair<uintptr_t, uintptr_t>> found;
+    Dl_info self{};
+    dladdr(&here, &self);
+    auto wanted = std::pair(reinterpret_cast<uintptr_t>(self.dli_fbase), &found);
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, size_t, void* context) {
+          auto& [base, result] = *static_cast<decltype(wanted)*>(context);
+          for (int i = 0; info->dlpi_addr == base && i < info->dlpi_phnum; ++i) {
+            const auto& segment = info->dlpi_phdr[i];
+            const uintptr_t begin = base + segment.p_vaddr;
+            if (segment.p_type == PT_LOAD && !(segment.p_flags & PF_W)) {
+              result->emplace_back(begin, begin + segment.p_memsz);
+            }
+          }
+          return 0;
+        },
+        &wanted);
+    return found;
+  }();
+  for (const auto& [begin, end] : constants) {
+    if (address >= begin && address < end) return true;
+  }
+  return false;
 }
 
 // Near a registered buffer, or beyond its end: the name helps.
 void examine_outside(const Examined& now) {
+  if (on_a_fiber_stack(now.address)) {
+    report("reaches into the local memory of another thread (or needs a larger Options::stack_bytes): " + now.text());
+  }
   constexpr uintptr_t near = 8192;
   for (const Range& range : ranges) {
     if (now.address + now.bytes + near <= range.begin || now.address >= range.end + near) continue;
     report("out of bounds: byte " + std::to_string(static_cast<long>(now.address - range.begin)) + " of " + range.name +
            ", which has " + std::to_string(range.end - range.begin) + ": " + now.text());
   }
-  if (!now.write && may_be_read_anyway(now.address)) return;
+  if (!now.write && is_constant(now.address)) return;
   report((now.address < 4096 ? "null pointer: " : "out of bounds of every buffer: ") + now.text());
 }
 
 void examine(const Examined& now) {
-  if (!machine.running || on_a_fiber_stack(now.address)) return;
-  if (++accesses > machine.options.most_accesses) {
-    report("more than " + std::to_string(machine.options.most_accesses) + " accesses: an endless loop? " + now.text());
-  }
+  const Inside inside;
+  if (!inside.from_kernel || on_own_stack(now.address)) return;
+  count_operation();
   Range* range = find(now.address);
-  if (!range || now.address + now.bytes > range->end) {
-    return examine_outside(now);
-  }
-  const bool power_of_two = (now.bytes & (now.bytes - 1)) == 0;
-  if (power_of_two && now.bytes <= 16 && now.address % now.bytes != 0) {
-    report("misaligned: " + range->name + " at byte " + std::to_string(now.address - range->begin) + ": " + now.text());
-  }
+  if (!range || now.address + now.bytes > range->end) return examine_outside(now);
   if (now.write && !range->writable) report("writes to " + range->name + ", which is only read: " + now.text());
   if (machine.options.traffic && !now.atomic) {
     count_access(now.address, now.bytes, range->shared, now.write, now.instruction);
   }
-  for (uintptr_t cell = now.address & ~uintptr_t{3}; cell < now.address + now.bytes; cell += 4) {
-    const uintptr_t first = std::max(cell, now.address), last = std::min(cell + 4, now.address + now.bytes);
-    const auto bytes = static_cast<uint8_t>(((1u << (last - cell)) - 1) & ~((1u << (first - cell)) - 1));
-    examine_cell(*range, first, bytes, now);
+  if (!range->writable) return;
+  range->refine(now.address, now.bytes);
+  for (uintptr_t at = now.address; at < now.address + now.bytes; at += range->unit) {
+    examine_cell(*range, range->cells[(at - range->begin) / range->unit], at, now);
   }
+}
+
+void check_alignment(const Examined& now) {
+  const Inside inside;
+  if (inside.from_kernel && now.address % now.bytes != 0) report("misaligned: " + now.text());
 }
 
 uintptr_t caller(void* address) { return reinterpret_cast<uintptr_t>(address); }
 
 }  // namespace
 
-void begin_shadow_launch() {
-  char here;
-  main_stack = reinterpret_cast<uintptr_t>(&here);
-  accesses = 0;
-  for (Range& range : ranges) {
-    for (Cell& cell : range.cells) cell.write = cell.read = cell.other_read = {};
+void count_operation() {
+  if (++operations > machine.options.most_operations) {
+    report("more than " + std::to_string(machine.options.most_operations) + " operations, an endless loop? " +
+           describe(*machine.current));
   }
 }
 
-void begin_shadow_block(size_t dynamic_shared_bytes) {
+void begin_shadow_launch(size_t dynamic_shared_bytes) {
+  operations = 0;
+  first_block = machine.block_number + 1;
   std::erase_if(ranges, [](const Range& range) { return range.shared; });
-  last_found = 0;
   arena.used = arena.counted = 0;
   arena.arrays.clear();
-  dynamic_array = arena.take(dynamic_shared_bytes, 1024);
-  if (checked_build && dynamic_shared_bytes > 0) {
-    add_range(reinterpret_cast<uintptr_t>(dynamic_array), dynamic_shared_bytes, true, true, true,
-              "dynamic shared memory");
-  }
+  arena.place(&dynamic_tag, dynamic_shared_bytes, 1024, "dynamic shared memory");
 }
 
-void* dynamic_shared() { return dynamic_array; }
+void begin_shadow_block() {
+  for (const auto& [tag, array] : arena.arrays) memset(array.data, 0xff, array.bytes);
+}
+
+void* dynamic_shared() { return arena.arrays[&dynamic_tag].data; }
 
 void* shared_array(const void* tag, size_t bytes, size_t alignment, const char* name) {
-  auto [place, is_new] = arena.arrays.try_emplace(tag, nullptr);
-  if (!is_new) return place->second;
-  arena.counted += bytes;
-  if (arena.counted > shared_limit) report(std::string("more than 48 KiB of static shared memory, with ") + name);
-  place->second = arena.take(bytes, std::max<size_t>(alignment, 16));
-  if (checked_build) {
-    add_range(reinterpret_cast<uintptr_t>(place->second), bytes, true, true, true, std::string("shared array ") + name);
-  }
-  return place->second;
+  const Inside inside;
+  if (const auto found = arena.arrays.find(tag); found != arena.arrays.end()) return found->second.data;
+  if (arena.counted + bytes > shared_limit) report(std::string("more than 48 KiB of shared memory, with ") + name);
+  return arena.place(tag, bytes, std::max<size_t>(alignment, 16), std::string("shared array ") + name);
 }
 
 void register_buffer(const void* data, size_t bytes, bool writable, bool fresh, const char* name) {
   if (!checked_build || bytes == 0) return;
-  add_range(reinterpret_cast<uintptr_t>(data), bytes, writable, false, fresh, name);
+  const auto begin = reinterpret_cast<uintptr_t>(data), end = begin + bytes;
+  for (Range& other : ranges) {  // a part, or all, of one that is there
+    if (other.writable != writable || begin < other.begin || end > other.end) continue;
+    if (writable) other.set_written(begin, end, !fresh);
+    return;
+  }
+  std::erase_if(ranges, [&](const Range& other) {
+    return other.writable == writable && other.begin >= begin && other.end <= end;
+  });
+  Range range{begin, end, writable, false, name};
+  range.make_cells(fresh);
+  ranges.insert(writable ? ranges.begin() : ranges.end(), std::move(range));
 }
 
 void mark_written(const void* data, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
-  Range* range = checked_build && bytes > 0 ? find(begin) : nullptr;
-  for (uintptr_t at = begin; range && at < begin + bytes && at < range->end; at += 4)
-    range->cell_of(at).initialised = 15;
+  for (Range& range : ranges) {
+    if (range.writable && range.begin < begin + bytes && begin < range.end) {
+      range.set_written(std::max(begin, range.begin), std::min(begin + bytes, range.end), true);
+    }
+  }
 }
 
-void forget_buffers() {
-  ranges.clear();
-  last_found = 0;
-}
+void forget_buffers() { ranges.clear(); }
 
-void vector_access(const void* from, void* to, int bytes) {
+void vector_copy(const void* from, void* to, int bytes) {
   const uintptr_t instruction = caller(__builtin_return_address(0));
-  examine({reinterpret_cast<uintptr_t>(from), bytes, false, false, instruction, nullptr});
-  if (to) examine({reinterpret_cast<uintptr_t>(to), bytes, true, false, instruction, nullptr});
+  const Examined read{reinterpret_cast<uintptr_t>(from), bytes, false, false, instruction, nullptr};
+  const Examined write{reinterpret_cast<uintptr_t>(to), bytes, true, false, instruction, nullptr};
+  for (const Examined& each : {read, write}) {
+    examine(each);
+    check_alignment(each);
+  }
+  memcpy(to, from, static_cast<size_t>(bytes));
 }
 
 void atomic_access(void* address, int bytes, const Location& where) {
+  maybe_yield();
+  const Examined now{reinterpret_cast<uintptr_t>(address), bytes, true, true, 0, &where};
   if (checked_build) {
-    examine({reinterpret_cast<uintptr_t>(address), bytes, true, true, 0, &where});
-  } else if (++accesses > machine.options.most_accesses) {
-    report("an endless loop of atomics at " + describe(where));
+    examine(now);
+    check_alignment(now);
+  } else {
+    count_operation();
   }
 }
 
@@ -335,11 +419,13 @@ void __tsan_func_exit() {}
 void __tsan_init() { simt::checked_build = true; }
 
 void __ubsan_handle_out_of_bounds(SourcePlace* place, uintptr_t index) {
-  if (!simt::machine.running) return;
+  const simt::Inside inside;
+  if (!inside.from_kernel) return;
   simt::report("array index " + std::to_string(static_cast<long>(index)) + " out of bounds at " + describe(*place));
 }
 void __ubsan_handle_type_mismatch_v1(SourcePlace* place, uintptr_t pointer) {
-  if (!simt::machine.running) return;
+  const simt::Inside inside;
+  if (!inside.from_kernel) return;
   simt::report((pointer ? "misaligned: " : "null pointer: ") + describe(*place));
 }
 }

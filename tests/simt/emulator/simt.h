@@ -88,17 +88,27 @@ T from_slot(const Slot& slot) {
 
 // --- for whoever launches --------------------------------------------------------------------------------------------
 
-// Runs the kernel to its end. 0, or CUDA's error code for a configuration that no GPU takes; throws std::runtime_error
-// with a finding.
-int launch(const char* name, dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*kernel)(void*), void* context);
+// Runs run(context) as the kernel to its end. 0, or CUDA's error code for a configuration that no GPU takes; throws
+// std::runtime_error with a finding.
+int launch(const char* name, dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*run)(void*), void* context);
+
+// kernel(arguments...), as kernel<<<grid, block, dynamic_shared_bytes>>>(arguments...).
+template <class... Parameters, class... Arguments>
+int launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_shared_bytes,
+           Arguments... arguments) {
+  auto call = [&]() __attribute__((no_sanitize("thread"))) { kernel(static_cast<Parameters>(arguments)...); };
+  return launch(
+      name, grid, block, dynamic_shared_bytes,
+      [](void* context) __attribute__((no_sanitize("thread"))) { (*static_cast<decltype(call)*>(context))(); }, &call);
+}
 
 enum class Order { ascending, descending, random };
 
 struct Options {
-  Order order = Order::ascending;  // of blocks and of threads that are ready
-  uint64_t seed = 1;               // of Order::random
-  bool traffic = false;            // count sectors and bank conflicts (checked build)
-  uint64_t most_accesses = 1ull << 32;
+  Order order = Order::ascending;         // of blocks and of threads that are ready
+  uint64_t seed = 1;                      // of Order::random
+  bool traffic = false;                   // count sectors and bank conflicts (checked build)
+  uint64_t most_operations = 1ull << 32;  // accesses, barriers, warp operations of a launch: beyond, it is a loop
   size_t stack_bytes = 64 << 10;
 };
 Options& options();

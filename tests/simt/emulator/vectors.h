@@ -14,21 +14,17 @@ struct dim3 {
 };
 
 namespace simt {
-// one access that reads `from` and one that writes `to`, where not null
-__attribute__((no_sanitize("thread"), noinline)) void vector_access(const void* from, void* to, int bytes);
+// one access that reads `from`, one that writes `to`
+__attribute__((no_sanitize("thread"), noinline)) void vector_copy(const void* from, void* to, int bytes);
 }  // namespace simt
 
 #if defined(__SANITIZE_THREAD__)
-#define SIMT_VECTOR_COPIES(V)                         \
-  V() = default;                                      \
-  V(const V& other) {                                 \
-    simt::vector_access(&other, nullptr, sizeof(V));  \
-    __builtin_memcpy((void*)this, &other, sizeof(V)); \
-  }                                                   \
-  V& operator=(const V& other) {                      \
-    simt::vector_access(&other, this, sizeof(V));     \
-    __builtin_memcpy((void*)this, &other, sizeof(V)); \
-    return *this;                                     \
+#define SIMT_VECTOR_COPIES(V)                                                                      \
+  V() = default;                                                                                   \
+  __attribute__((always_inline)) V(const V& other) { simt::vector_copy(&other, this, sizeof(V)); } \
+  __attribute__((always_inline)) V& operator=(const V& other) {                                    \
+    simt::vector_copy(&other, this, sizeof(V));                                                    \
+    return *this;                                                                                  \
   }
 #else
 #define SIMT_VECTOR_COPIES(V)  \

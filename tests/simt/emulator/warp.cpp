@@ -53,6 +53,13 @@ void check_arrival(const Thread& self, const Warp& warp, const Thread* lanes) {
   if (warp.size < 32 && mask >> warp.size) {
     report("warp operation: the mask names lanes beyond the end of a partial warp: " + here());
   }
+  const bool shuffles = self.operation >= WarpOperation::shuffle && self.operation <= WarpOperation::shuffle_xor;
+  const bool width_is_right = self.width > 0 && self.width <= 32 && (self.width & (self.width - 1)) == 0;
+  const bool lane_is_right = self.operation == WarpOperation::shuffle || (self.argument >= 0 && self.argument < 32);
+  if (shuffles && !(width_is_right && lane_is_right)) {
+    report("shuffle: by " + std::to_string(self.argument) + " within " + std::to_string(self.width) +
+           " lanes is not defined: " + here());
+  }
   if (mask & warp.exited) {
     const int lane = __builtin_ctz(mask & warp.exited);
     report("warp operation: lane " + std::to_string(lane) + ", named in the mask, has exited: " + here());
@@ -70,6 +77,8 @@ void check_arrival(const Thread& self, const Warp& warp, const Thread* lanes) {
 
 Slot warp_operation(WarpOperation operation, unsigned mask, Slot value, int argument, int width,
                     const Location& where) {
+  const Inside inside;
+  count_operation();
   Thread& self = *machine.current;
   Warp& warp = machine.warps[self.warp];
   Thread* lanes = &machine.threads[self.warp * 32];
@@ -129,8 +138,10 @@ Slot warp_operation(WarpOperation operation, unsigned mask, Slot value, int argu
       });
       for_lanes(mask, [&](int i) { lanes[i].value = combined; });
   }
-  self.state = State::ready;
-  for_lanes(mask & ~(1u << self.lane), [&](int i) { make_ready(lanes[i]); });
+  std::vector<int> released;
+  for_lanes(mask, [&](int i) { released.push_back(lanes[i].number); });
+  make_ready(released);
+  yield_thread();
   return self.value;
 }
 
