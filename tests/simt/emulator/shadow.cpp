@@ -255,11 +255,18 @@ void examine_outside(const Examined& now) {
   if (on_a_fiber_stack(now.address)) {
     report("reaches into the local memory of another thread (or needs a larger Options::stack_bytes): " + now.text());
   }
-  constexpr uintptr_t near = 8192;
+  const Range* nearest = nullptr;
+  uintptr_t least = 8192;
   for (const Range& range : ranges) {
-    if (now.address + now.bytes + near <= range.begin || now.address >= range.end + near) continue;
-    report("out of bounds: byte " + std::to_string(static_cast<long>(now.address - range.begin)) + " of " + range.name +
-           ", which has " + std::to_string(range.end - range.begin) + ": " + now.text());
+    const uintptr_t last = now.address + now.bytes - 1;
+    const uintptr_t distance = last >= range.end ? last - range.end : range.begin - now.address;
+    if (distance >= least) continue;
+    least = distance;
+    nearest = &range;
+  }
+  if (nearest) {
+    report("out of bounds: byte " + std::to_string(static_cast<long>(now.address - nearest->begin)) + " of " +
+           nearest->name + ", which has " + std::to_string(nearest->end - nearest->begin) + ": " + now.text());
   }
   if (!now.write && is_constant(now.address)) return;
   report((now.address < 4096 ? "null pointer: " : "out of bounds of every buffer: ") + now.text());
