@@ -18,7 +18,15 @@ def _by_hand(ranked, wanted, k):
     hit = [1.0 if item in wanted else 0.0 for item in ranked[:k]]
     dcg = sum(h / math.log2(r + 2) for r, h in enumerate(hit))
     ideal = sum(1 / math.log2(r + 2) for r in range(min(k, len(wanted))))
-    return {"recall": sum(hit) / len(wanted), "ndcg": dcg / ideal}
+    found = [sum(hit[: r + 1]) / (r + 1) for r in range(len(hit)) if hit[r]]
+    return {
+        "recall": sum(hit) / len(wanted),
+        "precision": sum(hit) / k,
+        "hit": max(hit),
+        "ndcg": dcg / ideal,
+        "mrr": max((h / (r + 1) for r, h in enumerate(hit)), default=0),
+        "map": sum(found) / len(wanted),
+    }
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
@@ -30,6 +38,7 @@ def test_are_their_definitions(k):
     ids[3, 6:] = -1
     wanted = Csr.from_scipy(held_out)
     hit, count = hits(ids, wanted), wanted.crow.diff()
+    assert set(METRICS) == set(_by_hand([1], {1}, 1))
     for name, metric in METRICS.items():
         values = metric(hit, count, k)
         for user, value in enumerate(values.tolist()):
@@ -55,7 +64,7 @@ def _scores_and_splits():
 def test_full_ranking_masks_training_items_and_skips_users_without_held_out_ones():
     scores, train, held_out = _scores_and_splits()
     result = evaluate(FixedScores(scores), train, held_out, ["recall@5", "ndcg@5"])
-    expected = {"recall": [], "ndcg": []}
+    expected = {name: [] for name in METRICS}
     seen, wanted = train.to_dense(), held_out.to_dense()
     for user in range(50):
         if wanted[user].any():
@@ -68,11 +77,66 @@ def test_full_ranking_masks_training_items_and_skips_users_without_held_out_ones
     assert result.means["ndcg@5"] == pytest.approx(np.mean(expected["ndcg"]), abs=1e-12)
 
 
-def test_blocks_of_users_do_not_change_the_ranking(monkeypatch):
+@pytest.mark.parametrize("size", [1, 2, 7, 49])
+def test_blocks_of_users_do_not_change_a_bit(monkeypatch, size):
     scores, train, held_out = _scores_and_splits()
-    whole = evaluate(FixedScores(scores), train, held_out, ["recall@5"]).means["recall@5"]
-    monkeypatch.setattr(ranking, "USERS_PER_BLOCK", 7)
-    assert evaluate(FixedScores(scores), train, held_out, ["recall@5"]).means["recall@5"] == pytest.approx(whole)
+    metrics = [f"{name}@{k}" for name in (*METRICS, "coverage") for k in (1, 5, 30)]
+    whole = evaluate(FixedScores(scores), train, held_out, metrics).means
+    monkeypatch.setattr(ranking, "USERS_PER_BLOCK", size)
+    assert evaluate(FixedScores(scores), train, held_out, metrics).means == whole
+
+
+def test_equal_trec_eval():
+    """1,000 random cases through ir-measures. trec_eval breaks ties by document id, so it is handed ranks as scores."""
+    ir_measures = pytest.importorskip("ir_measures", reason="ir-measures is not installed")
+    rng = np.random.default_rng(3)
+    names = {"recall": "R", "precision": "P", "hit": "Success", "ndcg": "nDCG", "mrr": "RR", "map": "AP"}
+    cutoffs = (1, 3, 10)
+    measures = {
+        f"{name}@{k}": ir_measures.parse_measure(f"{theirs}@{k}") for name, theirs in names.items() for k in cutoffs
+    }
+    n_users, n_items, depth = 1000, 40, 10
+    held_out = sp.csr_matrix(rng.random((n_users, n_items)) < rng.uniform(0.01, 0.4, (n_users, 1)))
+    ids = torch.from_numpy(np.array([rng.permutation(n_items)[:depth] for _ in range(n_users)]))
+    ids[torch.from_numpy(rng.random(n_users) < 0.1), 6:] = -1  # fewer candidates than ranks
+    users = np.flatnonzero(np.diff(held_out.indptr))
+    assert 0 < len(users) < n_users  # some have nothing held out
+    judged = [ir_measures.Qrel(str(u), str(i), 1) for u in users for i in held_out[u].indices]
+    run = [
+        ir_measures.ScoredDoc(str(u), str(i), depth - rank)
+        for u in users
+        for rank, i in enumerate(ids[u].tolist())
+        if i >= 0
+    ]
+    theirs = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(measures.values(), judged, run)}
+    wanted = Csr.from_scipy(held_out[users])
+    hit, count = hits(ids[users], wanted), wanted.crow.diff()
+    for name, measure in measures.items():
+        kind, k = parse_metric(name)
+        mine = METRICS[kind](hit, count, k)
+        right = torch.tensor([theirs[str(measure), str(u)] for u in users], dtype=torch.float64)
+        torch.testing.assert_close(mine, right, rtol=0, atol=1e-12, msg=name)
+
+
+def test_coverage_is_the_share_of_items_shown_to_anyone():
+    scores, train, held_out = _scores_and_splits()
+    result = evaluate(FixedScores(scores), train, held_out, ["coverage@1", "coverage@30", "recall@5"])
+    users = result.users
+    first = FixedScores(scores).rank(None, users, 1, train.rows(users))[1]
+    assert result.means["coverage@1"] == len(first.unique()) / 30
+    assert result.means["coverage@30"] == 1
+    assert set(result.values) == {"recall@5"}
+
+
+def test_means_of_groups_make_the_mean():
+    scores, train, held_out = _scores_and_splits()
+    result = evaluate(FixedScores(scores), train, held_out, ["recall@5", "map@10"])
+    many = train.crow.diff()[result.users] > 6
+    assert 0 < many.sum() < len(many)
+    for name, mean in result.means.items():
+        both = [result.means_of(chosen)[name] * int(chosen.sum()) for chosen in (many, ~many)]
+        assert sum(both) / result.n_users == pytest.approx(mean, abs=1e-15)
+    assert result.means_of(torch.zeros_like(many)) == {"recall@5": 0, "map@10": 0}
 
 
 def test_nobody_to_evaluate():
@@ -81,7 +145,7 @@ def test_nobody_to_evaluate():
     assert evaluate(FixedScores(scores), train, nothing, ["recall@5"]).n_users == 0
 
 
-@pytest.mark.parametrize(("name", "message"), [("recall", "write it like recall@20"), ("mrr@5", "'mrr' is no metric")])
+@pytest.mark.parametrize(("name", "message"), [("recall", "write it like recall@20"), ("mmr@5", "'mmr' is no metric")])
 def test_unknown_metrics(name, message):
     with pytest.raises(DmrecError, match=message):
         parse_metric(name)

@@ -53,6 +53,23 @@ def test_training_prints_all_models_beside_the_baselines(shop, capsys):
     assert (shop / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_values_of_single_users_and_of_groups(shop, tmp_path, capsys):
+    table = tmp_path / "users.jsonl"
+    options = ["--metric", "recall@5", "--metric", "map@5", "--metric", "coverage@5", "--per-user", table]
+    assert run("evaluate", shop / "runs/dmrec-m", *options, "--groups", "4,6", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert len(rows) == found["users"] == sum(group["users"] for group in found["groups"].values())
+    assert np.mean([row["map@5"] for row in rows]) == pytest.approx(found["map@5"])
+    assert list(found["groups"]) == ["0 to 3", "4 to 5", "6 or more"]
+    few = [row["recall@5"] for row in rows if row["interactions"] < 4]
+    assert found["groups"]["0 to 3"]["recall@5"] == pytest.approx(np.mean(few) if few else 0)
+    assert "coverage@5" not in rows[0]
+    assert run("evaluate", shop / "runs/ease", "--per-user", tmp_path / "users.parquet", "--groups", "5") == 0
+    assert "5 or more" in capsys.readouterr().out
+    assert (tmp_path / "users.parquet").stat().st_size > 0
+
+
 def test_finished_runs_are_replaced_only_when_told_to(shop, capsys):
     again = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", "--out", shop / "twice", *FAST]
     assert run(*again) == 0
@@ -170,6 +187,9 @@ FAILURES = [
     ),
     (["train", "mult-vae", "--seeds", "0", "--data", "{data}"], 2, "Invalid value for '--seeds'"),
     (["evaluate", "nowhere"], 1, "nowhere is no run"),
+    (["evaluate", "{run}", "--groups", "5,3"], 1, "--groups takes rising whole numbers, like 5,10,20, got '5,3'"),
+    (["evaluate", "{run}", "--groups", "few"], 1, "--groups takes rising whole numbers"),
+    (["evaluate", "{run}", "--per-user", "u.xls"], 1, "the ending says what to write; known: .parquet, .jsonl"),
     (["train", "mult-vae", "dmrec-m", "--data", "{data}", "--set", "name=x"], 1, "two recipes cannot have one name"),
     (
         ["train", "mult-vae", "ease", "--data", "{data}", "--set", "model.hidden=3"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_ranker
 from ..train.build import load_run
 from .console import print_table
+from .tables import Columns, check_ending, write_rows
 
 
 class Split(StrEnum):
@@ -29,22 +32,68 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Which held-out interactions.")] = Split.test,
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Like recall@50; repeatable.")] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
+    per_user: Annotated[
+        Path | None, typer.Option(help="Table of every user's values: .parquet or .jsonl.", show_default=False)
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Means by number of training interactions: borders, like 5,10,20.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Rank all items for every user again and print the metrics.
+    """Rank all items for every user again and print the metrics: recall, precision, hit, ndcg, mrr, map, coverage.
 
     Examples:
 
     - `dmrec evaluate runs/dmrec-m`
-    - `dmrec evaluate runs/dmrec-m --split valid --metric recall@50 --metric ndcg@50 --json`
+    - `dmrec evaluate runs/dmrec-m --split valid --metric recall@50 --metric map@50 --json`
+    - `dmrec evaluate runs/dmrec-m --groups 5,10,20 --per-user users.parquet`
     """
+    borders = _borders(groups)
+    if per_user is not None:
+        check_ending(per_user)
     opened, dataset, ranker = load_run(run, data)
     train, held_out = Csr.from_scipy(dataset.train), Csr.from_scipy(getattr(dataset, split))
     result = evaluate_ranker(ranker, train, held_out, metrics or opened.config.evaluation.metrics)
     if result.n_users == 0:
         raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
+    interactions = train.crow.diff()[result.users]
+    if per_user is not None:
+        whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}
+        whole |= {"held_out": result.n_held_out.tolist()}
+        whole |= {metric: values.tolist() for metric, values in result.values.items()}
+        columns: Columns = {"user": str, "interactions": int, "held_out": int} | dict.fromkeys(result.values, float)
+        write_rows(per_user, (dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)), columns)
+    by_group = {}
+    for label, low, high in _ranges(borders):
+        chosen = (interactions >= low) & (interactions < high)
+        by_group[label] = {"users": int(chosen.sum()), **result.means_of(chosen)}
     if as_json:
-        typer.echo(json.dumps({"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}))
-    else:
-        title = f"{opened.config.name} on {dataset.name}: {split}, {result.n_users} users"
-        print_table(title, ["metric", "mean"], list(result.means.items()))
+        found = {"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}
+        typer.echo(json.dumps(found | ({"groups": by_group} if by_group else {})))
+        return
+    title = f"{opened.config.name} on {dataset.name}: {split}, {result.n_users} users"
+    print_table(title, ["metric", "mean"], list(result.means.items()))
+    if by_group:
+        rows = [[label, *figures.values()] for label, figures in by_group.items()]
+        print_table("by training interactions", ["interactions", *next(iter(by_group.values()))], rows)
+
+
+def _borders(groups: str | None) -> list[int]:
+    """Rising numbers of interactions."""
+    if groups is None:
+        return []
+    try:
+        borders = [int(part) for part in groups.split(",")]
+    except ValueError:
+        borders = []
+    if not borders or borders[0] < 1 or any(b <= a for a, b in pairwise(borders)):
+        raise DmrecError(f"--groups takes rising whole numbers, like 5,10,20, got '{groups}'")
+    return borders
+
+
+def _ranges(borders: list[int]) -> list[tuple[str, int, float]]:
+    """Label, first and one past the last number of interactions of each group."""
+    edges = [0, *borders, math.inf] if borders else []
+    last = f"{borders[-1]} or more" if borders else ""
+    labels = [f"{low} to {int(high) - 1}" for low, high in pairwise(edges[:-1])] + [last]
+    return [(label, int(low), high) for label, (low, high) in zip(labels, pairwise(edges), strict=False)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,9 @@ from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
 from ..train.build import load_run
 from .console import errors, output, print_table
+from .tables import Columns, check_ending, write_rows
+
+COLUMNS: Columns = {"user": str, "rank": int, "item": str, "title": str, "score": float}
 
 
 class Exclude(StrEnum):
@@ -46,13 +48,13 @@ def recommend(
     """
     if out is None and not users:
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.parquet or FILE.jsonl)")
-    if out is not None and out.suffix not in WRITERS:
-        raise DmrecError(f"{out}: the ending says what to write; known: {', '.join(WRITERS)}")
+    if out is not None:
+        check_ending(out)
     _, dataset, ranker = load_run(run, data)
     chosen = _user_rows(dataset, users) if users else torch.arange(dataset.n_users)
     rows = _recommendations(dataset, ranker, chosen, k, exclude)
     if out is not None:
-        WRITERS[out.suffix](out, rows)
+        write_rows(out, rows, COLUMNS)
         errors.print(f"{len(chosen)} users: {out}", highlight=False)
         return
     listed = list(rows)
@@ -98,40 +100,3 @@ def _recommendations(
                         "title": entity.title,
                         "score": score,
                     }
-
-
-def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    temporary.replace(path)
-
-
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DmrecError("writing Parquet needs pyarrow: pip install 'dmrec[parquet]', or write .jsonl") from None
-    text = pyarrow.string()
-    fields = {"user": text, "rank": pyarrow.int32(), "item": text, "title": text, "score": pyarrow.float32()}
-    schema = pyarrow.schema(fields)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-        batch: list[dict[str, Any]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == 100_000:
-                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-                batch = []
-        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-    temporary.replace(path)
-
-
-WRITERS: dict[str, Callable[[Path, Iterator[dict[str, Any]]], None]] = {
-    ".parquet": _write_parquet,
-    ".jsonl": _write_jsonl,
-}

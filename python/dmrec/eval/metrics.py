@@ -1,4 +1,9 @@
-"""Ranking metrics of one user each, from the ranked ids and the held-out items."""
+"""Ranking metrics of one user each, from the ranked ids and the held-out items.
+
+With h_r = 1 where the item at rank r (from 1) is held out, else 0, and n the number of the user's held-out items. All
+equal trec_eval's where it has them (its recall, P, success, ndcg_cut, recip_rank, map_cut) but for the order of ties,
+which is the ranking's business.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +31,52 @@ def hits(ids: Tensor, held_out: Csr) -> Tensor:
 
 
 def recall(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
-    """Recall@k = hits among the first k / number of held-out items."""
+    """Recall@k = sum_{r <= k} h_r / n."""
     return hit[:, :k].sum(1) / n_held_out
 
 
+def precision(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
+    """Precision@k = sum_{r <= k} h_r / k, also where fewer than k items could be ranked."""
+    return hit[:, :k].sum(1) / k
+
+
+def hit_rate(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
+    """Hit@k = 1 if any of the first k is held out, else 0."""
+    return hit[:, :k].amax(1)
+
+
 def ndcg(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
-    """NDCG@k = sum_r hit_r / log2(r + 1), divided by its value where the first min(k, held-out) ranks hit."""
+    """NDCG@k = sum_{r <= k} h_r / log2(r + 1), divided by its value where the first min(k, n) ranks hit."""
     discount = 1 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64))
     ideal = discount.cumsum(0)[n_held_out.clamp_max(k) - 1]
     return (hit[:, :k] * discount).sum(1) / ideal
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"recall": recall, "ndcg": ndcg}
+def mrr(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
+    """MRR@k = 1 / the first rank r <= k with h_r = 1; 0 without."""
+    ranks = torch.arange(1, k + 1, dtype=torch.float64)
+    return (hit[:, :k] / ranks).amax(1)
+
+
+def average_precision(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
+    """MAP@k: sum_{r <= k} h_r Precision@r / n. Divided by all held-out items, not by min(k, n) as some do."""
+    ranks = torch.arange(1, k + 1, dtype=torch.float64)
+    first = hit[:, :k]
+    return (first * first.cumsum(1) / ranks).sum(1) / n_held_out
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "recall": recall,
+    "precision": precision,
+    "hit": hit_rate,
+    "ndcg": ndcg,
+    "mrr": mrr,
+    "map": average_precision,
+}
+"""Those of a user; their mean over users is reported."""
+
+COVERAGE = "coverage"
+"""Coverage@k = share of all items that stand among the first k of at least one user: of all users together."""
 
 
 def parse_metric(name: str) -> tuple[str, int]:
@@ -45,6 +84,6 @@ def parse_metric(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
     if match is None:
         raise DmrecError(f"'{name}' is no metric; write it like recall@20")
-    if match[1] not in METRICS:
-        raise DmrecError(f"'{match[1]}' is no metric{did_you_mean(match[1], METRICS)}")
+    if match[1] not in (*METRICS, COVERAGE):
+        raise DmrecError(f"'{match[1]}' is no metric{did_you_mean(match[1], (*METRICS, COVERAGE))}")
     return match[1], int(match[2])

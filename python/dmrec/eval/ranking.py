@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dmrec_ext import Csr
 
-from .metrics import METRICS, hits, parse_metric
+from .metrics import COVERAGE, METRICS, hits, parse_metric
 
 USERS_PER_BLOCK = 1024  # fixed: products differ in their last bits with the number of rows
 
@@ -26,10 +27,26 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean of each metric over the users that have held-out items, and their number."""
+    """Figures of the users that have held-out items."""
 
-    means: dict[str, float]
-    n_users: int
+    means: dict[str, float]  # by metric
+    users: Tensor  # (U,) int64, ascending
+    values: dict[str, Tensor]  # by metric of single users: (U,) float64
+    n_held_out: Tensor  # (U,)
+
+    @property
+    def n_users(self) -> int:
+        """How many users have held-out items."""
+        return len(self.users)
+
+    def means_of(self, chosen: Tensor) -> dict[str, float]:
+        """Means over the users for whom ``chosen`` (U,) is true; of metrics of single users alone."""
+        return {name: mean(values[chosen]) for name, values in self.values.items()}
+
+
+def mean(values: Tensor) -> float:
+    """The mean, rounded once: the same bits in any order. 0 of nothing."""
+    return math.fsum(values.tolist()) / max(len(values), 1)
 
 
 def blocks(users: Tensor) -> Iterator[Tensor]:
@@ -39,15 +56,23 @@ def blocks(users: Tensor) -> Iterator[Tensor]:
 
 def evaluate(ranker: Ranker, train: Csr, held_out: Csr, metrics: Sequence[str]) -> Evaluation:
     """Ranks all items but the training items of each user that has held-out items; means over those users."""
-    parts = [parse_metric(name) for name in metrics]
-    depth = max(k for _, k in parts)
+    parts = {name: parse_metric(name) for name in metrics}
+    depth = max(k for _, k in parts.values())
     users = held_out.crow.diff().nonzero().squeeze(1)
-    totals = torch.zeros(len(parts), dtype=torch.float64)
+    values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind in METRICS}
+    shown = {name: torch.zeros(train.n_cols, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
     for block in blocks(users):
         x = train.rows(block)
         _, ids = ranker.rank(x, block, depth, exclude=x)
         wanted = held_out.rows(block)
         hit, count = hits(ids, wanted), wanted.crow.diff()
-        totals += torch.stack([METRICS[name](hit, count, k).sum() for name, k in parts])
-    means = totals / max(len(users), 1)
-    return Evaluation(dict(zip(metrics, means.tolist(), strict=True)), len(users))
+        for name, of_users in values.items():
+            kind, k = parts[name]
+            of_users.append(METRICS[kind](hit, count, k))
+        for name, items in shown.items():
+            first = ids[:, : parts[name][1]]
+            items[first[first >= 0]] = True
+    nothing = torch.zeros(0, dtype=torch.float64)
+    of_user = {name: torch.cat([nothing, *of_users]) for name, of_users in values.items()}
+    means = {name: mean(of_user[name]) if name in of_user else mean(shown[name].double()) for name in metrics}
+    return Evaluation(means, users, of_user, held_out.crow.diff()[users])
