@@ -98,6 +98,7 @@ class TrainingConfig(Section):
     kernels: Literal["fused", "reference"] = Field("fused", description="operators: native where there are, or plain")
     annealing: AnnealingConfig = AnnealingConfig()
     evaluate_every: int = Field(3, ge=1, description="epochs")
+    checkpoint_minutes: float = Field(10, ge=0, description="between checkpoints to go on from")
     patience: int = Field(20, ge=1, description="evaluations without improvement")
     monitor: str = "recall@20"
     log_terms_every: int = Field(10, ge=1, description="steps between looks at the parts of the loss")

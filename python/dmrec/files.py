@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .errors import DmrecError
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Writes beside ``path``, forces it to disk, renames: a crash leaves the old file or the new one."""
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """``write(temporary)`` beside ``path``, force it to disk, rename: a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        write(temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -28,6 +28,16 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Writes a whole file, as `replace_file` does."""
+    replace_file(path, lambda temporary: _write(temporary, content))
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,6 +53,33 @@ def read_json(path: Path) -> Any:
         raise DmrecError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DmrecError(f"{path} is not valid JSON ({error})") from None
+
+
+UNSEALED = "0" * 64
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """JSON that carries the checksum of its own bytes, under ``seal``, atomically."""
+    text = json.dumps({**values, "seal": UNSEALED}, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.replace(UNSEALED, hashlib.sha256(text.encode()).hexdigest()).encode())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DmrecError: a byte of it has changed since.
+    """
+    try:
+        text = path.read_bytes().decode()
+        values: dict[str, Any] = json.loads(text)
+        seal = str(values.pop("seal"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DmrecError(f"{path.name} is damaged") from None
+    if len(seal) != 64 or hashlib.sha256(text.replace(seal, UNSEALED).encode()).hexdigest() != seal:
+        raise DmrecError(f"{path.name} is damaged")
+    return values
 
 
 def sha256_of(path: Path) -> str:

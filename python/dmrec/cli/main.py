@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command()(train.train)
+app.command()(train.resume)
 app.command()(evaluate.evaluate)
 app.command()(recommend.recommend)
 app.command()(doctor.doctor)

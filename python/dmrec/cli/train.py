@@ -13,7 +13,7 @@ from ..errors import DmrecError
 from ..recipes import BASELINES, RECIPES, recipe
 from ..train.build import resolve
 from ..train.run import is_finished
-from ..train.train import EASE_ITEMS
+from ..train.train import EASE_ITEMS, resume_run
 from ..train.train import train as train_config
 from .console import errors, output, print_table
 from .plot import check_plot, plot_validation
@@ -71,7 +71,7 @@ def train(
             rows.append(train_config(each, dataset, out / each.name, seeds_of[each.name], errors))
             errors.print(f"{each.name}: done in {out / each.name}", highlight=False)
     except KeyboardInterrupt:
-        errors.print(f"interrupted; the best state so far, if there was one, is in {out / configs[len(rows)].name}")
+        _say_how_to_go_on(out / configs[len(rows)].name)
         raise typer.Exit(130) from None
     finally:
         if rows:
@@ -82,6 +82,35 @@ def train(
 
 
 train.__doc__ = HELP
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that was stopped.")],
+    data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
+) -> None:
+    """Go on with a run that was stopped or killed, from its last checkpoint: as if it never had been, to the bit.
+
+    Examples:
+
+    - `dmrec resume runs/dmrec-m`
+    """
+    try:
+        result = resume_run(run, data, errors)
+    except KeyboardInterrupt:
+        _say_how_to_go_on(run)
+        raise typer.Exit(130) from None
+    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["test"].items())
+    errors.print(f"{result['name']}: done in {run}", highlight=False)
+    output.print(f"test: {figures}", highlight=False)
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    unfinished = [folder, *sorted(folder.glob("seed-*"))]
+    stopped = [each for each in unfinished if any(each.glob("state-*.json"))]
+    if stopped:
+        errors.print(f"stopped; go on with: dmrec resume {stopped[-1]}", highlight=False)
+    else:
+        errors.print(f"interrupted before the first checkpoint of {folder}", highlight=False)
 
 
 def compose(recipes: list[str], over: dict[str, Any], settings: list[str]) -> list[Config]:

@@ -35,6 +35,21 @@ def about_data(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {"dataset": dataset.name, **sizes, "fingerprint": dataset.fingerprint(vectors)}
 
 
+def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dataset) -> None:
+    """``dataset`` is what a checkpoint in ``folder`` was trained on."""
+    here = about_data(config, dataset)
+    if (about["n_users"], about["n_items"]) != (here["n_users"], here["n_items"]):
+        raise DmrecError(
+            f"{folder} was trained on {about['n_users']} users and {about['n_items']} items, "
+            f"but {dataset.folder} has {dataset.n_users} and {dataset.n_items}"
+        )
+    if differing := [name for name, value in about["fingerprint"].items() if here["fingerprint"].get(name) != value]:
+        raise DmrecError(
+            f"{folder} was trained on another version of {dataset.folder}: {', '.join(differing)} changed since "
+            "(another split would leak test interactions); train again, or give the old dataset with --data"
+        )
+
+
 def build_backbone(config: Config, dataset: Dataset) -> Backbone:
     """The backbone that the configuration names, initialised."""
     match config.model:
@@ -94,17 +109,7 @@ def load_run(folder: Path, data: Path | None = None) -> tuple[Run, Dataset, Rank
     assert location is not None, "a run's configuration names its dataset"
     dataset = open_dataset(location)
     state, about = run.load()
-    here = about_data(config, dataset)
-    if (about["n_users"], about["n_items"]) != (here["n_users"], here["n_items"]):
-        raise DmrecError(
-            f"{run.folder} was trained on {about['n_users']} users and {about['n_items']} items, "
-            f"but {dataset.folder} has {dataset.n_users} and {dataset.n_items}"
-        )
-    if differing := [name for name, value in about["fingerprint"].items() if here["fingerprint"].get(name) != value]:
-        raise DmrecError(
-            f"{run.folder} was trained on another version of {dataset.folder}: {', '.join(differing)} changed since "
-            "(another split would leak test interactions); train again, or give the old dataset with --data"
-        )
+    check_data(run.folder, about, config, dataset)
     match config.model:
         case PopularityConfig():
             popularity = Popularity(dataset.train)

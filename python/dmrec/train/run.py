@@ -4,6 +4,7 @@
 ``log.jsonl``         one JSON object a line: epochs, evaluations
 ``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
 ``result.json``       figures of the finished run
+``state-*``           while it is not finished: what it goes on from (`checkpoint`)
 
 Several seeds make a folder each, ``seed-S``, and ``summary.json`` beside them.
 """
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
-from ..files import read_json, sha256_of, write_atomically, write_json
+from ..files import read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
+from .checkpoint import remove_checkpoints
 
 CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, SUMMARY = (
     "config.yaml",
@@ -73,6 +75,15 @@ class Run:
         with (self.folder / LOG).open("a") as file:
             file.write(line + "\n")
 
+    def log_bytes(self) -> int:
+        """How long the log is."""
+        return (self.folder / LOG).stat().st_size
+
+    def cut_log(self, length: int) -> None:
+        """Takes away what was logged after a checkpoint: it will be logged again."""
+        with (self.folder / LOG).open("r+b") as file:
+            file.truncate(length)
+
     def events(self, event: str) -> list[dict[str, Any]]:
         """The logged lines of one kind."""
         lines = map(json.loads, (self.folder / LOG).read_text().splitlines())
@@ -81,14 +92,17 @@ class Run:
     def save(self, state: dict[str, Tensor], about: dict[str, Any]) -> None:
         """Writes the checkpoint, weights first."""
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-        write_atomically(self.folder / WEIGHTS, safetensors.torch.save(tensors))
-        write_json(self.folder / CHECKPOINT, {**about, "sha256": sha256_of(self.folder / WEIGHTS)})
+        replace_file(self.folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path))
+        write_sealed(self.folder / CHECKPOINT, {**about, "sha256": sha256_of(self.folder / WEIGHTS)})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The checkpoint, after comparing its checksum."""
         if not (self.folder / CHECKPOINT).exists():
             raise DmrecError(f"{self.folder} has no model yet: the run was stopped before its first evaluation")
-        about = read_json(self.folder / CHECKPOINT)
+        try:
+            about = read_sealed(self.folder / CHECKPOINT)
+        except DmrecError as error:
+            raise DmrecError(f"{self.folder}: {error}; train again") from None
         path = self.folder / WEIGHTS
         if not path.exists() or sha256_of(path) != about["sha256"]:
             raise DmrecError(f"{path} is missing or differs from its checksum in {CHECKPOINT}; train again")
@@ -97,6 +111,7 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures."""
         write_json(self.folder / RESULT, result)
+        remove_checkpoints(self.folder)
 
 
 def is_finished(folder: Path) -> bool:
@@ -107,6 +122,7 @@ def is_finished(folder: Path) -> bool:
 def clear(folder: Path) -> None:
     """Removes what a run of one seed or of several left here, and nothing else."""
     for part in (*_seed_folders(folder), folder):
+        remove_checkpoints(part)
         for name in (SUMMARY, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
             (part / name).unlink(missing_ok=True)
         if part != folder and not any(part.iterdir()):

@@ -18,15 +18,17 @@ import dmrec_ext
 from dmrec_ext import Csr
 
 from ..config import Config, EaseConfig
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..eval.ranking import Ranker, evaluate
 from ..files import write_json
 from ..models.baselines import Ease, Popularity
-from .build import about_data, build_matching, build_recommender, resolve
+from .build import about_data, build_matching, build_recommender, check_data, resolve
+from .checkpoint import Checkpoint, load_checkpoint
 from .loop import all_metrics, fit
 from .progress import Progress
-from .run import SUMMARY, Run, clear
+from .run import CONFIG, SUMMARY, Run, clear, is_finished
+from .stopping import StopRequest
 
 EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
@@ -51,19 +53,26 @@ def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], con
     return summary
 
 
-def train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
-    """Trains one model on one seed, tests its best state, leaves a run folder."""
+def train_one(
+    config: Config, dataset: Dataset, folder: Path, console: Console, resume: Checkpoint | None = None
+) -> dict[str, Any]:
+    """Trains one model on one seed, tests its best state, leaves a run folder; goes on from ``resume``."""
     with dmrec_ext.use_reference(config.training.kernels == "reference"):
-        return _train_one(config, dataset, folder, console)
+        return _train_one(config, dataset, folder, console, resume)
 
 
-def _train_one(config: Config, dataset: Dataset, folder: Path, console: Console) -> dict[str, Any]:
+def _train_one(
+    config: Config, dataset: Dataset, folder: Path, console: Console, resume: Checkpoint | None
+) -> dict[str, Any]:
     train, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
     for split, held_out in (("validation", valid), ("test", test)):
         if held_out.nnz == 0:
             raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with; split it again")
-    run = Run.create(folder, config)
-    run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
+    if resume is None:
+        run = Run.create(folder, config)
+        run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
+    else:
+        run = Run(folder)
     started = time.perf_counter()
     result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
     about = about_data(config, dataset)
@@ -76,8 +85,9 @@ def _train_one(config: Config, dataset: Dataset, folder: Path, console: Console)
     else:
         torch.manual_seed(config.training.seed)
         recommender = build_recommender(config, dataset)
-        with Progress(console, config.name, config.training.epochs) as progress:
-            fitted = fit(recommender, build_matching(config), config, train, valid, run, about, progress)
+        matching = build_matching(config)
+        with Progress(console, config.name, config.training.epochs) as progress, StopRequest() as stop:
+            fitted = fit(recommender, matching, config, train, valid, run, about, progress, stop, resume)
         result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
         result["seconds_per_epoch"] = round(fitted.seconds_per_epoch, 4)
         result["precision"] = config.training.precision
@@ -88,6 +98,32 @@ def _train_one(config: Config, dataset: Dataset, folder: Path, console: Console)
     result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
     run.finish({**result, "environment": environment()})
     return result
+
+
+def resume_run(folder: Path, data: Path | None, console: Console) -> dict[str, Any]:
+    """Goes on with a run that was stopped, from its last checkpoint; the same data and configuration."""
+    run = Run(folder)
+    if not (folder / CONFIG).exists():
+        raise DmrecError(f"{folder} is no run (no {CONFIG}); with several seeds, name one of its seed folders")
+    if is_finished(folder):
+        raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
+    config = run.config
+    location = data or config.data
+    assert location is not None, "a run's configuration names its dataset"
+    dataset = open_dataset(location)
+    checkpoint = load_checkpoint(folder)
+    check_data(folder, checkpoint.values["about"], config, dataset)
+    if changed := differing(checkpoint.values["about"]["config"], config.model_dump(mode="json")):
+        raise DmrecError(f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train anew")
+    return train_one(config, dataset, folder, console, checkpoint)
+
+
+def differing(before: Any, now: Any, path: str = "") -> list[str]:
+    """The keys under which two configurations differ; where the data lies does not matter."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if path or key != "data"]
+        return [each for key in keys for each in differing(before.get(key), now.get(key), f"{path}{key}.")]
+    return [] if before == now else [path.removesuffix(".")]
 
 
 def fit_baseline(

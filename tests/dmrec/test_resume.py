@@ -1,0 +1,235 @@
+"""Runs that were stopped, killed or damaged: they go on to the bit, or say why they cannot."""
+
+import errno
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from dmrec.config import build_config, with_settings
+from dmrec.data.dataset import create_dataset, open_dataset
+from dmrec.errors import DmrecError
+from dmrec.recipes import recipe
+from dmrec.train import checkpoint, train
+from dmrec.train.build import resolve
+from dmrec.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dmrec.train.run import CHECKPOINT, LOG, WEIGHTS, Run
+from dmrec.train.stopping import Stopped
+from rich.console import Console
+
+QUIET = Console(quiet=True)
+SMALL = ["model.hidden=24", "model.latent=8", "training.batch_size=40", "training.learning_rate=0.01"]
+
+
+def _config(name, dataset, *settings):
+    options = [*SMALL, "training.epochs=12", *(["language.hidden=24"] if name.startswith("dmrec") else []), *settings]
+    return resolve(build_config(with_settings(recipe(name), options)), dataset, 3)
+
+
+class StopAfter:
+    """Asks to stop at the n-th look."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def requested(self):
+        self.looks -= 1
+        return self.looks < 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+
+def _log_without_times(folder):
+    lines = map(json.loads, (folder / LOG).read_text().splitlines())
+    return [{name: value for name, value in line.items() if name not in ("time", "seconds")} for line in lines]
+
+
+@pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_going_on_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch):
+    """Stopped within epochs and between them, again and again, against a run that never was."""
+    config = _config(name, dataset, f"training.precision={precision}", "training.annealing.steps=9")
+    right = train.train_one(config, dataset, tmp_path / "whole", QUIET)
+    folder, stops = tmp_path / "stopped", 0
+    looks = iter([1, 2, 5, 9, 3, 4, 7, *[1000] * 50])
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(next(looks)))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, folder, QUIET)
+    while True:
+        torch.manual_seed(random.randrange(1000))  # what was there before must not matter
+        try:
+            result = train.resume_run(folder, None, QUIET)
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 4
+    assert result["test"] == right["test"]
+    assert result["best_epoch"] == right["best_epoch"]
+    assert (folder / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert _log_without_times(folder) == _log_without_times(tmp_path / "whole")
+    assert not list(folder.glob("state-*"))
+
+
+def test_early_stopping_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
+    settings = ["training.epochs=60", "training.patience=2", "training.evaluate_every=1"]
+    config = _config("mult-vae", dataset, *settings)
+    right = train.train_one(config, dataset, tmp_path / "whole", QUIET)
+    assert right["epochs"] < 60
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(40))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path / "stopped", QUIET)
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(10**6))
+    assert train.resume_run(tmp_path / "stopped", None, QUIET)["epochs"] == right["epochs"]
+
+
+def _checkpoint(number):
+    generator = torch.Generator().manual_seed(number)
+    return Checkpoint({"w": torch.randn(3000, generator=generator)}, {"place": number})
+
+
+def _killed_while_saving(folder, number, n_bytes):
+    """In a process that dies with the n-th byte that it writes to any file."""
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        save_checkpoint(folder, _checkpoint(number))
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def _assert_survives(folder, times):
+    sizes = random.Random(0)
+    save_checkpoint(folder, _checkpoint(0))
+    good, died = 0, 0
+    for number in range(1, times + 1):
+        status = _killed_while_saving(folder, number, sizes.randrange(1, 13_000))
+        died += os.WIFSIGNALED(status)
+        good = good if os.WIFSIGNALED(status) else number
+        found = load_checkpoint(folder)
+        assert found.values["place"] == good
+        assert torch.equal(found.tensors["w"], _checkpoint(good).tensors["w"])
+    assert died > 0.8 * times
+
+
+def test_the_last_good_checkpoint_survives_being_killed(tmp_path):
+    _assert_survives(tmp_path, 50)
+
+
+@pytest.mark.slow
+def test_the_last_good_checkpoint_survives_being_killed_200_times(tmp_path):
+    _assert_survives(tmp_path, 200)
+
+
+def _damaged(whole, rng, case):
+    """One bit of one byte flipped, or a truncation."""
+    at = rng.randrange(len(whole))
+    return whole[:at] if case % 5 == 0 else whole[:at] + bytes([whole[at] ^ (1 << rng.randrange(8))]) + whole[at + 1 :]
+
+
+def test_damage_is_found(tmp_path):
+    """1,000 flipped bits and truncations of a checkpoint: the older one is loaded; with both damaged, none."""
+    save_checkpoint(tmp_path, _checkpoint(1))
+    save_checkpoint(tmp_path, _checkpoint(2))
+    newest = max(tmp_path.glob("state-*.json"), key=lambda path: json.loads(path.read_text())["number"])
+    rng = random.Random(1)
+    for case in range(1000):
+        path = newest if case % 2 else newest.with_suffix(".safetensors")
+        whole = path.read_bytes()
+        path.write_bytes(_damaged(whole, rng, case))
+        assert load_checkpoint(tmp_path).values["place"] == 1
+        path.write_bytes(whole)
+    assert load_checkpoint(tmp_path).values["place"] == 2
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DmrecError, match=r"no whole checkpoint: state-.* differs from its checksum; .*; train again"):
+        load_checkpoint(tmp_path)
+
+
+def test_damage_of_a_model_is_found(tmp_path):
+    run = Run(tmp_path)
+    run.save(_checkpoint(1).tensors, {"epoch": 3})
+    rng = random.Random(2)
+    for case in range(1000):
+        path = tmp_path / (CHECKPOINT if case % 2 else WEIGHTS)
+        whole = path.read_bytes()
+        path.write_bytes(_damaged(whole, rng, case))
+        with pytest.raises(DmrecError, match="train again"):
+            run.load()
+        path.write_bytes(whole)
+    assert run.load()[1]["epoch"] == 3
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, _checkpoint(1))
+
+    def full(tensors, path):
+        path.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.safetensors.torch, "save_file", full)
+    for _ in range(3):
+        with pytest.raises(DmrecError, match="the disk is full: make room.*the checkpoint before it is untouched"):
+            save_checkpoint(tmp_path, _checkpoint(2))
+        assert load_checkpoint(tmp_path).values["place"] == 1
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
+    with pytest.raises(DmrecError, match=r"is no run \(no config.yaml\)"):
+        train.resume_run(tmp_path, None, QUIET)
+    config = _config("mult-vae", dataset)
+    Run.create(tmp_path / "new", config)
+    with pytest.raises(DmrecError, match="has no checkpoint to go on from: it was stopped before the first one"):
+        train.resume_run(tmp_path / "new", None, QUIET)
+    train.train_one(config, dataset, tmp_path / "done", QUIET)
+    with pytest.raises(DmrecError, match="is finished: dmrec evaluate shows its figures"):
+        train.resume_run(tmp_path / "done", None, QUIET)
+
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(3))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path / "stopped", QUIET)
+    splits = {"train": dataset.valid, "valid": dataset.train, "test": dataset.test}
+    create_dataset(tmp_path / "other", "other", splits, items=dataset.items, users=dataset.users, made={})
+    with pytest.raises(DmrecError, match="was trained on another version of"):
+        train.resume_run(tmp_path / "stopped", tmp_path / "other", QUIET)
+    path = tmp_path / "stopped" / "config.yaml"
+    path.write_text(path.read_text().replace("hidden: 24", "hidden: 25"))
+    with pytest.raises(DmrecError, match=r"config.yaml was changed since .*: model.hidden"):
+        train.resume_run(tmp_path / "stopped", None, QUIET)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_signals_leave_a_run_that_goes_on(number, tiny_folder, tmp_path):
+    dataset = open_dataset(tiny_folder)
+    options = [*SMALL, "training.epochs=150", "training.patience=1000", "training.checkpoint_minutes=0.002"]
+    command = [sys.executable, "-m", "dmrec", "train", "mult-vae", "--no-baselines", "--data", str(dataset.folder)]
+    command += ["--out", str(tmp_path), *(part for option in options for part in ("--set", option))]
+    folder = tmp_path / "mult-vae"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(folder.glob("state-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert not (folder / "result.json").exists(), "it was too fast to be stopped"
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"stopped; go on with: dmrec resume {folder}" in told
+    done = subprocess.run([sys.executable, "-m", "dmrec", "resume", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config = resolve(build_config(with_settings(recipe("mult-vae"), options)), dataset, 0)
+    train.train_one(config, dataset, tmp_path / "whole", QUIET)
+    assert (folder / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
