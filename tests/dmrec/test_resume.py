@@ -211,6 +211,26 @@ def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
         train.resume_run(tmp_path / "stopped", None, QUIET)
 
 
+def test_a_run_tells_what_became_of_it(dataset, tmp_path, monkeypatch):
+    config = _config("mult-vae", dataset)
+    train.train_one(config, dataset, tmp_path / "done", QUIET)
+    assert Run(tmp_path / "done").state() == ("finished", "")
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(8))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path / "stopped", QUIET)
+    state, remark = Run(tmp_path / "stopped").state()
+    assert state == "stopped"
+    assert remark.startswith("after ")
+    Run.create(tmp_path / "new", config)
+    assert Run(tmp_path / "new").state() == ("unfinished", "after 0 epochs")
+    wild = _config("mult-vae", dataset, "training.learning_rate=1e30")
+    with pytest.raises(FloatingPointError):
+        train.train_one(wild, dataset, tmp_path / "wild", QUIET)
+    state, remark = Run(tmp_path / "wild").state()
+    assert state == "failed"
+    assert "a weight became NaN or infinite in epoch 1; lower training.learning_rate" in remark
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals_leave_a_run_that_goes_on(number, tiny_folder, tmp_path):
     dataset = open_dataset(tiny_folder)

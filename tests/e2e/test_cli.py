@@ -53,6 +53,15 @@ def test_training_prints_all_models_beside_the_baselines(shop, capsys):
     assert (shop / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_are_listed(shop, tmp_path, capsys):
+    assert run("runs", shop / "runs", "--metric", "recall@5") == 0
+    printed = capsys.readouterr().out
+    for name in ("popularity", "ease", "mult-vae", "dmrec-m", "recall@5", "finished"):
+        assert name in printed
+    assert run("runs", tmp_path) == 1
+    assert "holds no runs" in capsys.readouterr().err
+
+
 def test_values_of_single_users_and_of_groups(shop, tmp_path, capsys):
     table = tmp_path / "users.jsonl"
     options = ["--metric", "recall@5", "--metric", "map@5", "--metric", "coverage@5", "--per-user", table]

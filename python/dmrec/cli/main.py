@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DmrecError
-from . import data, doctor, evaluate, recommend, train
+from . import data, doctor, evaluate, recommend, runs, train
 from .console import errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(train.resume)
+app.command()(runs.runs)
 app.command()(evaluate.evaluate)
 app.command()(recommend.recommend)
 app.command()(doctor.doctor)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
 from ..files import read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
-from .checkpoint import remove_checkpoints
+from .checkpoint import GENERATIONS, remove_checkpoints
 
 CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, SUMMARY = (
     "config.yaml",
@@ -107,6 +107,18 @@ class Run:
         if not path.exists() or sha256_of(path) != about["sha256"]:
             raise DmrecError(f"{path} is missing or differs from its checksum in {CHECKPOINT}; train again")
         return safetensors.torch.load_file(path), about
+
+    def state(self) -> tuple[str, str]:
+        """``finished``, ``failed``, ``stopped`` (it can go on) or ``unfinished``, and what there is to say of it."""
+        if (self.folder / RESULT).exists():
+            return "finished", ""
+        lines = (self.folder / LOG).read_text().splitlines() if (self.folder / LOG).exists() else []
+        last = json.loads(lines[-1]) if lines else {"event": "start"}
+        if last["event"] == "failed":
+            return "failed", str(last["error"])
+        epochs = sum('"event": "epoch"' in line for line in lines)
+        can_go_on = any((self.folder / f"{name}.json").exists() for name in GENERATIONS)
+        return ("stopped" if can_go_on else "unfinished"), f"after {epochs} epochs"
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures."""

@@ -58,7 +58,12 @@ def train_one(
 ) -> dict[str, Any]:
     """Trains one model on one seed, tests its best state, leaves a run folder; goes on from ``resume``."""
     with dmrec_ext.use_reference(config.training.kernels == "reference"):
-        return _train_one(config, dataset, folder, console, resume)
+        try:
+            return _train_one(config, dataset, folder, console, resume)
+        except Exception as error:
+            if (folder / CONFIG).exists():  # it had begun
+                Run(folder).log("failed", error=f"{type(error).__name__}: {error}")
+            raise
 
 
 def _train_one(
