@@ -5,12 +5,6 @@ namespace dmrec::cuda {
 
 namespace {
 
-int rounded_up_to_power_of_two(int64_t n) {
-  int power = 1;
-  while (power < n) power *= 2;
-  return power;
-}
-
 template <class Stored>
 Vectors<Stored> vectors(const RankVectors& given) {
   return {static_cast<const Stored*>(given.data), given.stride, given.width};
@@ -48,7 +42,7 @@ int launch_select_tile(const RankJob& job, const void* products, int64_t first, 
                                 job.bound.margins,
                                 job.n_users,
                                 static_cast<int>(job.k),
-                                rounded_up_to_power_of_two(job.k),
+                                power_of_two_from(static_cast<int>(job.k)),
                                 job.scores,
                                 job.ids,
                                 static_cast<const T*>(products),
@@ -65,7 +59,7 @@ int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream
   return with_stored_type(job.type, [&]<class Stored>() {
     return launch("finish_ranking", finish_ranking<Stored>, dim3(static_cast<unsigned>(job.n_users)),
                   dim3(ranking_threads), stream, job.scores, job.ids, job.parts, static_cast<int>(job.k),
-                  rounded_up_to_power_of_two(job.k), static_cast<Stored*>(scores), ids);
+                  power_of_two_from(static_cast<int>(job.k)), static_cast<Stored*>(scores), ids);
   });
 }
 

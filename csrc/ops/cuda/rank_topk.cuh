@@ -155,7 +155,7 @@ struct Candidates {
   int k, best;  // best: k rounded up to a power of two
 };
 
-__device__ __forceinline__ int power_of_two_from(int n) {
+DMREC_FN int power_of_two_from(int n) {
   int power = 1;
   while (power < n) power *= 2;
   return power;

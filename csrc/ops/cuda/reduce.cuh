@@ -7,19 +7,14 @@ namespace dmrec::cuda {
 
 constexpr int warps_of_wide_row = 8;
 
-// Combines value over the lanes of a warp; all lanes get the result. `combine` must be commutative to the bit.
-template <class T, class Combine>
-__device__ __forceinline__ T over_warp(T value, const Combine& combine) {
-  DMREC_UNROLL
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    value = combine(value, __shfl_xor_sync(whole_warp, value, distance));
-  }
-  return value;
-}
-
+// Over the lanes of a warp; all get the result.
 template <class T>
 __device__ __forceinline__ T sum_over_warp(T value) {
-  return over_warp(value, [](T a, T b) { return a + b; });
+  DMREC_UNROLL
+  for (int distance = warp_size / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(whole_warp, value, distance);
+  }
+  return value;
 }
 
 // Sums over the blockDim.x threads of a row: a warp, or the whole block of warps_of_wide_row warps. All get the result.
