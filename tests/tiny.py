@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from dmrec.data.dataset import Dataset, Entity, create_dataset
+from dmrec.data.dataset import Dataset, create_dataset
+from dmrec.data.entities import Entity
 from dmrec.data.split import split_per_user
 from dmrec.language.encoder import embed_dataset
 from dmrec.language.tfidf import TfidfSvd

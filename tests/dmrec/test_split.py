@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from dmrec.data.split import Interactions, k_core, prepare, split_per_user
+from dmrec.data.interactions import Ids, Interactions
+from dmrec.data.split import k_core, prepare, split_per_user
 from dmrec.errors import DmrecError
 
 
@@ -54,7 +55,7 @@ def test_prepare_reports_what_it_drops():
     user = np.array([1, 1, 1, 2, 2, 2, 3, 1])
     item = np.array([7, 8, 9, 7, 8, 9, 7, 7])
     rating = np.array([5, 4, 3, 3, 5, 5, 2, 4])
-    prepared = prepare(Interactions(user, item, rating), core=2)
+    prepared = prepare(Interactions(Ids.of(user), Ids.of(item), rating), core=2)
     assert prepared.user_ids == ["1", "2"]
     assert prepared.item_ids == ["7", "8", "9"]
     report = {key: prepared.report[key] for key in ("rows", "below_min_rating", "repeated", "outside_core")}
@@ -63,9 +64,9 @@ def test_prepare_reports_what_it_drops():
 
 def test_nothing_left():
     with pytest.raises(DmrecError, match="no interaction is left.*lower --min-rating or --k-core"):
-        prepare(Interactions(np.array([1]), np.array([1]), np.array([1.0])))
+        prepare(Interactions(Ids.of([1]), Ids.of([1]), np.array([1.0])))
 
 
 def test_nan_rating():
     with pytest.raises(DmrecError, match="the rating of interaction 2 is not a number"):
-        prepare(Interactions(np.array([1, 1]), np.array([1, 2]), np.array([1.0, np.nan])))
+        prepare(Interactions(Ids.of([1, 1]), Ids.of([1, 2]), np.array([1.0, np.nan])))

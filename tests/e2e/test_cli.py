@@ -100,6 +100,40 @@ def test_options_of_language_spare_the_base_model(shop):
     assert "matching: null" in (shop / "both/mult-vae/config.yaml").read_text()
 
 
+def test_a_dataset_is_looked_over(shop, capsys):
+    assert run("data", "inspect", shop / "data") == 0
+    printed = capsys.readouterr().out
+    for word in ("density", "of unseen items", "users by training interactions", "median characters", "tfidf-svd"):
+        assert word in printed
+    assert run("data", "inspect", shop / "data", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["texts"]["items"]["with text"] == 1
+    assert found["overlap"] == {"train and valid": 0, "train and test": 0, "valid and test": 0}
+
+
+def test_splits_and_vectors_by_the_command_line(shop, tmp_path, capsys):
+    dataset = open_dataset(shop / "data")
+    parts = []
+    for split in ("train", "valid", "test"):
+        rows, columns = getattr(dataset, split).nonzero()
+        lines = [f"{dataset.users[u].id},{dataset.items[i].id}" for u, i in zip(rows, columns, strict=True)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["customer,sku", *lines]))
+        parts += [f"--{split}", tmp_path / f"{split}.csv"]
+    for side in ("items", "users"):
+        np.save(tmp_path / f"{side}.npy", getattr(dataset.vectors(), side))
+        (tmp_path / f"{side}.jsonl").write_text("\n".join(json.dumps({"id": e.id}) for e in getattr(dataset, side)))
+    vectors = [f"--{side[:-1]}-vectors={tmp_path / side}.npy" for side in ("items", "users")]
+    described = [f"--{side}={tmp_path / side}.jsonl" for side in ("items", "users")]
+    columns = ["--user-column", "customer", "--item-column", "sku"]
+    assert run("data", "import", *parts, *columns, *described, *vectors, "--out", tmp_path / "again") == 0
+    again = open_dataset(tmp_path / "again")
+    assert again.manifest["interactions"] == dataset.manifest["interactions"]
+    row = {user.id: i for i, user in enumerate(again.users)}["cust7"]
+    old = {user.id: i for i, user in enumerate(dataset.users)}["cust7"]
+    np.testing.assert_array_equal(again.vectors("imported").users[row], dataset.vectors().users[old])
+    assert again.train[row].nnz == dataset.train[old].nnz
+
+
 def test_a_dataset_is_replaced_only_when_told_to(shop, capsys):
     again = ["data", "import", shop / "ratings.csv", "--out", shop / "other", "--seed", 3]
     assert run(*again) == 0
@@ -170,7 +204,7 @@ def test_recommending_on_the_screen_shows_titles(shop, capsys):
 def test_help_has_examples(capsys):
     assert run("--help") == 0
     assert "train" in capsys.readouterr().out
-    for command in ("train", "evaluate", "recommend", "doctor", "data import", "data fetch", "data embed"):
+    for command in ("train", "evaluate", "recommend", "doctor", "data import", "data inspect", "data embed"):
         assert run(*command.split(), "--help") == 0
         assert f"dmrec {command.split()[0]}" in capsys.readouterr().out
 
@@ -211,7 +245,9 @@ FAILURES = [
     (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
     (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),
     (["data", "embed", "{data}", "--encoder", "tfidf"], 1, "no encoder is called 'tfidf'; did you mean 'tfidf-svd'?"),
-    (["data", "import"], 1, "give either one table or all of --train, --valid and --test"),
+    (["data", "import"], 1, "give either one table or folder, or all of --train, --valid and --test"),
+    (["data", "import", "{data}"], 1, "is laid out in no known way: it holds none of *.inter, trn_mat.pkl"),
+    (["data", "inspect", "nowhere"], 1, "nowhere is no folder; a small dataset to start with"),
     (["data", "import", "none.csv"], 1, "none.csv does not exist"),
     (["trian"], 2, "No such command 'trian'"),
 ]

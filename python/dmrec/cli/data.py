@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..data.dataset import MANIFEST, SPLITS, Dataset, check_name, open_dataset, read_vectors
-from ..data.importing import import_matrices, import_table
-from ..data.movielens import TERMS, fetch_ml100k
+from ..data.entities import read_entities
+from ..data.fetching import TERMS, fetch_ml100k
+from ..data.importing import Source, make_dataset, read_splits
+from ..data.inspection import faults, inspect_dataset, inspect_splits
+from ..data.layouts import read_layout
+from ..data.readers import read_interactions
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
 from ..language.encoder import TextEncoder, embed_dataset
 from ..language.tfidf import TfidfSvd
-from .console import errors, output
+from .console import errors, output, print_table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and text vectors.")
 
@@ -27,7 +33,9 @@ Optional = typer.Option(show_default=False)
 
 @app.command("import")
 def import_(
-    table: Annotated[Path | None, typer.Argument(help="CSV, TSV or Parquet with a header.", show_default=False)] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="Table with a header, or a folder of a known layout.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")] = Path("data/imported"),
     name: Annotated[str | None, typer.Option(help="Default: the folder's name.", show_default=False)] = None,
     min_rating: MinRating = 3.0,
@@ -36,9 +44,9 @@ def import_(
     user_column: Annotated[str | None, Optional] = None,
     item_column: Annotated[str | None, Optional] = None,
     rating_column: Annotated[str | None, Optional] = None,
-    train: Annotated[Path | None, typer.Option(help="Split already: .npz of training.", show_default=False)] = None,
-    valid: Annotated[Path | None, typer.Option(help=".npz of validation.", show_default=False)] = None,
-    test: Annotated[Path | None, typer.Option(help=".npz of test.", show_default=False)] = None,
+    train: Annotated[Path | None, typer.Option(help="Split already: training.", show_default=False)] = None,
+    valid: Annotated[Path | None, typer.Option(help="Validation.", show_default=False)] = None,
+    test: Annotated[Path | None, typer.Option(help="Test.", show_default=False)] = None,
     items: Annotated[Path | None, typer.Option(help="JSON lines: id, title, text.", show_default=False)] = None,
     users: Annotated[Path | None, typer.Option(help="JSON lines: id, title, text.", show_default=False)] = None,
     item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per item.", show_default=False)] = None,
@@ -46,46 +54,81 @@ def import_(
     vectors_name: Annotated[str, typer.Option(help="What to call these vectors.")] = "imported",
     force: Force = False,
 ) -> None:
-    """Make a dataset from a table of interactions, or from matrices that are split already.
+    """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
 
-    A table (user, item, and a rating if there is one) is filtered and split 3:1:1 at random per user. Columns are
-    found by their usual names.
+    A table (.csv, .tsv, .inter, .parquet: user, item, and a rating if there is one) is filtered and split 3:1:1 at
+    random per user; columns are found by their usual names. Three tables or matrices (.npz, .pkl) stay split as they
+    are. A folder may be RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat or ratings.csv) or that of RLMRec and
+    DMRec (trn_mat.pkl ..), whose pickles are read without running anything in them. Vectors go row by row with items
+    and users.
 
     Examples:
 
     - `dmrec data import ratings.csv --out data/shop --min-rating 4 --items items.jsonl`
     - `dmrec data import clicks.parquet --user-column customer --item-column sku --k-core 10 --out data/shop`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
+    - `dmrec data import ml-1m --out data/ml-1m`
     """
     _refuse_existing(out, force)
     check_name(vectors_name)
-    matrices = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
     if (item_vectors is None) != (user_vectors is None):
         raise DmrecError("give both --item-vectors and --user-vectors, or neither")
-    if table is not None and not matrices:
-        if item_vectors is not None:
-            raise DmrecError("vectors cannot go with a table, whose rows the filters reorder; use dmrec data embed")
-        given = {"user": user_column, "item": item_column, "rating": rating_column}
-        columns = {role: column for role, column in given.items() if column}
-        dataset = import_table(
-            table,
-            out,
-            name=name or out.name,
-            columns=columns,
-            min_rating=min_rating,
-            core=k_core,
-            seed=seed,
-            items=items,
-            users=users,
-        )
-    elif table is None and len(matrices) == 3:
-        dataset = import_matrices(matrices, out, name=name or out.name, items=items, users=users)
+    given = {"user": user_column, "item": item_column, "rating": rating_column}
+    columns = {role: column for role, column in given.items() if column}
+    splits = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
+    if source is not None and not splits:
+        found = read_layout(source) if source.is_dir() else Source(read_interactions(source, columns), [source])
+    elif source is None and len(splits) == 3:
+        found = read_splits(splits, columns)
     else:
-        raise DmrecError("give either one table or all of --train, --valid and --test")
+        raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
+    files = [*found.files, *(path for path in (items, users, item_vectors, user_vectors) if path)]
+    found = replace(found, files=files)
+    if items is not None:
+        found = replace(found, items=read_entities(items))
+    if users is not None:
+        found = replace(found, users=read_entities(users))
     if item_vectors is not None and user_vectors is not None:
-        made = {"source": [item_vectors.name, user_vectors.name]}
-        dataset.add_vectors(vectors_name, read_vectors(item_vectors), read_vectors(user_vectors), made)
+        found = replace(found, vectors=(read_vectors(item_vectors), read_vectors(user_vectors)))
+    dataset = make_dataset(
+        found, out, name=name or out.name, min_rating=min_rating, core=k_core, seed=seed, vectors_name=vectors_name
+    )
     _describe(dataset)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look a dataset over: counts, how interactions are spread, leaks between splits, texts, vectors.
+
+    Examples:
+
+    - `dmrec data inspect data/ml-100k`
+    - `dmrec data inspect data/ml-100k --json`
+    """
+    dataset = open_dataset(folder)
+    found = inspect_dataset(dataset)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    parts = [[split, *numbers.values()] for split, numbers in found["splits"].items()]
+    print_table(
+        f"{dataset.name}: {dataset.n_users} users, {dataset.n_items} items, density {found['density']:.5f}",
+        ["split", *next(iter(found["splits"].values()))],
+        parts,
+    )
+    for side in ("users", "items"):
+        spread = found[f"{side}_by_interactions"]
+        print_table(f"{side} by training interactions", ["", *spread], [[side, *spread.values()]])
+    if found["texts"]:
+        texts = [[side, *numbers.values()] for side, numbers in found["texts"].items()]
+        print_table("texts", ["", *next(iter(found["texts"].values()))], texts)
+    if found["vectors"]:
+        columns = list(next(iter(found["vectors"].values())))
+        print_table("vectors", ["name", *columns], [[n, *each.values()] for n, each in found["vectors"].items()])
+    _print_faults(dataset, found)
 
 
 @app.command()
@@ -160,6 +203,11 @@ def _refuse_existing(folder: Path, force: bool) -> None:
         )
 
 
+def _print_faults(dataset: Dataset, found: dict[str, Any]) -> None:
+    for fault in faults(found):
+        errors.print(f"{dataset.name}: {fault}", highlight=False, markup=False)
+
+
 def _describe(dataset: Dataset) -> None:
     counts = " / ".join(str(dataset.manifest["interactions"][split]) for split in SPLITS)
     output.print(
@@ -167,3 +215,4 @@ def _describe(dataset: Dataset) -> None:
         f"{counts} interactions ({' / '.join(SPLITS)}): {dataset.folder}",
         highlight=False,
     )
+    _print_faults(dataset, inspect_splits(dataset))

@@ -23,24 +23,12 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError, did_you_mean
 from ..files import read_json, sha256_of, write_atomically, write_json
+from .entities import Entity, read_entities
+from .pickles import read_pickle
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A user or an item: its id in the source, a title to show, a text to embed (both may be empty)."""
-
-    id: str
-    title: str = ""
-    text: str = ""
-
-    @property
-    def label(self) -> str:
-        """What to call it."""
-        return self.title or self.id
 
 
 @dataclass(frozen=True)
@@ -248,63 +236,39 @@ def as_interactions(matrix: sp.spmatrix) -> sp.csr_matrix:
 
 
 def read_matrix(path: Path) -> sp.csr_matrix:
-    """A scipy sparse matrix from an .npz file, as interactions."""
+    """A scipy sparse matrix from an .npz file (or a .pkl one, see `pickles`), as interactions: all that is not 0."""
     try:
-        return as_interactions(sp.load_npz(path))
+        matrix: Any = read_pickle(path) if path.suffix == ".pkl" else _load_npz(path)
+        if not sp.issparse(matrix):
+            raise ValueError(f"it holds {type(matrix).__name__}")
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)  # indices out of range, too
+        if np.isnan(matrix.data).any():
+            raise ValueError("it holds NaN")
+        return as_interactions(matrix)
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
+    except DmrecError:
+        raise
     except Exception as error:  # zipfile, numpy and scipy each raise their own
         raise DmrecError(f"{path} is no sparse matrix saved by scipy.sparse.save_npz ({error})") from None
 
 
+def _load_npz(path: Path) -> sp.spmatrix:
+    with path.open("rb") as file:
+        return sp.load_npz(file)
+
+
 def read_vectors(path: Path) -> np.ndarray:
-    """A matrix from an .npy file, mapped rather than read, copied where written to; never unpickles."""
+    """A matrix from an .npy file, mapped rather than read, copied where written to; or a .pkl one, see `pickles`."""
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = read_pickle(path) if path.suffix == ".pkl" else np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (ValueError, EOFError, OSError) as error:
         raise DmrecError(f"{path} is no .npy file of numbers ({error})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+    if not isinstance(array, np.ndarray):
+        raise DmrecError(f"{path} must hold a matrix of floating-point numbers, not {type(array).__name__}")
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         raise DmrecError(f"{path} must hold a matrix of floating-point numbers, got {array.dtype} {array.shape}")
     return array
-
-
-ID_KEYS = ("id", "item_id", "user_id", "iid", "uid", "asin", "parent_asin")
-
-
-def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
-    """Users or items from JSON lines (gzip or plain). Texts are data: control characters go, length is capped.
-
-    Without an id, unless ``ids_required``, a line's number stands in.
-    """
-    entities: list[Entity] = []
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DmrecError(f"{path}, line {number}: must be a JSON object, got {type(row).__name__}")
-                identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), None)
-                if identity is None:
-                    if ids_required:
-                        raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
-                    identity = len(entities)
-                entities.append(Entity(clean(identity), clean(row.get("title") or ""), clean(row.get("text") or "")))
-    except FileNotFoundError:
-        raise DmrecError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DmrecError(f"{path}, line {max(number, 1)}: not JSON lines ({error})") from None
-    return entities
-
-
-def clean(text: object, limit: int = 20_000) -> str:
-    """``text`` as one line without control characters, at most ``limit`` characters."""
-    line = str(text)[:limit]
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else " " for c in line)
-    return " ".join(line.split())

@@ -1,8 +1,9 @@
-"""Makes dataset folders from tables of interactions and from matrices that are split already."""
+"""Makes dataset folders from whatever holds interactions: one table, tables or matrices that are split already."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,77 +12,130 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError
 from ..files import sha256_of
-from .dataset import SPLITS, Dataset, Entity, create_dataset, read_entities, read_matrix
-from .readers import read_interactions
-from .split import prepare
+from .dataset import SPLITS, Dataset, create_dataset, read_matrix
+from .entities import Entity
+from .interactions import Interactions
+from .readers import TABLES, read_interactions
+from .split import Prepared, join, prepare
+
+MATRICES = (".npz", ".pkl")
 
 
-def import_table(
-    table: Path,
+@dataclass(frozen=True)
+class Source:
+    """What was found to make a dataset from.
+
+    ``interactions``: one table, which will be filtered and split; or three of tables or of matrices, by split. Entities
+    are found by their ids; beside matrices they stand in the order of rows and columns, or are named by these numbers.
+    ``vectors`` of items and users: a row for each entity, or for each column and row of the matrices.
+    """
+
+    interactions: Interactions | dict[str, Interactions] | dict[str, sp.csr_matrix]
+    files: Sequence[Path]
+    items: Sequence[Entity] | None = None
+    users: Sequence[Entity] | None = None
+    vectors: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
+    """Three files, by split: all of them matrices (.npz, .pkl), or all of them tables."""
+    files = list(paths.values())
+    if all(path.suffix in MATRICES for path in files):
+        return Source({split: read_matrix(path) for split, path in paths.items()}, files)
+    if not any(path.suffix in MATRICES for path in files):
+        return Source({split: read_interactions(path, columns) for split, path in paths.items()}, files)
+    known = ", ".join((*MATRICES, *TABLES))
+    raise DmrecError(f"train, valid and test must be three matrices or three tables ({known})")
+
+
+def make_dataset(
+    source: Source,
     folder: Path,
     *,
     name: str,
-    columns: dict[str, str],
-    min_rating: float,
-    core: int,
-    seed: int,
-    items: Path | None,
-    users: Path | None,
+    min_rating: float = 3.0,
+    core: int = 5,
+    seed: int = 0,
+    vectors_name: str = "imported",
+    notes: dict[str, Any] | None = None,
 ) -> Dataset:
-    """From CSV, TSV or Parquet. Lines of ``items`` and ``users`` (JSON lines) are matched by their ``id``."""
-    prepared = prepare(read_interactions(table, columns), min_rating=min_rating, core=core, seed=seed)
-    made: dict[str, Any] = {
-        "source": table.name,
-        "sha256": sha256_of(table),
-        "min_rating": min_rating,
-        "k_core": core,
-        "split": "3:1:1 at random per user",
-        "seed": seed,
-        **prepared.report,
-    }
-    return create_dataset(
-        folder,
-        name,
-        prepared.splits,
-        items=_described(prepared.item_ids, items),
-        users=_described(prepared.user_ids, users),
-        made=made,
-    )
+    """Filters and splits what is not split, checks what is, writes it. ``notes`` go into the manifest."""
+    made: dict[str, Any] = {"source": {path.name: sha256_of(path) for path in source.files}, **(notes or {})}
+    match source.interactions:
+        case Interactions() as table:
+            prepared = prepare(table, min_rating=min_rating, core=core, seed=seed)
+            made |= {"min_rating": min_rating, "k_core": core, "split": "3:1:1 at random per user", "seed": seed}
+        case parts if any(isinstance(part, Interactions) for part in parts.values()):
+            prepared = join(parts, min_rating=min_rating)
+            made |= {"min_rating": min_rating, "split": "as given"}
+        case matrices:
+            prepared = _numbered(matrices)
+            made |= {"split": "as given"}
+    made |= prepared.report
+    _check_splits(prepared.splits)
+    n_users, n_items = prepared.splits["train"].shape
+    items = _entities(source.items, prepared.item_ids, n_items, "item")
+    users = _entities(source.users, prepared.user_ids, n_users, "user")
+    vectors = source.vectors
+    if vectors is not None and prepared.item_ids:
+        vectors = (
+            _rows_of(vectors[0], source.items, prepared.item_ids, "item"),
+            _rows_of(vectors[1], source.users, prepared.user_ids, "user"),
+        )
+    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, made=made)
+    if vectors is not None:
+        dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
+    return dataset
 
 
-def import_matrices(
-    matrices: dict[str, Path], folder: Path, *, name: str, items: Path | None, users: Path | None
-) -> Dataset:
-    """From three .npz files. Lines of ``items`` and ``users`` are in the order of columns and rows."""
-    splits = {split: read_matrix(matrices[split]) for split in SPLITS}
-    _check_splits(splits)
-    return create_dataset(
-        folder,
-        name,
-        splits,
-        items=read_entities(items) if items else None,
-        users=read_entities(users) if users else None,
-        made={"source": {split: {"file": p.name, "sha256": sha256_of(p)} for split, p in matrices.items()}},
-    )
-
-
-def _described(ids: Sequence[str], path: Path | None) -> list[Entity]:
-    if path is None:
-        return [Entity(i) for i in ids]
-    known = {entity.id: entity for entity in read_entities(path, ids_required=True)}
-    if not any(i in known for i in ids):
-        raise DmrecError(f"no line of {path} has an id of the interactions (they look like '{ids[0]}')")
-    return [known.get(i, Entity(i)) for i in ids]
-
-
-def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
-    shapes = {split: matrix.shape for split, matrix in splits.items()}
+def _numbered(matrices: dict[str, sp.csr_matrix]) -> Prepared:
+    """Matrices: users and items have numbers alone."""
+    shapes = {split: matrix.shape for split, matrix in matrices.items()}
     if len(set(shapes.values())) != 1:
         listed = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
         raise DmrecError(f"the matrices must have one shape, users x items, got {listed}")
+    return Prepared(matrices, [], [], {})
+
+
+def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         shared = splits[a].multiply(splits[b]).nnz
         if shared:
             raise DmrecError(f"{shared} interactions are in both {a} and {b}: the splits must not overlap")
-    if not np.diff(splits["train"].indptr).any():
-        raise DmrecError("train holds no interaction")
+    for split in SPLITS:
+        if splits[split].nnz == 0:
+            raise DmrecError(f"{split} holds no interaction")
+
+
+def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, kind: str) -> list[Entity] | None:
+    """Those with these ids; without ids, in their order, or, where not all are described, by number."""
+    if ids:
+        known = {entity.id: entity for entity in given or ()}
+        if known and not any(i in known for i in ids):
+            raise DmrecError(f"no described {kind} has an id of the interactions (they look like '{ids[0]}')")
+        return [known.get(i, Entity(i)) for i in ids]
+    if given is None or len(given) == count:
+        return None if given is None else list(given)
+    placed = [Entity(str(number)) for number in range(count)]
+    for entity in given:
+        if not entity.id.isdecimal() or int(entity.id) >= count:
+            raise DmrecError(
+                f"{len(given)} {kind}s are described and the matrices have {count}, so ids must be numbers from 0 to "
+                f"{count - 1}: '{entity.id}' is none; describe all in their order, or number them"
+            )
+        placed[int(entity.id)] = entity
+    return placed
+
+
+def _rows_of(vectors: np.ndarray, entities: Sequence[Entity] | None, ids: Sequence[str], kind: str) -> np.ndarray:
+    """The rows of those entities that the filters left, in their order."""
+    if entities is None:
+        raise DmrecError(
+            f"whose are the rows of the {kind} vectors? Describe the {kind}s in the same order (--{kind}s)"
+        )
+    if len(vectors) != len(entities):
+        raise DmrecError(f"{kind} vectors have {len(vectors)} rows, but {len(entities)} {kind}s are described")
+    row_of = {entity.id: row for row, entity in enumerate(entities)}
+    if missing := [i for i in ids if i not in row_of]:
+        raise DmrecError(f"{len(missing)} {kind}s of the interactions have no vector, such as '{missing[0]}'")
+    return vectors[[row_of[i] for i in ids]]

@@ -1,105 +1,124 @@
-"""MovieLens-100K, out of the wheel of RecBole on PyPI, which carries it as an example."""
+"""The layouts of GroupLens' MovieLens: 100K (``u.data``), 1M and 10M (``ratings.dat``), since (``ratings.csv``)."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DmrecError
-from ..files import sha256_of, write_atomically
-from .dataset import Dataset, Entity, clean, create_dataset
-from .readers import read_interactions
-from .split import prepare
+from .entities import Entity, clean
+from .importing import Source
+from .interactions import Collector, Interactions
+from .readers import open_text, read_interactions, read_rows
 
-WHEEL = "recbole-1.2.1-py3-none-any.whl"
-SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
-INSIDE = "recbole/dataset_example/ml-100k/ml-100k"
-TERMS = (
-    "MovieLens-100K: GroupLens Research, University of Minnesota. For research; no commercial use and no "
-    "redistribution without permission; acknowledge it in publications: F. M. Harper, J. A. Konstan: The MovieLens "
-    "Datasets, ACM TiiS 5(4), 2015. Full terms: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt"
+TAGS_PER_FILM = 8
+# what numbers stand for in MovieLens-1M, by its README
+AGES = {"1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "over 55"}
+OCCUPATIONS = (
+    *("other", "academic or educator", "artist", "clerical or admin", "college or graduate student"),
+    *("customer service", "doctor or health care", "executive or managerial", "farmer", "homemaker"),
+    *("school student", "lawyer", "programmer", "retired", "sales or marketing", "scientist", "self-employed"),
+    *("technician or engineer", "tradesman or craftsman", "unemployed", "writer"),
 )
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$DMREC_CACHE``, else ``~/.cache/dmrec``."""
-    return Path(os.environ.get("DMREC_CACHE") or Path.home() / ".cache" / "dmrec")
+def film(identity: str, title: str, year: str, genres: Sequence[str], tags: Sequence[str] = ()) -> Entity:
+    """An item with its title as shown and its text: ``Toy Story (1995). Genres: Animation, Comedy. Tags: pixar.``."""
+    shown = clean(f"{title} ({year})" if year else title)
+    text = f"{shown}. Genres: {', '.join(genres)}." + (f" Tags: {', '.join(tags)}." if tags else "")
+    return Entity(identity, shown, clean(text))
 
 
-def fetch_ml100k(folder: Path, *, min_rating: float = 3.0, core: int = 5, seed: int = 0) -> Dataset:
-    """Downloads (once), filters, splits and writes MovieLens-100K as a dataset."""
-    with zipfile.ZipFile(_wheel()) as archive, tempfile.TemporaryDirectory() as temporary:
-        tables = {kind: archive.read(f"{INSIDE}.{kind}") for kind in ("inter", "item", "user")}
-        interactions = Path(temporary) / "ml-100k.inter"
-        interactions.write_bytes(tables["inter"])
-        raw = read_interactions(interactions)
-    prepared = prepare(raw, min_rating=min_rating, core=core, seed=seed)
-    items = {row["item_id"]: _item(row) for row in _rows(tables["item"])}
-    users = {row["user_id"]: _user(row) for row in _rows(tables["user"])}
-    return create_dataset(
-        folder,
-        "ml-100k",
-        prepared.splits,
-        items=[items[i] for i in prepared.item_ids],
-        users=[users[u] for u in prepared.user_ids],
-        made={
-            "source": f"{WHEEL} (PyPI), {INSIDE}.*",
-            "terms": TERMS,
-            "min_rating": min_rating,
-            "k_core": core,
-            "split": "3:1:1 at random per user",
-            "seed": seed,
-            **prepared.report,
-        },
-    )
+def person(identity: str, age: str, gender: str, occupation: str) -> Entity:
+    """A user with a text of age, gender and occupation."""
+    who = {"M": "male", "F": "female"}.get(gender, gender)
+    old = f"{age} year old (age group {int(age) // 10 * 10}s)" if age.isdecimal() else f"aged {age},"
+    return Entity(identity, f"user {identity}", clean(f"{old} {who}, occupation: {occupation}."))
 
 
-def _rows(table: bytes) -> list[dict[str, str]]:
-    rows = csv.reader(io.StringIO(table.decode()), delimiter="\t", quoting=csv.QUOTE_NONE)
-    names = [name.split(":")[0] for name in next(rows)]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def read_u_data(folder: Path) -> Source:
+    """MovieLens-100K: u.data, u.item, u.user, and u.genre for the names of genres."""
+    ratings, films, people, genres = (folder / f"u.{part}" for part in ("data", "item", "user", "genre"))
+    names = [row[0] for row in _split(genres, "|", 2)] if genres.exists() else []
+    items = []
+    for row in _split(films, "|", 5) if films.exists() else ():
+        marked = [name for name, mark in zip(names, row[5:], strict=False) if mark == "1"]
+        items.append(film(row[0], row[1], "", marked))
+    users = [person(row[0], row[1], row[2], row[3]) for row in _split(people, "|", 4)] if people.exists() else None
+    there = [path for path in (ratings, films, people, genres) if path.exists()]
+    return Source(_ratings(ratings, "\t"), there, items or None, users)
 
 
-def _item(row: dict[str, str]) -> Entity:
-    title, year, genres = clean(row["movie_title"]), clean(row["release_year"]), clean(row["class"])
-    shown = f"{title} ({year})" if year else title
-    return Entity(row["item_id"], shown, f"{shown}. Genres: {genres.replace(' ', ', ')}.")
+def read_dat(folder: Path) -> Source:
+    """MovieLens-1M and 10M: ratings.dat, movies.dat and, in 1M, users.dat."""
+    ratings, films, people = (folder / f"{part}.dat" for part in ("ratings", "movies", "users"))
+    items = [film(i, title, "", genres.split("|")) for i, title, genres in _films(films)] if films.exists() else None
+    users = None
+    if people.exists():
+        occupation_of = {str(number): occupation for number, occupation in enumerate(OCCUPATIONS)}
+        rows = _split(people, "::", 4)
+        users = [person(u, AGES.get(a, a), gender, occupation_of.get(o, o)) for u, gender, a, o, *_ in rows]
+    there = [path for path in (ratings, films, people) if path.exists()]
+    return Source(_ratings(ratings, "::"), there, items, users)
 
 
-def _user(row: dict[str, str]) -> Entity:
-    gender = {"M": "male", "F": "female"}.get(row["gender"], row["gender"])
-    age = int(row["age"])
-    text = f"{age} year old (age group {age // 10 * 10}s) {gender}, occupation: {clean(row['occupation'])}."
-    return Entity(row["user_id"], f"user {row['user_id']}", text)
+def read_csv(folder: Path) -> Source:
+    """MovieLens since 20M: ratings.csv, movies.csv and, for texts, the tags that most users gave (tags.csv)."""
+    ratings, films, tags = (folder / f"{part}.csv" for part in ("ratings", "movies", "tags"))
+    given: dict[str, Counter[str]] = {}
+    if tags.exists():
+        rows = read_rows(tags)
+        header = next(rows)
+        movie, tag = _column(tags, header, "movieId"), _column(tags, header, "tag")
+        for row in rows:
+            given.setdefault(row[movie], Counter())[clean(row[tag], 60).lower()] += 1
+    items = None
+    if films.exists():
+        rows = read_rows(films)
+        header = next(rows)
+        movie, title, genres = (_column(films, header, name) for name in ("movieId", "title", "genres"))
+        items = []
+        for row in rows:
+            common = [name for name, _ in given.get(row[movie], Counter()).most_common(TAGS_PER_FILM)]
+            items.append(film(row[movie], row[title], "", row[genres].split("|"), common))
+    there = [path for path in (ratings, films, tags) if path.exists()]
+    return Source(read_interactions(ratings), there, items)
 
 
-def _wheel() -> Path:
-    path = cache_folder() / WHEEL
-    if not path.exists():
-        _download(path)
-    found = sha256_of(path)
-    if found != SHA256:
-        raise DmrecError(f"{path} has the checksum {found}, not {SHA256}: delete it and fetch again")
-    return path
+def _films(path: Path) -> Iterator[tuple[str, str, str]]:
+    for row in _split(path, "::", 3):
+        yield row[0], row[1], row[2]
 
 
-def _download(path: Path) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-        command += ["--only-binary", ":all:", "--dest", temporary, "recbole==1.2.1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheel = Path(temporary) / WHEEL
-        if done.returncode != 0 or not wheel.exists():
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise DmrecError(
-                f"MovieLens-100K could not be downloaded ({reason}). Either put {WHEEL} from PyPI at {path}, or take "
-                "ml-100k.zip from grouplens.org, give u.data a header line (user, item, rating, time; tab-separated) "
-                "and import it: dmrec data import u.tsv --out data/ml-100k"
-            )
-        write_atomically(path, wheel.read_bytes())
+def _ratings(path: Path, separator: str) -> Interactions:
+    found = Collector()
+    for number, row in enumerate(_split(path, separator, 3), start=1):
+        try:
+            found.add(row[0], row[1], float(row[2]))
+        except ValueError:
+            raise DmrecError(f"{path}, line {number}: the rating '{row[2]}' is no number") from None
+    return found.interactions()
+
+
+def _split(path: Path, separator: str, fields: int) -> Iterator[list[str]]:
+    """The fields of lines without a header: at least so many. UTF-8, or Latin-1 in the older sets."""
+    try:
+        with open_text(path, "utf-8") as file:
+            file.read()
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        encoding = "latin-1"
+    with open_text(path, encoding) as file:
+        for number, line in enumerate(file, start=1):
+            row = line.rstrip("\r\n").split(separator)
+            if line.strip() and len(row) < fields:
+                raise DmrecError(f"{path}, line {number}: {len(row)} fields, at least {fields} are expected")
+            if line.strip():
+                yield row
+
+
+def _column(path: Path, header: list[str], name: str) -> int:
+    if name not in header:
+        raise DmrecError(f"{path} has no column '{name}' (columns: {', '.join(header)})")
+    return header.index(name)

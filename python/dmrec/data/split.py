@@ -8,15 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import DmrecError
-
-
-@dataclass(frozen=True)
-class Interactions:
-    """Raw interactions, one entry each; ids as in the source; the rating may be missing."""
-
-    user: np.ndarray
-    item: np.ndarray
-    rating: np.ndarray | None = None
+from .interactions import Interactions
 
 
 @dataclass(frozen=True)
@@ -31,36 +23,69 @@ class Prepared:
 
 def prepare(raw: Interactions, *, min_rating: float = 3.0, core: int = 5, seed: int = 0) -> Prepared:
     """Drops ratings below ``min_rating``, repeats, users and items outside the ``core``-core; splits 3:1:1."""
-    if raw.rating is not None:
-        if np.isnan(raw.rating).any():
-            bad = int(np.isnan(raw.rating).argmax())
-            raise DmrecError(
-                f"the rating of interaction {bad + 1} is not a number; correct the file or drop the column"
-            )
-        keep = raw.rating >= min_rating
-        user, item = raw.user[keep], raw.item[keep]
-    else:
-        user, item = raw.user, raw.item
-    user_ids, rows = np.unique(user, return_inverse=True)
-    item_ids, columns = np.unique(item, return_inverse=True)
-    ones = np.ones(len(rows), dtype=np.float32)
-    matrix = sp.csr_matrix((ones, (rows, columns)), shape=(len(user_ids), len(item_ids)))
+    keep = _well_rated(raw, min_rating)
+    matrix = _matrix(raw.user.codes[keep], raw.item.codes[keep], (len(raw.user.names), len(raw.item.names)))
     distinct = matrix.nnz
     matrix, kept_users, kept_items = k_core(matrix, core)
     if matrix.nnz == 0:
         raise DmrecError(
-            f"no interaction is left: of {len(raw.user)} rows, {len(user)} have a rating of at least {min_rating:g}, "
+            f"no interaction is left: of {len(raw)} rows, {keep.sum()} have a rating of at least {min_rating:g}, "
             f"and no {core}-core of users and items remains; lower --min-rating or --k-core"
         )
     splits, moved = split_per_user(matrix, seed)
     report = {
-        "rows": len(raw.user),
-        "below_min_rating": len(raw.user) - len(user),
-        "repeated": len(user) - distinct,
+        "rows": len(raw),
+        "below_min_rating": int((~keep).sum()),
+        "repeated": int(keep.sum()) - distinct,
         "outside_core": distinct - matrix.nnz,
         "moved_to_train": moved,
     }
-    return Prepared(splits, list(map(str, user_ids[kept_users])), list(map(str, item_ids[kept_items])), report)
+    return Prepared(splits, _texts(raw.user.names[kept_users]), _texts(raw.item.names[kept_items]), report)
+
+
+def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> Prepared:
+    """Tables that are split already: every user and item of any of them, without ratings below ``min_rating``."""
+    keep = {split: _well_rated(part, min_rating, f" of {split}") for split, part in parts.items()}
+    users = _union([part.user.names[np.unique(part.user.codes[keep[split]])] for split, part in parts.items()])
+    items = _union([part.item.names[np.unique(part.item.codes[keep[split]])] for split, part in parts.items()])
+    splits = {}
+    for split, part in parts.items():
+        rows, columns = (
+            np.searchsorted(names, ids.names.astype(names.dtype))[ids.codes[keep[split]]]
+            for names, ids in ((users, part.user), (items, part.item))
+        )
+        splits[split] = _matrix(rows, columns, (len(users), len(items)))
+    left = sum(int(each.sum()) for each in keep.values())
+    rows = sum(len(part) for part in parts.values())
+    repeated = left - sum(int(matrix.nnz) for matrix in splits.values())
+    report = {"rows": rows, "below_min_rating": rows - left, "repeated": repeated}
+    return Prepared(splits, _texts(users), _texts(items), report)
+
+
+def _well_rated(raw: Interactions, min_rating: float, where: str = "") -> np.ndarray:
+    if raw.rating is None:
+        return np.ones(len(raw), dtype=bool)
+    if not np.isfinite(raw.rating).all():
+        bad = int((~np.isfinite(raw.rating)).argmax())
+        raise DmrecError(f"the rating of interaction {bad + 1}{where} is not a number; correct it or drop the column")
+    return raw.rating >= min_rating
+
+
+def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """Ones; repeats fall together."""
+    matrix = sp.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def _union(names: list[np.ndarray]) -> np.ndarray:
+    """All ids in ascending order; as text where not all are whole numbers."""
+    kinds = {each.dtype.kind for each in names if len(each)}
+    return np.unique(np.concatenate([each.astype(str) if kinds != {"i"} else each for each in names]))
+
+
+def _texts(names: np.ndarray) -> list[str]:
+    return list(map(str, names))
 
 
 def k_core(matrix: sp.csr_matrix, k: int) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:

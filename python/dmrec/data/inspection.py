@@ -1,0 +1,140 @@
+"""Looks a dataset over: how interactions are spread, what leaks between splits, which texts and vectors there are."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .dataset import SPLITS, Dataset
+from .entities import Entity
+
+EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+TITLE_LENGTH = 8  # shorter titles stand in texts by chance
+LEAK = 0.01  # of the held-out titles: a few have the title of another item
+
+
+def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Everything as numbers that JSON can hold; shares are between 0 and 1."""
+    described = [side for side in ("items", "users") if f"{side}.jsonl.gz" in dataset.manifest["files"]]
+    of = {
+        "items": np.bincount(dataset.train.indices, minlength=dataset.n_items),
+        "users": np.diff(dataset.train.indptr),
+    }
+    return {
+        **inspect_splits(dataset),
+        "texts": {side: _texts(getattr(dataset, side), of[side]) for side in described},
+        "texts_that_name_held_out_items": _leaking_texts(dataset) if len(described) == 2 else {},
+        "vectors": {name: _vectors(dataset, name) for name in dataset.vector_names},
+    }
+
+
+def inspect_splits(dataset: Dataset) -> dict[str, Any]:
+    """The part that needs the matrices alone."""
+    splits = {split: getattr(dataset, split) for split in SPLITS}
+    degrees = {split: (np.diff(m.indptr), np.bincount(m.indices, minlength=m.shape[1])) for split, m in splits.items()}
+    of_user, of_item = degrees["train"]
+    counts = {}
+    for split, (users, items) in degrees.items():
+        counts[split] = {
+            "interactions": int(users.sum()),
+            "users": int((users > 0).sum()),
+            "items": int((items > 0).sum()),
+            "of unseen items": int(items[of_item == 0].sum()),
+            "of unseen users": int(users[of_user == 0].sum()),
+        }
+    all_users, all_items = (np.sum([degrees[split][axis] for split in SPLITS], axis=0) for axis in (0, 1))
+    return {
+        "name": dataset.name,
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "density": int(all_users.sum()) / (dataset.n_users * dataset.n_items),
+        "splits": counts,
+        "users_by_interactions": _histogram(of_user),
+        "items_by_interactions": _histogram(of_item),
+        "users_without_any": int((all_users == 0).sum()),
+        "items_without_any": int((all_items == 0).sum()),
+        "overlap": {
+            f"{a} and {b}": int(splits[a].multiply(splits[b]).nnz)
+            for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
+        },
+    }
+
+
+def faults(found: dict[str, Any]) -> list[str]:
+    """What a person should know before training, in words; of the output of `inspect_dataset` or `inspect_splits`."""
+    said = [
+        f"{numbers[f'of unseen {kind}']} of {numbers['interactions']} interactions in {split} are of {kind} that have "
+        "none in train"
+        for split, numbers in found["splits"].items()
+        for kind in ("items", "users")
+        if numbers[f"of unseen {kind}"]
+    ]
+    said += [f"{count} interactions are in both {pair}" for pair, count in found["overlap"].items() if count]
+    said += [f"{n} {side} have no interaction" for side in ("users", "items") if (n := found[f"{side}_without_any"])]
+    for side, texts in found.get("texts", {}).items():
+        if 0 < texts["with text"] < 1:
+            said.append(f"{1 - texts['with text']:.1%} of the {side} have no text")
+    leak = found.get("texts_that_name_held_out_items", {})
+    if leak and leak["share of held-out titles named"] > max(LEAK, 2 * leak["share of other titles named"]):
+        said.append(
+            f"texts of {leak['users']} users name titles of items held out for them, "
+            f"{leak['share of held-out titles named']:.1%} of these, against {leak['share of other titles named']:.1%} "
+            "of titles drawn at random: were they written from what is to be predicted?"
+        )
+    for name, vectors in found.get("vectors", {}).items():
+        if zeros := vectors["items of zeros"] + vectors["users of zeros"]:
+            said.append(f"vectors '{name}': {zeros} rows are zeros")
+    return said
+
+
+def _histogram(degrees: np.ndarray) -> dict[str, int]:
+    """How many have how many interactions."""
+    edges = [edge for edge in EDGES if edge <= degrees.max(initial=0)]
+    counts, _ = np.histogram(degrees, bins=[*edges, np.inf])
+    labels = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]
+    return dict(zip([*labels, f"{edges[-1]}-"], counts.tolist(), strict=True))
+
+
+def _texts(entities: list[Entity], degrees: np.ndarray) -> dict[str, Any]:
+    length = np.array([len(entity.text) for entity in entities], dtype=np.int64)
+    there = length > 0
+    return {
+        "with title": float(np.mean([bool(entity.title) for entity in entities])),
+        "with text": float(there.mean()),
+        "of interactions": float(degrees[there].sum() / max(degrees.sum(), 1)),
+        "median characters": int(np.median(length[there])) if there.any() else 0,
+        "repeated": int(there.sum() - len({entity.text for entity in entities if entity.text})),
+    }
+
+
+def _leaking_texts(dataset: Dataset) -> dict[str, Any]:
+    """How often users' texts name what is held out for them, beside how often they name items drawn at random."""
+    titles = [item.title.lower() if len(item.title) >= TITLE_LENGTH else "" for item in dataset.items]
+    held_out = sp.csr_matrix(dataset.valid + dataset.test)
+    random = np.random.default_rng(0)
+    named, users, asked, by_chance = 0, 0, 0, 0
+    for row, user in enumerate(dataset.users):
+        text = user.text.lower()
+        items = [i for i in held_out[row].indices if titles[i]] if text else []
+        found = sum(titles[i] in text for i in items)
+        others = random.integers(dataset.n_items, size=len(items))
+        by_chance += sum(bool(titles[i]) and titles[i] in text for i in others)
+        named, users, asked = named + found, users + bool(found), asked + len(items)
+    return {
+        "users": users,
+        "share of held-out titles named": named / max(asked, 1),
+        "share of other titles named": by_chance / max(asked, 1),
+    }
+
+
+def _vectors(dataset: Dataset, name: str) -> dict[str, Any]:
+    vectors = dataset.vectors(name)
+    zeros = {side: int((~getattr(vectors, side).any(axis=1)).sum()) for side in ("items", "users")}
+    return {
+        "width": int(vectors.items.shape[1]),
+        "type": str(vectors.items.dtype),
+        **{f"{side} of zeros": count for side, count in zeros.items()},
+    }

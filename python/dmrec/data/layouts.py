@@ -1,0 +1,100 @@
+"""Folders as others lay them out: RecBole's atomic files, MovieLens, the pickles of RLMRec and DMRec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DmrecError
+from .dataset import SPLITS, read_matrix, read_vectors
+from .entities import Entity, clean
+from .importing import Source
+from .movielens import read_csv, read_dat, read_u_data
+from .pickles import read_pickle
+from .readers import read_interactions, read_rows
+
+
+def read_layout(folder: Path) -> Source:
+    """What ``folder`` holds, by the names of its files."""
+    for first_file, read in LAYOUTS.items():
+        if any(folder.glob(first_file)):
+            return read(folder)
+    known = ", ".join(LAYOUTS)
+    raise DmrecError(
+        f"{folder} is laid out in no known way: it holds none of {known}; name a table, or see docs/data.md"
+    )
+
+
+def _atomic(folder: Path) -> Source:
+    """RecBole: NAME.inter, or NAME.train.inter, NAME.valid.inter and NAME.test.inter; NAME.item, NAME.user."""
+    there = sorted(folder.glob("*.inter"))
+    parts = [path for split in SPLITS for path in there if path.name.endswith(f".{split}.inter")]
+    files = parts or there
+    if len(files) != (3 if parts else 1) or len({path.name.split(".")[-2] for path in files}) != len(files):
+        raise DmrecError(
+            f"{folder} must hold one NAME.inter, or NAME.train.inter, NAME.valid.inter and NAME.test.inter; "
+            f"it holds {', '.join(path.name for path in there)}"
+        )
+    name = files[0].name.split(".")[0]
+    described = {side: folder / f"{name}.{side}" for side in ("item", "user") if (folder / f"{name}.{side}").exists()}
+    entities = {side: _described(path, side) for side, path in described.items()}
+    read = [read_interactions(path) for path in files]
+    interactions = read[0] if len(files) == 1 else dict(zip(SPLITS, read, strict=True))
+    return Source(interactions, [*files, *described.values()], entities.get("item"), entities.get("user"))
+
+
+def _described(path: Path, side: str) -> list[Entity]:
+    """A text of every field but vectors: ``Title. class: Drama War; release year: 1995``."""
+    rows = read_rows(path)
+    header = [name.strip().partition(":") for name in next(rows)]
+    names = [name for name, _, _ in header]
+    if f"{side}_id" not in names:
+        raise DmrecError(f"{path} has no column {side}_id (columns: {', '.join(names)})")
+    identity = names.index(f"{side}_id")
+    title = next((i for i, name in enumerate(names) if "title" in name or name in ("name", f"{side}_name")), None)
+    others = [i for i, (_, _, kind) in enumerate(header) if i not in (identity, title) and kind != "float_seq"]
+    entities = []
+    for row in rows:
+        shown = clean(row[title]) if title is not None else ""
+        fields = "; ".join(f"{names[i].replace('_', ' ')}: {row[i]}" for i in others if row[i])
+        entities.append(Entity(row[identity], shown, clean(". ".join(part for part in (shown, fields) if part))))
+    return entities
+
+
+def _pickles(folder: Path) -> Source:
+    """RLMRec and DMRec: trn_mat.pkl, val_mat.pkl, tst_mat.pkl; {usr,itm}_prf.pkl; {usr,itm}_emb_np.pkl."""
+    paths = [folder / f"{split}_mat.pkl" for split in ("trn", "val", "tst")]
+    matrices = {split: read_matrix(path) for split, path in zip(SPLITS, paths, strict=True)}
+    profiles = {side: folder / f"{side}_prf.pkl" for side in ("itm", "usr") if (folder / f"{side}_prf.pkl").exists()}
+    entities = {side: _profiles(path) for side, path in profiles.items()}
+    embedded = [folder / f"{side}_emb_np.pkl" for side in ("itm", "usr")]
+    there = [path for path in embedded if path.exists()]
+    vectors = (read_vectors(embedded[0]), read_vectors(embedded[1])) if len(there) == 2 else None
+    return Source(matrices, [*paths, *profiles.values(), *there], entities.get("itm"), entities.get("usr"), vectors)
+
+
+def _profiles(path: Path) -> list[Entity]:
+    """By number: dictionaries with a ``profile``. Those whose request failed are not there."""
+    found = read_pickle(path)
+    if not isinstance(found, dict | list):
+        raise DmrecError(f"{path} must hold a dictionary or a list of profiles, not {type(found).__name__}")
+    numbered: Sequence[tuple[Any, Any]] = list(found.items() if isinstance(found, dict) else enumerate(found))
+    entities = []
+    for number, profile in numbered:
+        values = profile if isinstance(profile, dict) else {"profile": profile}
+        texts = {key: value for key, value in values.items() if isinstance(value, str)}
+        if not isinstance(number, int | str) or "profile" not in texts:
+            raise DmrecError(f"{path}: entry {clean(number, 40)!r} has no text under 'profile'")
+        entities.append(Entity(str(number), clean(texts.get("title", "")), clean(texts["profile"])))
+    return entities
+
+
+LAYOUTS: dict[str, Callable[[Path], Source]] = {
+    "*.inter": _atomic,
+    "trn_mat.pkl": _pickles,
+    "u.data": read_u_data,
+    "ratings.dat": read_dat,
+    "ratings.csv": read_csv,
+}
+"""By the file that tells a layout."""

