@@ -101,6 +101,7 @@ class TrainingConfig(Section):
     checkpoint_minutes: float = Field(10, ge=0, description="between checkpoints to go on from")
     patience: int = Field(20, ge=1, description="evaluations without improvement")
     monitor: str = "recall@20"
+    board: bool = Field(False, description="write the log for TensorBoard, too: pip install 'dmrec[board]'")
     log_terms_every: int = Field(10, ge=1, description="steps between looks at the parts of the loss")
 
 

@@ -1,8 +1,10 @@
 """Runs that were stopped, killed or damaged: they go on to the bit, or say why they cannot."""
 
 import errno
+import importlib.util
 import json
 import os
+import pathlib
 import random
 import resource
 import signal
@@ -12,6 +14,7 @@ import time
 
 import pytest
 import torch
+from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.errors import DmrecError
@@ -52,7 +55,9 @@ class StopAfter:
 
 def _log_without_times(folder):
     lines = map(json.loads, (folder / LOG).read_text().splitlines())
-    return [{name: value for name, value in line.items() if name not in ("time", "seconds")} for line in lines]
+    return [
+        {name: value for name, value in line.items() if name not in ("time", "seconds", "phases")} for line in lines
+    ]
 
 
 @pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m"])
@@ -209,6 +214,72 @@ def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
     path.write_text(path.read_text().replace("hidden: 24", "hidden: 25"))
     with pytest.raises(DmrecError, match=r"config.yaml was changed since .*: model.hidden"):
         train.resume_run(tmp_path / "stopped", None, QUIET)
+
+
+def test_a_checkpoint_of_another_version_is_refused(dataset, tmp_path, monkeypatch):
+    config = _config("mult-vae", dataset)
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(3))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path, QUIET)
+    found = load_checkpoint(tmp_path)
+    log = (tmp_path / LOG).read_bytes()
+    place = {"mood": "good", **found.values["place"]}
+    save_checkpoint(tmp_path, found._replace(values={**found.values, "place": place}))
+    with pytest.raises(DmrecError, match="is of another version of dmrec; train again"):
+        train.resume_run(tmp_path, None, QUIET)
+    assert (tmp_path / LOG).read_bytes().startswith(log)
+
+
+@pytest.mark.parametrize("command", ["resume", "train"])
+def test_a_folder_that_cannot_be_written_to(command, dataset, tmp_path, monkeypatch, capsys):
+    """Whatever is there stays as it is; one line says why."""
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(3))
+    with pytest.raises(Stopped):
+        train.train_one(_config("mult-vae", dataset), dataset, tmp_path / "run", QUIET)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    opened = pathlib.Path.open
+
+    def read_only(self, mode="r", *rest, **options):
+        if self.is_relative_to(tmp_path) and ("w" in mode or "a" in mode or "+" in mode):
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+        return opened(self, mode, *rest, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", read_only)
+    data = ["--data", str(dataset.folder)]
+    new = ["train", "mult-vae", "--no-baselines", "--out", str(tmp_path / "new"), *data]
+    with pytest.raises(SystemExit) as stopped:
+        main(["resume", str(tmp_path / "run")] if command == "resume" else new)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("error: [Errno 30] Read-only file system: ")
+    assert len(said) == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_the_board_shows_the_log_once(dataset, tmp_path, monkeypatch):
+    """Also where epochs were logged again by a run that had been killed and went on."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = _config("dmrec-m", dataset, "training.board=true", "training.checkpoint_minutes=0")
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(15))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path, QUIET)
+    max(tmp_path.glob("state-*.json"), key=lambda path: path.stat().st_mtime_ns).unlink()  # back to the one before
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(1000))
+    train.resume_run(tmp_path, None, QUIET)
+    shown = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
+    for kind, name in (("epoch", "loss"), ("evaluation", "recall@20")):
+        logged = [(line["epoch"], line[name]) for line in Run(tmp_path).events(kind)]
+        scalars = [(each.step, each.value) for each in shown.Scalars(f"{kind}/{name}")]
+        assert scalars == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in logged]
+    assert "epoch/phases/backward" in shown.Tags()["scalars"]
+    train.train(_config("mult-vae", dataset), dataset, tmp_path, [0], QUIET)
+    assert not (tmp_path / "board").exists(), "the board of the run that was there before"
+
+
+def test_without_tensorboard_it_is_said_before_the_first_epoch(dataset, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DmrecError, match="training.board needs TensorBoard: pip install 'dmrec.board.'"):
+        _config("mult-vae", dataset, "training.board=true")
 
 
 def test_a_run_tells_what_became_of_it(dataset, tmp_path, monkeypatch):

@@ -285,7 +285,10 @@ def test_a_run_folder_says_what_it_was(dataset, tmp_path):
     assert result["environment"]["torch"] == torch.__version__
     assert all(math.isfinite(v) for v in result["test"].values())
     epoch = Run(tmp_path).events("epoch")[0]
-    assert {"loss", "reconstruction", "matching", "kl_prior", "kl_language", "seconds"} <= set(epoch)
+    assert {"loss", "reconstruction", "matching", "kl_prior", "kl_language", "seconds", "phases"} <= set(epoch)
+    assert set(epoch["phases"]) == {"data", "forward", "backward", "optimiser", "other"}
+    assert all(seconds > 0 for seconds in epoch["phases"].values())
+    assert epoch["seconds"] == pytest.approx(sum(epoch["phases"].values()), abs=1e-3)
     assert not any("vectors" in name for name in Run(tmp_path).load()[0]), "vectors belong to the dataset"
 
 

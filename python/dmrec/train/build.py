@@ -16,11 +16,14 @@ from ..models.layers import initialise
 from ..models.meta_network import MetaNetwork
 from ..models.mult_vae import MultVae
 from ..models.recommender import Recommender
+from .board import check_board
 from .run import Run
 
 
 def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
-    """The configuration with everything filled in that the dataset and the seed decide."""
+    """The configuration with everything filled in that the dataset and the seed decide; what it needs is there."""
+    if config.training.board:
+        check_board()
     language = config.language
     if language is not None:
         language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})

@@ -41,7 +41,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         manifest.unlink(missing_ok=True)  # a half of the old one and a half of the new one must not look whole
         replace_file(weights, lambda path: safetensors.torch.save_file(tensors, path))
         number = max(numbers.values()) + 1
-        write_sealed(manifest, {"number": number, **checkpoint.values, "sha256": sha256_of(weights)})
+        write_sealed(manifest, {**checkpoint.values, "number": number, "sha256": sha256_of(weights)})
     except (OSError, safetensors.SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         why = "the disk is full: make room" if full else str(error)

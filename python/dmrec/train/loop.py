@@ -20,7 +20,9 @@ from ..eval.ranking import evaluate
 from ..matching import Matching
 from ..models.backbone import Moment
 from ..models.recommender import Recommender
+from .board import Board
 from .checkpoint import Checkpoint, save_checkpoint
+from .clock import TRAINING, Clock
 from .progress import Progress
 from .run import Run
 from .stopping import Stopped, StopRequest
@@ -32,8 +34,13 @@ class Fitted:
 
     best_epoch: int
     epochs: int
-    seconds_per_epoch: float
+    phases: dict[str, float]  # mean seconds of an epoch by phase
     validation: dict[str, float]
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Of training alone."""
+        return sum(self.phases[phase] for phase in TRAINING)
 
 
 def fit(
@@ -61,14 +68,34 @@ def fit(
     groups = recommender.backbone.parameter_groups(settings.learning_rate)
     optimiser = torch.optim.Adam([*groups, *_meta_network_group(recommender)], lr=settings.learning_rate, fused=True)
     at = Place() if resume is None else restore(resume, recommender, optimiser, shuffle, run)
+    board = Board(run.folder if settings.board else None, at.epoch)
+    clock = Clock(at.spent)
     saved = time.perf_counter()
+
+    def log(event: str, **values: Any) -> None:
+        run.log(event, epoch=at.epoch, **values)
+        board.add(event, at.epoch, values)
+
+    def save_if_due(shuffle_before: Tensor) -> None:
+        nonlocal saved
+        asked = stop.requested
+        if not asked and time.perf_counter() - saved < 60 * settings.checkpoint_minutes:
+            return
+        save_checkpoint(run.folder, checkpoint_of(at, recommender, optimiser, shuffle_before, run, about_run))
+        clock.lap("saving")
+        saved = time.perf_counter()
+        if asked:
+            board.close()
+            raise Stopped
+
     while at.epoch <= settings.epochs and not at.stopped_early:
-        started = time.perf_counter()
         before = shuffle.get_state()
         recommender.train()
+        clock.restart()
         batches = list(shuffled_batches(train.n_rows, settings.batch_size, shuffle))
         for users in batches[at.batch :]:
             x = train.rows(users)
+            clock.lap("data")
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 posteriors = recommender.posteriors(x, users)
                 decoded, auxiliary = recommender.backbone.reconstruct(posteriors.fused, Moment(at.step, at.epoch))
@@ -77,56 +104,53 @@ def fit(
                 loss = reconstruction + annealed(settings.annealing, at.step) * divergence
                 if auxiliary is not None:
                     loss = loss + auxiliary
+            clock.lap("forward")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            clock.lap("backward")
             optimiser.step()
+            clock.lap("optimiser")
 
             if at.step % settings.log_terms_every == 0:
                 at.terms = matching.terms(*posteriors)
             for name, part in (("loss", loss), ("reconstruction", reconstruction), ("matching", divergence)):
                 at.sums[name] = at.sums.get(name, 0.0) + float(part.detach())
             at.step, at.batch = at.step + 1, at.batch + 1
-            due = time.perf_counter() - saved >= 60 * settings.checkpoint_minutes
-            if at.batch < len(batches) and (due or stop.requested):
-                elapsed = at.seconds + time.perf_counter() - started
-                save_checkpoint(run.folder, checkpoint_of(at, elapsed, recommender, optimiser, before, run, about_run))
-                saved = time.perf_counter()
-                if stop.requested:
-                    raise Stopped
+            clock.lap("other")
+            if at.batch < len(batches):
+                save_if_due(before)
         losses = {name: total / len(batches) for name, total in at.sums.items()}
-        seconds = at.seconds + time.perf_counter() - started
-        at.epoch_seconds += seconds
         if not all(torch.isfinite(p).all() for p in recommender.parameters()):
             raise FloatingPointError(
                 f"a weight became NaN or infinite in epoch {at.epoch}; lower training.learning_rate"
             )
-        run.log("epoch", epoch=at.epoch, seconds=round(seconds, 4), **losses, **at.terms)
+        clock.lap("other")
+        phases = {phase: round(at.spent[phase], 4) for phase in TRAINING}
+        log("epoch", seconds=round(sum(phases.values()), 4), phases=phases, **losses, **at.terms)
 
         if at.epoch % settings.evaluate_every == 0 or at.epoch == settings.epochs:
-            started = time.perf_counter()
             validation = evaluate(recommender, train, valid, metrics).means
-            run.log("evaluation", epoch=at.epoch, seconds=round(time.perf_counter() - started, 4), **validation)
+            log("evaluation", seconds=round(clock.lap("evaluation"), 4), **validation)
             score = validation[settings.monitor]
             if score > at.best_score:
                 at.best_epoch, at.best_score, at.validation = at.epoch, score, validation
                 at.best_state = copy.deepcopy(recommender.state_dict())
                 run.save(at.best_state, {**about, "epoch": at.epoch})
+                clock.lap("saving")
             progress.evaluated(at.epoch, score, at.best_score)
             at.stopped_early = at.epoch - at.best_epoch >= settings.patience * settings.evaluate_every
         progress.epoch(at.epoch, losses, at.terms)
-        at.epoch, at.batch, at.seconds, at.sums, at.terms = at.epoch + 1, 0, 0.0, {}, {}
-        due = time.perf_counter() - saved >= 60 * settings.checkpoint_minutes
-        if due or stop.requested:
-            save_checkpoint(
-                run.folder, checkpoint_of(at, 0.0, recommender, optimiser, shuffle.get_state(), run, about_run)
-            )
-            saved = time.perf_counter()
-            if stop.requested:
-                raise Stopped
+        for phase, seconds in at.spent.items():
+            at.phases[phase] = at.phases.get(phase, 0.0) + seconds
+        at.spent.clear()
+        at.epoch, at.batch, at.sums, at.terms = at.epoch + 1, 0, {}, {}
+        save_if_due(shuffle.get_state())
 
+    board.close()
     recommender.load_state_dict(at.best_state)
     epochs = at.epoch - 1
-    return Fitted(at.best_epoch, epochs, at.epoch_seconds / epochs, at.validation)
+    phases = {phase: round(seconds / epochs, 4) for phase, seconds in at.phases.items()}
+    return Fitted(at.best_epoch, epochs, phases, at.validation)
 
 
 @dataclass
@@ -136,8 +160,8 @@ class Place:
     epoch: int = 1
     batch: int = 0
     step: int = 0
-    seconds: float = 0.0  # spent in this epoch before it was interrupted
-    epoch_seconds: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by phase, in this epoch
+    phases: dict[str, float] = field(default_factory=dict)  # and in those before it
     sums: dict[str, float] = field(default_factory=dict)
     terms: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
@@ -149,7 +173,6 @@ class Place:
 
 def checkpoint_of(
     at: Place,
-    seconds: float,
     recommender: Recommender,
     optimiser: torch.optim.Optimizer,
     shuffle_before: Tensor,
@@ -162,7 +185,7 @@ def checkpoint_of(
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
     tensors |= {"random": torch.get_rng_state(), "shuffle": shuffle_before}
-    place = {name: value for name, value in vars(at).items() if name != "best_state"} | {"seconds": seconds}
+    place = {name: value for name, value in vars(at).items() if name != "best_state"}
     return Checkpoint(tensors, {"place": place, "about": about, "log_bytes": run.log_bytes()})
 
 
@@ -190,8 +213,12 @@ def restore(
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     shuffle.set_state(tensors["shuffle"])
+    try:
+        place = Place(**checkpoint.values["place"], best_state=under("best."))
+    except TypeError:
+        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again") from None
     run.cut_log(checkpoint.values["log_bytes"])
-    return Place(**checkpoint.values["place"], best_state=under("best."))
+    return place
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:

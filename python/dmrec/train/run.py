@@ -1,7 +1,8 @@
 """A run is a folder.
 
 ``config.yaml``       the resolved configuration
-``log.jsonl``         one JSON object a line: epochs, evaluations
+``log.jsonl``         one JSON object a line: epochs with seconds by phase, evaluations; why it failed
+``board/``            where ``training.board`` is set: the same for TensorBoard
 ``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
 ``result.json``       figures of the finished run
 ``state-*``           while it is not finished: what it goes on from (`checkpoint`)
@@ -23,6 +24,7 @@ from torch import Tensor
 from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
 from ..files import read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
+from .board import remove_board
 from .checkpoint import GENERATIONS, remove_checkpoints
 
 CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, SUMMARY = (
@@ -135,6 +137,7 @@ def clear(folder: Path) -> None:
     """Removes what a run of one seed or of several left here, and nothing else."""
     for part in (*_seed_folders(folder), folder):
         remove_checkpoints(part)
+        remove_board(part)
         for name in (SUMMARY, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
             (part / name).unlink(missing_ok=True)
         if part != folder and not any(part.iterdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import statistics
 import time
@@ -62,7 +63,8 @@ def train_one(
             return _train_one(config, dataset, folder, console, resume)
         except Exception as error:
             if (folder / CONFIG).exists():  # it had begun
-                Run(folder).log("failed", error=f"{type(error).__name__}: {error}")
+                with contextlib.suppress(OSError):  # that the log cannot be written may be what is the matter
+                    Run(folder).log("failed", error=f"{type(error).__name__}: {error}")
             raise
 
 
@@ -94,7 +96,7 @@ def _train_one(
         with Progress(console, config.name, config.training.epochs) as progress, StopRequest() as stop:
             fitted = fit(recommender, matching, config, train, valid, run, about, progress, stop, resume)
         result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
-        result["seconds_per_epoch"] = round(fitted.seconds_per_epoch, 4)
+        result["seconds_per_epoch"], result["phases"] = round(fitted.seconds_per_epoch, 4), fitted.phases
         result["precision"] = config.training.precision
         result["vectors"] = config.language.vectors if config.language else None
         result["valid"] = fitted.validation
