@@ -13,6 +13,10 @@ from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Initialisation = Annotated[
+    Literal["torch", "xavier"],
+    Field(description="torch's defaults, as in the authors' code, or Xavier, as in the paper"),
+]
 
 
 class Section(BaseModel):
@@ -40,11 +44,11 @@ class MultVaeConfig(Section):
     """Mult-VAE."""
 
     kind: Literal["mult-vae"] = "mult-vae"
-    hidden: int = Field(600, ge=1)
-    latent: int = Field(200, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1, description="of a user's interactions")
+    hidden: int = Field(600, ge=1, description="width of the hidden layers of encoder and decoder")
+    latent: int = Field(200, ge=1, description="dimensions of the posteriors")
+    dropout: float = Field(0.3, ge=0, lt=1, description="of a user's interactions, in training")
     normalise: bool = Field(False, description="divide a user's interactions by their Euclidean norm")
-    initialisation: Literal["torch", "xavier"] = "torch"
+    initialisation: Initialisation = "torch"
 
 
 ModelConfig = Annotated[PopularityConfig | EaseConfig | MultVaeConfig, Field(discriminator="kind")]
@@ -54,20 +58,26 @@ class LanguageConfig(Section):
     """The language posterior: which text vectors, and the meta-network."""
 
     vectors: str | None = Field(None, description="name in the dataset; empty: the only one there is")
-    hidden: int = Field(600, ge=1)
-    initialisation: Literal["torch", "xavier"] = "torch"
+    hidden: int = Field(600, ge=1, description="width of the meta-network's hidden layer")
+    initialisation: Initialisation = "torch"
     aggregate: bool = Field(True, description="false: the ablation without the meta-network (user vector alone)")
-    fusion: Literal["add", "collaborative"] = "add"
+    fusion: Literal["add", "collaborative"] = Field(
+        "add", description="what is decoded: the parameters of both posteriors added, or the collaborative one alone"
+    )
 
 
 class MatchingConfig(Section):
     """The matching loss. ``add`` is the ablation without a matching term."""
 
-    strategy: Literal["godm", "cpdm", "mddm", "unmixed", "add"] = "mddm"
-    beta: float = Field(0.5, ge=0)
+    strategy: Literal["godm", "cpdm", "mddm", "unmixed", "add"] = Field(
+        "mddm", description="Wasserstein, composite prior, mixed KL; two ablations"
+    )
+    beta: float = Field(0.5, ge=0, description="weight of the matching term; in mddm that of the prior, at most 1")
     beta_concentration: float | None = Field(None, gt=0, description="draw beta from Beta(a, a) for each batch")
-    alpha: Fraction = 0.5
-    interpolation: Literal["log_linear", "linear", "moment"] = "log_linear"
+    alpha: Fraction = Field(0.5, description="cpdm: share of the user's posterior in the composite")
+    interpolation: Literal["log_linear", "linear", "moment"] = Field(
+        "log_linear", description="cpdm: of log-variances, of variances, or the mixture's own moments"
+    )
     squared: bool = Field(False, description="godm: squared distance")
     eps: float = Field(1e-7, ge=0, description="godm: added under the root")
 
@@ -83,24 +93,24 @@ class MatchingConfig(Section):
 class AnnealingConfig(Section):
     """Weight of the divergences (KL and matching): rises linearly to ``cap`` over ``steps`` steps."""
 
-    cap: float = Field(1.0, ge=0)
-    steps: int = Field(0, ge=0)
+    cap: float = Field(1.0, ge=0, description="the weight in the end")
+    steps: int = Field(0, ge=0, description="until it is reached; 0: at once")
 
 
 class TrainingConfig(Section):
     """The training loop."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of weights, dropout, noise and order of users")
     epochs: int = Field(1000, ge=1, description="at most")
-    batch_size: int = Field(1024, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    batch_size: int = Field(1024, ge=1, description="users in a step")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products")
     kernels: Literal["fused", "reference"] = Field("fused", description="operators: native where there are, or plain")
     annealing: AnnealingConfig = AnnealingConfig()
     evaluate_every: int = Field(3, ge=1, description="epochs")
     checkpoint_minutes: float = Field(10, ge=0, description="between checkpoints to go on from")
     patience: int = Field(20, ge=1, description="evaluations without improvement")
-    monitor: str = "recall@20"
+    monitor: str = Field("recall@20", description="the metric that chooses the best state, on validation")
     board: bool = Field(False, description="write the log for TensorBoard, too: pip install 'dmrec[board]'")
     log_terms_every: int = Field(10, ge=1, description="steps between looks at the parts of the loss")
 
@@ -109,15 +119,17 @@ class EvaluationConfig(Section):
     """What is measured."""
 
     metrics: tuple[str, ...] = Field(
-        ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"), min_length=1
+        ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"),
+        min_length=1,
+        description="recall, precision, hit, ndcg, mrr, map or coverage, each at any K",
     )
 
 
 class Config(Section):
     """A run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    data: Path | None = None
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and its folder")
+    data: Path | None = Field(None, description="dataset folder; --data goes before it")
     model: ModelConfig
     language: LanguageConfig | None = None
     matching: MatchingConfig | None = None

@@ -1,7 +1,6 @@
 """Tables of interactions: what is read, and what is said of bad ones; MovieLens-100K from its wheel."""
 
 import gzip
-import zipfile
 
 import pytest
 from dmrec.data import fetching
@@ -78,24 +77,6 @@ def test_parquet_without_an_id_or_with_a_word_for_a_rating(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(DmrecError, match="t.parquet is no Parquet file"):
         read_interactions(tmp_path / "t.parquet")
-
-
-@pytest.fixture
-def wheel(tmp_path, monkeypatch):
-    """A stand-in for RecBole's wheel in the cache."""
-    monkeypatch.setenv("DMREC_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "cache" / fetching.WHEEL
-    path.parent.mkdir()
-    inter = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-    inter += "".join(f"{u}\t{i}\t{4 if i % 2 else 2}\t0\n" for u in range(1, 9) for i in range(1, 21))
-    item = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-    item += "".join(f"{i}\tFilm {i}\t1995\tDrama War\n" for i in range(1, 21))
-    user = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
-    user += "".join(f"{u}\t24\tF\twriter\t1\n" for u in range(1, 9))
-    with zipfile.ZipFile(path, "w") as archive:
-        for kind, text in (("inter", inter), ("item", item), ("user", user)):
-            archive.writestr(f"{fetching.INSIDE}.{kind}", text)
-    return path
 
 
 def test_fetching_takes_the_cached_wheel(tmp_path, wheel, monkeypatch):

@@ -1,0 +1,107 @@
+"""Writes the pages that follow from the code: command-line.md and configuration.md. Run it as ``make docs``."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+
+import typer
+import typer.cli
+import yaml
+from dmrec.cli.main import app
+from dmrec.config import Config
+from dmrec.recipes import RECIPES
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+DOCS = Path(__file__).parent
+CONFIGURATION = """# Configuration
+
+A run is described by a configuration: a recipe, a YAML file over it (`--config`), single options over both
+(`--set training.epochs=300`, values are YAML). The whole of it stands in the run's folder, `config.yaml`; given as
+`--config` without a recipe it repeats the run. An unknown key is an error that names the nearest known one.
+
+    dmrec train dmrec-m --data data/ml-100k --config my.yaml --set matching.beta=0.3
+
+"""
+
+
+def command_line() -> str:
+    """Typer's own page of all commands, options and examples."""
+    click_app = typer.main.get_command(app)
+    with click_app.make_context("dmrec", [], resilient_parsing=True) as context:
+        page = typer.cli.get_docs_for_click(obj=click_app, ctx=context, name="dmrec")
+    return page.replace("# `dmrec`", "# Command line", 1).rstrip() + "\n"
+
+
+def configuration() -> str:
+    """A table of keys for each section, and what each recipe sets."""
+    parts = [CONFIGURATION.rstrip(), *_section(Config, "")]
+    parts.append("## Recipes\n\nWhat a recipe does not name has its default.")
+    for name, make in RECIPES.items():
+        values = yaml.safe_dump(make(), sort_keys=False).rstrip()
+        parts.append(f"`{name}`: {make.__doc__}\n\n```yaml\n{values}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: type[BaseModel], prefix: str) -> list[str]:
+    """The section's own keys as a table, then its sections."""
+    rows, below = [], []
+    for name, field in section.model_fields.items():
+        sections = [each for each in _types(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+        for each in sections:
+            of_kind = f", `kind: {each.model_fields['kind'].default}`" if "kind" in each.model_fields else ""
+            title = f"## `{prefix}{name}`{of_kind}\n\n{(each.__doc__ or '').strip()}"
+            inner = _section(each, f"{prefix}{name}.")
+            below += [f"{title}\n\n{inner[0]}" if inner[0] else title, *inner[1:]]
+        if not sections and name != "kind":
+            rows.append(f"| `{prefix}{name}` | {_type(field)} | {_default(field)} | {field.description or ''} |")
+    table = "\n".join(["| key | value | default | |", "| --- | --- | --- | --- |", *rows]) if rows else ""
+    return [table, *below]
+
+
+def _types(annotation: typing.Any) -> list[typing.Any]:
+    """The alternatives of a type."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [each for part in typing.get_args(annotation) for each in _types(part)]
+    return _types(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is typing.Annotated else [annotation]
+
+
+def _type(field: FieldInfo) -> str:
+    names = []
+    for each in _types(field.annotation):
+        if typing.get_origin(each) is typing.Literal:
+            names += [f"`{value}`" for value in typing.get_args(each)]
+        elif typing.get_origin(each) is tuple:
+            inner = _types(typing.get_args(each)[0])[0]
+            names.append({"str": "list of words", "float": "list of numbers"}[inner.__name__])
+        elif each is not type(None):
+            named = {
+                "str": "text",
+                "int": "whole number",
+                "float": "number",
+                "bool": "`true` or `false`",
+                "Path": "path",
+            }
+            names.append(named[each.__name__])
+    for limit in field.metadata:
+        names += [f"{sign} {getattr(limit, word):g}" for word, sign in SIGNS.items() if hasattr(limit, word)]
+    return ", ".join(names)
+
+
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return "-" if value is None else f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
+
+
+PAGES = {"command-line.md": command_line, "configuration.md": configuration}
+
+if __name__ == "__main__":
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make())

@@ -1,0 +1,121 @@
+"""The documentation is true: its commands and programs run, its links lead somewhere, its tables follow the code."""
+
+import importlib.util
+import os
+import random
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from dmrec.cli.main import main
+from dmrec.config import Config
+from dmrec.data import fetching
+from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", ROOT / "csrc/README.md"]
+READABLE = {str(path.relative_to(ROOT)): path for path in [*PAGES, *OTHERS]}
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.M | re.S)
+
+
+def _generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["command-line.md", "configuration.md"])
+def test_pages_that_follow_from_the_code_are_current(name):
+    assert (ROOT / "docs" / name).read_text() == _generator().PAGES[name](), "run: make docs"
+
+
+def test_every_option_is_described():
+    """By a description of its own or, a section, by its docstring."""
+
+    def undescribed(section, path):
+        for name, field in section.model_fields.items():
+            inner = [each for each in _generator()._types(field.annotation) if isinstance(each, type)]
+            inner = [each for each in inner if issubclass(each, BaseModel)]
+            for each in inner:
+                assert each.__doc__
+                yield from undescribed(each, f"{path}{name}.")
+            if not inner and name != "kind" and not field.description:
+                yield path + name
+
+    assert list(undescribed(Config, "")) == []
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_links_lead_somewhere(name):
+    path = READABLE[name]
+    for target, heading in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", path.read_text()):
+        found = (path.parent / target) if target else path
+        assert found.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.M)
+            assert heading in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings], heading
+
+
+def _shop(folder):
+    """RecBole's atomic files of a small shop."""
+    folder.mkdir()
+    rng = random.Random(0)
+    pairs = [(u, i) for u in range(40) for i in range(24) if rng.random() < (0.7 if u % 4 == i % 4 else 0.1)]
+    inter = "user_id:token\titem_id:token\n" + "".join(f"{u}\t{i}\n" for u, i in pairs)
+    item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tthing kind{i % 4} no{i % 3}\n" for i in range(24))
+    user = "user_id:token\tjob:token_seq\n" + "".join(f"{u}\tlikes kind{u % 4}\n" for u in range(40))
+    for kind, text in (("inter", inter), ("item", item), ("user", user)):
+        (folder / f"shop.{kind}").write_text(text)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if BLOCK.search(path.read_text())], ids=lambda p: p.name)
+def test_examples_run(path, tmp_path, wheel, monkeypatch):
+    """In their order, in an empty folder but for a shop's RecBole files; downloads come from a stand-in."""
+    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
+    monkeypatch.chdir(tmp_path)
+    _shop(tmp_path / "shop")
+    scope, ran = {}, 0
+    for kind, block in BLOCK.findall(path.read_text()):
+        if kind == "python":
+            exec(compile(block, path.name, "exec"), scope)
+            ran += 1
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                assert words[0] == "dmrec", f"commands of other programs go into ```text blocks: {line}"
+                with pytest.raises(SystemExit) as stopped:
+                    main(words[1:])
+                assert not stopped.value.code, line
+                ran += 1
+    assert ran
+    torch.set_grad_enabled(True)
+    assert Path.cwd() == tmp_path
+    assert os.listdir(tmp_path)  # noqa: PTH208
+
+
+def test_promises_name_tests_that_there_are():
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    named = re.findall(r"`((?:test|check)_\w+)`", (ROOT / "docs/promises.md").read_text())
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in sources] == []
+
+
+def test_the_readme_fits_a_screen_and_names_the_two_commands():
+    text = READABLE["README.md"].read_text()
+    assert len(text.splitlines()) <= 80
+    for word in ("demo", "test"):
+        assert f"make {word}" in text
+        assert re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_lines_of_prose_fit(path):
+    """120 characters, but for tables, links and what is generated."""
+    if path.name not in ("command-line.md", "configuration.md"):
+        long = [line for line in path.read_text().splitlines() if len(line) > 128 and line[:1] != "|"]
+        assert not long
