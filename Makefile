@@ -3,36 +3,39 @@
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
 #   make bench-million    training and ranking as the catalogue grows to a million items
 #   make fuzz    operators under sanitizers (GCC)
+#   make lock    newest versions for developing into constraints.txt
 #   make cuda-check    compile the CUDA half for every target, look at its machine code (nvcc, no GPU)
 #   make cuda-full     the same as an installed package, beside a CUDA build of torch (8 GB, no GPU)
 PYTHON ?= python3
 VENV ?= .venv
 # The torch to install. Another build: make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
+# Versions of all else, for developing and the demo; LOCK=/dev/null takes the newest
+LOCK ?= constraints.txt
 
 BIN := $(VENV)/bin
 SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench bench-million fuzz cuda-check cuda-full clean
+.PHONY: demo test lint format bench bench-million fuzz cuda-check cuda-full lock clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: building against it must not fetch another
-$(VENV)/torch: | $(BIN)/python
+# torch first and alone: building against it must not fetch another, and an index of its own may lack what is locked
+$(VENV)/torch: $(LOCK) | $(BIN)/python
 	$(PIP) $(TORCH)
-	$(PIP) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
+	$(PIP) -c $(LOCK) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(PIP) --no-build-isolation -e '.[parquet,plot]'
+	$(PIP) -c $(LOCK) --no-build-isolation -e '.[parquet,plot]'
 	touch $@
 
 $(VENV)/developing: $(VENV)/torch $(SOURCES)
-	DMREC_REQUIRE_NATIVE=1 DMREC_CMAKE_ARGS=-DDMREC_WERROR=ON $(PIP) --no-build-isolation -e '.[dev]'
+	DMREC_REQUIRE_NATIVE=1 DMREC_CMAKE_ARGS=-DDMREC_WERROR=ON $(PIP) -c $(LOCK) --no-build-isolation -e '.[dev]'
 	touch $(VENV)/installed $@
 
 demo: $(VENV)/installed
@@ -58,7 +61,7 @@ format: $(VENV)/developing
 	$(BIN)/clang-format -i $(CPP)
 
 bench: $(VENV)/developing
-	$(PIP) -e '.[bench]' --no-build-isolation
+	$(PIP) -c $(LOCK) -e '.[bench]' --no-build-isolation
 	$(BIN)/python -m benchmarks
 
 bench-million: $(VENV)/developing
@@ -79,6 +82,15 @@ cuda-check: $(VENV)/developing
 
 cuda-full:
 	$(PYTHON) tests/cuda/full.py
+
+# in a fresh environment; dmrec without its native library, for its requirements alone
+lock:
+	rm -rf build/lock
+	$(MAKE) VENV=build/lock LOCK=/dev/null build/lock/torch
+	CXX=false DMREC_CUDA=off build/lock/bin/python -m pip install --quiet --no-build-isolation '.[dev,bench]'
+	echo "# Made by 'make lock': what developers have beside torch and CUDA, on Python $$($(PYTHON) -V | cut -c 8-)" > $(LOCK)
+	build/lock/bin/python -m pip freeze --all --exclude pip --exclude torch --exclude dmrec \
+	  | grep -Ev '^(nvidia|cuda|triton)' >> $(LOCK)
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,12 +1,15 @@
-"""What setup.py decides about CUDA."""
+"""What setup.py decides about CUDA; the versions locked for developing."""
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +51,27 @@ def test_auto_wants_nvcc_and_a_cuda_build_of_torch(tmp_path):
 def test_torch_cuda_arch_list_is_honoured(listed, named):
     assert _decide(TORCH_CUDA_ARCH_LIST=listed)[2] == named
     assert "must list numbers such as 8.0 or 9.0+PTX, got 'Ampere'" in _decide(TORCH_CUDA_ARCH_LIST="Ampere")
+
+
+def _required(project, requirements):
+    """Requirements by name, those of dmrec's own extras in its place."""
+    for required in map(Requirement, requirements):
+        if required.name == project["name"]:
+            for extra in required.extras:
+                yield from _required(project, project["optional-dependencies"][extra])
+        else:
+            yield required
+
+
+def test_what_developers_need_is_locked():
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = configuration["project"]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert not {"torch", "dmrec"} & locked.keys()
+    listed = [*project["dependencies"], "dmrec[dev,bench]", *configuration["build-system"]["requires"]]
+    required = list(_required(project, listed))
+    assert len(required) > 20
+    for each in required:
+        if each.name != "torch":
+            assert each.specifier.contains(locked[canonicalize_name(each.name)], prereleases=True), each
