@@ -3,6 +3,7 @@
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
 #   make bench-million    training and ranking as the catalogue grows to a million items
 #   make fuzz    operators under sanitizers (GCC)
+#   make wheel   sdist and wheel into dist/                     make wheel-check    install the wheel elsewhere, use it
 #   make lock    newest versions for developing into constraints.txt
 #   make cuda-check    compile the CUDA half for every target, look at its machine code (nvcc, no GPU)
 #   make cuda-full     the same as an installed package, beside a CUDA build of torch (8 GB, no GPU)
@@ -18,7 +19,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench bench-million fuzz cuda-check cuda-full lock clean
+.PHONY: demo test lint format bench bench-million fuzz cuda-check cuda-full wheel wheel-check lock clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -27,7 +28,7 @@ $(BIN)/python:
 # torch first and alone: building against it must not fetch another, and an index of its own may lack what is locked
 $(VENV)/torch: $(LOCK) | $(BIN)/python
 	$(PIP) $(TORCH)
-	$(PIP) -c $(LOCK) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy
+	$(PIP) -c $(LOCK) 'setuptools>=77' wheel 'cmake>=3.27' ninja numpy build
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
@@ -83,6 +84,14 @@ cuda-check: $(VENV)/developing
 cuda-full:
 	$(PYTHON) tests/cuda/full.py
 
+# the wheel is built from the sdist, which so must hold all that is needed
+wheel: $(VENV)/torch
+	rm -rf dist
+	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m build --no-isolation
+
+wheel-check: $(VENV)/torch
+	TORCH="$(TORCH)" $(BIN)/python tests/install/fresh.py dist
+
 # in a fresh environment; dmrec without its native library, for its requirements alone
 lock:
 	rm -rf build/lock
@@ -93,4 +102,4 @@ lock:
 	  | grep -Ev '^(nvidia|cuda|triton)' >> $(LOCK)
 
 clean:
-	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache

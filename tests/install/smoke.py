@@ -1,0 +1,65 @@
+"""What a user does first, with the installed package alone: ``python smoke.py VERSION`` in an empty folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dmrec
+
+import dmrec_ext
+
+EXTRAS = ("matplotlib", "pyarrow", "tensorboard", "optuna", "sentence_transformers")
+SMALL = "--set training.epochs=2 --set model.hidden=16 --set model.latent=8"
+USERS = 200
+
+
+def main() -> None:
+    """All of it."""
+    is_what_the_wheel_holds(sys.argv[1])
+    assert sys.argv[1] in run("doctor")
+    run(f"data synthetic --users {USERS} --items 100 --out data")
+    run(f"train mult-vae --data data --out runs {SMALL}")
+    assert 0 < json.loads(run("evaluate runs/mult-vae --metric recall@20 --json"))["recall@20"] <= 1
+    run("recommend runs/mult-vae -k 5 --out top.jsonl")
+    assert len(Path("top.jsonl").read_text().splitlines()) == 5 * USERS
+
+    run("train mult-vae --data data --out plotted --plot x.png", refused="pip install 'dmrec[plot]'")
+    assert not Path("plotted").exists(), "refused only after training"
+    run("train mult-vae --data data --out board --set training.board=true", refused="pip install 'dmrec[board]'")
+    run("recommend runs/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
+
+
+def is_what_the_wheel_holds(version: str) -> None:
+    """Its version, from here and no other folder, all operators native, nothing that is optional."""
+    installed = importlib.metadata.version("dmrec")
+    assert installed == version, f"installed is {installed}, the wheel says {version}"
+    for package in (dmrec, dmrec_ext):
+        assert Path(package.__file__).is_relative_to(sys.prefix), f"{package.__file__} is not of this environment"
+    for module in EXTRAS:
+        assert importlib.util.find_spec(module) is None, f"{module} was installed, nobody asked for it"
+    for operator in dmrec_ext.OPERATORS:
+        path = dmrec_ext.native_path(operator, "cpu")
+        print(f"{operator}: {path.detail}")
+        assert path.native, f"{operator} is not native: {path.detail}"
+
+
+def run(command: str, refused: str | None = None) -> str:
+    """What a command prints; with ``refused``, its error of one line, which must hold that."""
+    done = subprocess.run([Path(sys.executable).with_name("dmrec"), *command.split()], capture_output=True, text=True)
+    printed = done.stdout + done.stderr
+    print(f"dmrec {command}: exit code {done.returncode}", flush=True)
+    assert done.returncode == (0 if refused is None else 1), printed
+    if refused is not None:
+        assert printed.startswith("error: "), printed
+        assert refused in printed, printed
+        assert len(printed.splitlines()) == 1, printed
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

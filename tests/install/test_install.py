@@ -1,0 +1,65 @@
+"""The check of an installed wheel sees what it is there for."""
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+specification = importlib.util.spec_from_file_location("install_fresh", Path(__file__).with_name("fresh.py"))
+fresh = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(fresh)
+
+
+def _install(site, name, *requirements):
+    folder = site / f"{name}-1.0.dist-info"
+    folder.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {r}" for r in requirements)]
+    (folder / "METADATA").write_text("\n".join(lines))
+    (folder / "RECORD").write_text(f"{name}-1.0.dist-info/METADATA,,\n")
+
+
+def test_what_torch_requires_is_not_counted(tmp_path, capsys):
+    _install(
+        tmp_path,
+        "torch",
+        "Sym_Py>=1",
+        "toolkit[blas]",
+        "absent; sys_platform == 'nowhere'",
+        "of-an-extra; extra == 'x'",
+    )
+    _install(tmp_path, "sym.py", "mp-math")
+    _install(tmp_path, "toolkit", "blas; extra == 'blas'", "rand; extra == 'rand'")
+    for name in ("mp_math", "blas", "pip", "rand", "of_an_extra"):
+        _install(tmp_path, name)
+    assert fresh.too_many(tmp_path) == []
+    printed = capsys.readouterr().out
+    assert "beyond torch: 2 distributions" in printed
+    assert "rand 0.0" in printed
+    assert "of-an-extra 0.0" in printed
+    for number in range(fresh.MOST - 1):
+        _install(tmp_path, f"more{number}")
+    assert fresh.too_many(tmp_path) == [
+        f"{fresh.MOST + 1} distributions beyond torch, at most {fresh.MOST} are allowed"
+    ]
+
+
+def test_a_searched_folder_is_a_fault(tmp_path):
+    for tool in ("c++", "readelf"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing")
+    (tmp_path / "dmrec_ext").mkdir()
+    compile_ = ["c++", "-shared", "-x", "c++", "/dev/null", "-o", str(tmp_path / "dmrec_ext" / "_C.abi3.so")]
+    subprocess.run(compile_, check=True)
+    assert fresh.searched_folders(tmp_path) == []
+    subprocess.run([*compile_, "-Wl,-rpath,/builder/torch/lib"], check=True)
+    (fault,) = fresh.searched_folders(tmp_path)
+    assert "_C.abi3.so" in fault
+    assert "/builder/torch/lib" in fault
+
+
+def test_one_wheel_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fresh.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="must hold one wheel, has 0: make wheel"):
+        fresh.main()
