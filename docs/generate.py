@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 CONFIGURATION = """# Configuration
 
 A run is described by a configuration: a recipe, a YAML file over it (`--config`), single options over both
@@ -49,7 +50,9 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
     """The section's own keys as a table, then its sections."""
     rows, below = [], []
     for name, field in section.model_fields.items():
-        sections = [each for each in _types(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+        sections = [
+            each for each in alternatives(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)
+        ]
         for each in sections:
             of_kind = f", `kind: {each.model_fields['kind'].default}`" if "kind" in each.model_fields else ""
             title = f"## `{prefix}{name}`{of_kind}\n\n{(each.__doc__ or '').strip()}"
@@ -61,20 +64,24 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
     return [table, *below]
 
 
-def _types(annotation: typing.Any) -> list[typing.Any]:
+def alternatives(annotation: typing.Any) -> list[typing.Any]:
     """The alternatives of a type."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return [each for part in typing.get_args(annotation) for each in _types(part)]
-    return _types(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is typing.Annotated else [annotation]
+        return [each for part in typing.get_args(annotation) for each in alternatives(part)]
+    return (
+        alternatives(typing.get_args(annotation)[0])
+        if typing.get_origin(annotation) is typing.Annotated
+        else [annotation]
+    )
 
 
 def _type(field: FieldInfo) -> str:
     names = []
-    for each in _types(field.annotation):
+    for each in alternatives(field.annotation):
         if typing.get_origin(each) is typing.Literal:
             names += [f"`{value}`" for value in typing.get_args(each)]
         elif typing.get_origin(each) is tuple:
-            inner = _types(typing.get_args(each)[0])[0]
+            inner = alternatives(typing.get_args(each)[0])[0]
             names.append({"str": "list of words", "float": "list of numbers"}[inner.__name__])
         elif each is not type(None):
             named = {
@@ -88,9 +95,6 @@ def _type(field: FieldInfo) -> str:
     for limit in field.metadata:
         names += [f"{sign} {getattr(limit, word):g}" for word, sign in SIGNS.items() if hasattr(limit, word)]
     return ", ".join(names)
-
-
-SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def _default(field: FieldInfo) -> str:

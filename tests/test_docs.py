@@ -38,7 +38,7 @@ def test_every_option_is_described():
 
     def undescribed(section, path):
         for name, field in section.model_fields.items():
-            inner = [each for each in _generator()._types(field.annotation) if isinstance(each, type)]
+            inner = [each for each in _generator().alternatives(field.annotation) if isinstance(each, type)]
             inner = [each for each in inner if issubclass(each, BaseModel)]
             for each in inner:
                 assert each.__doc__

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from dmrec.data.dataset import create_dataset, read_matrix
-from dmrec.data.entities import Entity
+from dmrec.data.dataset import create_dataset, open_dataset, read_matrix, read_vectors
+from dmrec.data.entities import Entity, read_entities
 from dmrec.data.importing import Source, make_dataset, read_splits
 from dmrec.data.inspection import faults, inspect_dataset
 from dmrec.data.interactions import Ids, Interactions
@@ -42,7 +42,10 @@ def test_a_table_keeps_ids_and_texts(tmp_path):
     assert dataset.items[2] == Entity("sku-2")
     assert dataset.manifest["made"]["rows"] == 48
     assert list(dataset.manifest["made"]["source"]) == ["t.csv"]
-    with pytest.raises(DmrecError, match="no described item has an id of the interactions .they look like 'sku-0'"):
+    with pytest.raises(
+        DmrecError,
+        match="no described item has an id of the interactions: they look like 'sku-0', the described like 'other'",
+    ):
         make_dataset(Source(_table(), [], [Entity("other")]), tmp_path / "d", name="d", core=1)
 
 
@@ -150,7 +153,9 @@ def test_matrices_that_are_none(tmp_path):
     sp.save_npz(path, sp.random(100, 100, 0.3, format="csr"))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DmrecError, match="m.npz is no sparse matrix saved by scipy.sparse.save_npz"):
+    with pytest.raises(
+        DmrecError, match="m.npz is no sparse matrix of interactions .not saved by scipy.sparse.save_npz, or damaged"
+    ):
         read_matrix(path)
     matrix = sp.csr_matrix(np.eye(3))
     for name, values, message in (
@@ -163,6 +168,22 @@ def test_matrices_that_are_none(tmp_path):
         np.savez(path, format=b"csr", shape=matrix.shape, **parts)
         with pytest.raises(DmrecError, match=message):
             read_matrix(path)
+
+
+def test_matrices_of_the_wrong_kind(tmp_path):
+    for matrix, message in (
+        (sp.coo_array(np.ones(3)), "it has 1 dimensions"),
+        (sp.csr_matrix(np.eye(3) * 1j), "numbers of type complex128"),
+    ):
+        sp.save_npz(tmp_path / "m.npz", matrix)
+        with pytest.raises(DmrecError, match=message):
+            read_matrix(tmp_path / "m.npz")
+    with pytest.raises(DmrecError, match="cannot be read: Is a directory"):
+        read_matrix(tmp_path)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s, 4), }" % (b"9" * 25)
+    (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DmrecError, match="v.npy is no .npy file of numbers"):
+        read_vectors(tmp_path / "v.npy")
 
 
 def test_users_without_interactions_are_kept_and_told(tmp_path):
@@ -323,7 +344,12 @@ def test_pickles_of_rlmrec(pickles, tmp_path):
     ("name", "value", "message"),
     [
         ("usr_prf", {4: {"profile": "x"}}, "1 users are described and the matrices have 4.*'4' is none"),
-        ("usr_prf", {0: {"text": "x"}}, "usr_prf.pkl: entry '0' has no text under 'profile'"),
+        (
+            "usr_prf",
+            {0: {"text": "x"}},
+            "usr_prf.pkl: the entry after 0 others has no number or no text under 'profile'",
+        ),
+        ("usr_prf", {10**5000: {"profile": "x"}}, "entry after 0 others has no number"),
         ("usr_prf", np.zeros(3), "usr_prf.pkl must hold a dictionary or a list of profiles, not ndarray"),
         ("usr_emb_np", np.ones((3, 6)), "users vectors have 3 rows, but the dataset has 4 users"),
         ("itm_emb_np", np.ones(3), r"itm_emb_np.pkl must hold a matrix of floating-point numbers, got float64 .3,."),
@@ -337,10 +363,75 @@ def test_pickles_that_do_not_fit(pickles, tmp_path, name, value, message):
         make_dataset(read_layout(pickles[0]), tmp_path / "d", name="d")
 
 
+def test_profiles_out_of_order_go_where_their_numbers_say(pickles, tmp_path):
+    folder, _ = pickles
+    profiles = {i: {"profile": f"profile of {i}"} for i in (3, 1, 0, 2)}
+    (folder / "itm_prf.pkl").write_bytes(pickle.dumps(profiles))
+    dataset = make_dataset(read_layout(folder), tmp_path / "d", name="d")
+    assert [item.text for item in dataset.items] == [f"profile of {i}" for i in range(4)]
+    (folder / "usr_emb_np.pkl").unlink()
+    with pytest.raises(DmrecError, match="holds itm_emb_np.pkl alone: vectors of items and of users go together"):
+        read_layout(folder)
+
+
+def test_what_is_refused_replaces_nothing(tmp_path):
+    old = make_dataset(Source(_table(), []), tmp_path / "d", name="old", core=1)
+    old.add_vectors("precious", np.ones((8, 2)), np.ones((6, 2)), {})
+    items, users = [Entity(f"sku-{i}") for i in range(8)], [Entity(u) for u in "abcdef"]
+    for bad in (
+        (np.ones((8, 3)), np.ones((6, 4))),
+        (np.ones((8, 2)) * np.nan, np.ones((6, 2))),
+        (np.ones((8, 0)),) * 2,
+    ):
+        with pytest.raises(DmrecError, match="vectors"):
+            make_dataset(Source(_table(), [], items, users, bad), tmp_path / "d", name="new", core=1)
+    assert open_dataset(tmp_path / "d").vector_names == ["precious"]
+
+
+def test_ids_are_kept_as_they_are_or_refused(tmp_path):
+    names = ["two  spaces", "a,comma", "ключ", "-3", "007", "x" * 512]
+    pairs = [(u, name) for u in "abcdef" for name in names]
+    dataset = make_dataset(Source(_table(pairs), [], [Entity(names[0], "Found")]), tmp_path / "d", name="d", core=1)
+    assert {item.id for item in dataset.items} == set(names)
+    assert [item.title for item in dataset.items if item.id == names[0]] == ["Found"]
+    for strange, message in (("a\0", "cannot be shown"), ("b\u200d", "cannot be shown"), ("x" * 513, "at most 512")):
+        with pytest.raises(DmrecError, match=message):
+            _table([("u", strange)])
+        (tmp_path / "items.jsonl").write_text(json.dumps({"id": strange}))
+        with pytest.raises(DmrecError, match=f"items.jsonl, line 1: the id .*{message}"):
+            read_entities(tmp_path / "items.jsonl")
+
+
+def test_an_entity_described_twice_is_refused(tmp_path):
+    items = [Entity("sku-1", "One"), Entity("sku-2"), Entity("sku-1", "Uno")]
+    with pytest.raises(DmrecError, match="the item with id 'sku-1' is described more than once"):
+        make_dataset(Source(_table(), [], items), tmp_path / "d", name="d", core=1)
+
+
 def test_unknown_layouts(tmp_path):
     (tmp_path / "clicks.xml").write_text("")
     with pytest.raises(DmrecError, match=r"laid out in no known way: it holds none of \*.inter, trn_mat.pkl, u.data"):
         read_layout(tmp_path)
+    (tmp_path / "u.data").write_text("")
+    (tmp_path / "ratings.csv").write_text("")
+    with pytest.raises(DmrecError, match="laid out in several ways: it holds u.data and ratings.csv; name a table"):
+        read_layout(tmp_path)
+
+
+def test_recbole_names_with_dots(atomic, tmp_path):
+    for path in list(atomic.iterdir()):
+        path.rename(path.with_name("my." + path.name))
+    assert read_layout(atomic).items[1].title == "Kettle"
+    whole = (atomic / "my.shop.inter").rename(atomic / "a.train.inter").read_text()
+    (atomic / "b.valid.inter").write_text(whole)
+    (atomic / "b.test.inter").write_text(whole)
+    with pytest.raises(DmrecError, match="must hold one NAME.inter, or .*it holds a.train.inter, b.test.inter"):
+        read_layout(atomic)
+
+
+def test_nothing_at_all_can_be_inspected(tmp_path):
+    nothing = {split: sp.csr_matrix((0, 4)) for split in ("train", "valid", "test")}
+    assert inspect_dataset(create_dataset(tmp_path, "d", nothing, made={}))["density"] == 0
 
 
 def test_inspection_counts(tmp_path):

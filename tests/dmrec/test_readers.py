@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 from dmrec.data import fetching
-from dmrec.data.entities import Entity
+from dmrec.data.entities import Entity, read_entities
 from dmrec.data.readers import read_interactions
 from dmrec.errors import DmrecError
 
@@ -62,6 +62,33 @@ def test_damaged_gzip(tmp_path):
     path.write_bytes(gzip.compress(CSV.encode())[:-12])
     with pytest.raises(DmrecError, match=r"t.csv.gz, line \d: Compressed file ended"):
         read_interactions(path)
+
+
+def test_damaged_in_the_middle(tmp_path):
+    content = bytearray(gzip.compress((CSV * 50).encode()))
+    content[len(content) // 2] ^= 255
+    for name, read in (("t.csv.gz", read_interactions), ("t.jsonl.gz", read_entities)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DmrecError, match=f"{name}, line"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ['{"id": ' + "[" * 200_000, '{"id": ' + "1" * 5000 + "}"])
+def test_json_that_python_cannot_read(tmp_path, line):
+    (tmp_path / "t.jsonl").write_text(line)
+    with pytest.raises(DmrecError, match="t.jsonl, line 1: not JSON lines"):
+        read_entities(tmp_path / "t.jsonl")
+
+
+def test_folders_and_empty_tables(tmp_path):
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(DmrecError, match="d.csv is a folder; a table is expected"):
+        read_interactions(tmp_path / "d.csv")
+    with pytest.raises(DmrecError, match="d.csv is a folder; JSON lines are expected"):
+        read_entities(tmp_path / "d.csv")
+    (tmp_path / "t.csv").write_text("user,item\n")
+    with pytest.raises(DmrecError, match="t.csv has a header and no rows"):
+        read_interactions(tmp_path / "t.csv")
 
 
 def test_parquet_without_an_id_or_with_a_word_for_a_rating(tmp_path):

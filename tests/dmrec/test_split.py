@@ -67,6 +67,11 @@ def test_nothing_left():
         prepare(Interactions(Ids.of([1]), Ids.of([1]), np.array([1.0])))
 
 
+def test_min_rating_is_a_number():
+    with pytest.raises(DmrecError, match="--min-rating must be a number, got nan"):
+        prepare(Interactions(Ids.of([1]), Ids.of([1]), np.array([1.0])), min_rating=float("nan"))
+
+
 def test_nan_rating():
     with pytest.raises(DmrecError, match="the rating of interaction 2 is not a number"):
         prepare(Interactions(Ids.of([1, 1]), Ids.of([1, 2]), np.array([1.0, np.nan])))

@@ -247,6 +247,16 @@ FAILURES = [
     (["data", "embed", "{data}", "--encoder", "tfidf"], 1, "no encoder is called 'tfidf'; did you mean 'tfidf-svd'?"),
     (["data", "import"], 1, "give either one table or folder, or all of --train, --valid and --test"),
     (["data", "import", "{data}"], 1, "is laid out in no known way: it holds none of *.inter, trn_mat.pkl"),
+    (
+        ["data", "import", "--train", "{m}", "--valid", "{m}", "--test", "{m}", "--k-core", "9"],
+        1,
+        "--k-core does nothing to train.npz: leave it out",
+    ),
+    (
+        ["data", "import", "--train", "{m}", "--valid", "{m}", "--test", "{m}", "--user-column", "u"],
+        1,
+        "--user-column does nothing to train.npz",
+    ),
     (["data", "inspect", "nowhere"], 1, "nowhere is no folder; a small dataset to start with"),
     (["data", "import", "none.csv"], 1, "none.csv does not exist"),
     (["trian"], 2, "No such command 'trian'"),
@@ -256,7 +266,7 @@ FAILURES = [
 @pytest.mark.parametrize(("arguments", "status", "message"), FAILURES, ids=lambda v: "-".join(v) if v is list else None)
 def test_errors_are_one_clear_line(shop, arguments, status, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    places = {"data": str(shop / "data"), "run": str(shop / "runs/mult-vae")}
+    places = {"data": str(shop / "data"), "m": str(shop / "data/train.npz"), "run": str(shop / "runs/mult-vae")}
     assert run(*(argument.format(**places) for argument in arguments)) == status
     printed = capsys.readouterr().err
     assert message in " ".join(printed.replace("│", " ").split())

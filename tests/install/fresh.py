@@ -36,7 +36,12 @@ def main() -> int:
         smoke = [str(python), "-P", str(Path(__file__).with_name("smoke.py").resolve()), version]
         failed = subprocess.run(smoke, cwd=home, check=False, env=bare(python)).returncode
         (site,) = (home / "venv").glob("lib/python*/site-packages")
-        faults = [*searched_folders(site), *too_many(site), *(["smoke.py failed"] if failed else [])]
+        faults = [
+            *folders_of_the_builder(site),
+            *searched_folders(site),
+            *too_many(site),
+            *(["smoke.py failed"] if failed else []),
+        ]
     for fault in faults:
         print(f"FAULT: {fault}")
     print(f"{wheels[0].name}: {len(faults)} faults")
@@ -57,6 +62,13 @@ def bare(python: Path) -> dict[str, str]:
     """The variables of this process without what would help the package; nothing in PATH but the environment."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DMREC_", "PYTHON"))}
     return {**kept, "PATH": str(python.parent)}
+
+
+def folders_of_the_builder(site: Path) -> list[str]:
+    """Where native libraries name the folder that this file, and so the sources, stand in."""
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    named = [library.name for library in sorted((site / "dmrec_ext").glob("*.so")) if root in library.read_bytes()]
+    return [f"{name} names {root.decode()}" for name in named]
 
 
 def searched_folders(site: Path) -> list[str]:

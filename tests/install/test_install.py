@@ -54,6 +54,10 @@ def test_a_searched_folder_is_a_fault(tmp_path):
     subprocess.run(compile_, check=True)
     assert fresh.searched_folders(tmp_path) == []
     subprocess.run([*compile_, "-Wl,-rpath,/builder/torch/lib"], check=True)
+    assert fresh.folders_of_the_builder(tmp_path) == []
+    library = tmp_path / "dmrec_ext" / "_C.abi3.so"
+    library.write_bytes(library.read_bytes() + str(Path(__file__).parents[2] / "csrc/ops/rank_topk.cpp").encode())
+    assert fresh.folders_of_the_builder(tmp_path) == [f"_C.abi3.so names {Path(__file__).parents[2]}"]
     (fault,) = fresh.searched_folders(tmp_path)
     assert "_C.abi3.so" in fault
     assert "/builder/torch/lib" in fault

@@ -14,6 +14,7 @@ from ..data.entities import read_entities
 from ..data.fetching import TERMS, fetch_ml100k
 from ..data.importing import Source, make_dataset, read_splits
 from ..data.inspection import faults, inspect_dataset, inspect_splits
+from ..data.interactions import Interactions
 from ..data.layouts import read_layout
 from ..data.readers import read_interactions
 from ..data.synthetic import make_catalogue
@@ -33,6 +34,7 @@ Optional = typer.Option(show_default=False)
 
 @app.command("import")
 def import_(
+    context: typer.Context,
     source: Annotated[
         Path | None, typer.Argument(help="Table with a header, or a folder of a known layout.", show_default=False)
     ] = None,
@@ -84,10 +86,11 @@ def import_(
         raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
     files = [*found.files, *(path for path in (items, users, item_vectors, user_vectors) if path)]
     found = replace(found, files=files)
+    _refuse_unused(context, found, source is not None and source.is_dir())
     if items is not None:
-        found = replace(found, items=read_entities(items))
+        found = replace(found, items=read_entities(items, ids_required=not found.numbered))
     if users is not None:
-        found = replace(found, users=read_entities(users))
+        found = replace(found, users=read_entities(users, ids_required=not found.numbered))
     if item_vectors is not None and user_vectors is not None:
         found = replace(found, vectors=(read_vectors(item_vectors), read_vectors(user_vectors)))
     dataset = make_dataset(
@@ -201,6 +204,19 @@ def _refuse_existing(folder: Path, force: bool) -> None:
         raise DmrecError(
             f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
         )
+
+
+def _refuse_unused(context: typer.Context, source: Source, is_folder: bool) -> None:
+    """Options that were given and would do nothing."""
+    unused = [] if isinstance(source.interactions, Interactions) else ["k_core", "seed"]
+    if source.numbered:
+        unused.append("min_rating")
+    if source.numbered or is_folder:
+        unused += ["user_column", "item_column", "rating_column"]
+    for name in unused:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            raise DmrecError(f"--{name.replace('_', '-')} does nothing to {source.files[0].name}: leave it out")
 
 
 def _print_faults(dataset: Dataset, found: dict[str, Any]) -> None:

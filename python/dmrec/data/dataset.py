@@ -107,14 +107,11 @@ class Dataset:
     def add_vectors(self, name: str, items: np.ndarray, users: np.ndarray, made: dict[str, Any]) -> None:
         """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made."""
         check_name(name)
-        if items.ndim != 2 or items.shape[1:] != users.shape[1:]:
-            raise DmrecError(f"item vectors {items.shape} and user vectors {users.shape} must have one width")
-        kept = {}
-        for side, array, count in (("items", items, self.n_items), ("users", users, self.n_users)):
-            _check_rows(side, array, count)
-            kept[side] = array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
-            if not np.isfinite(kept[side]).all():
-                raise DmrecError(f"{side} vectors contain NaN or infinity")
+        check_vectors(items, users, self.n_items, self.n_users)
+        kept = {
+            side: array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
+            for side, array in (("items", items), ("users", users))
+        }
         vectors = self.manifest.setdefault("vectors", {})
         if vectors.pop(name, None) is not None:  # while its files are being replaced it does not exist
             write_json(self.folder / MANIFEST, self.manifest)
@@ -221,6 +218,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_vectors(items: np.ndarray, users: np.ndarray, n_items: int, n_users: int) -> None:
+    """They can be the vectors of a dataset of this size."""
+    if items.ndim != 2 or items.shape[1:] != users.shape[1:] or items.shape[1] == 0:
+        raise DmrecError(f"item vectors {items.shape} and user vectors {users.shape} must have one width")
+    for side, array, count in (("items", items, n_items), ("users", users, n_users)):
+        _check_rows(side, array, count)
+        if not np.isfinite(array if array.dtype == np.float16 else array.astype(np.float32, copy=False)).all():
+            raise DmrecError(f"{side} vectors contain NaN or infinity")
+
+
 def _check_rows(side: str, array: np.ndarray, count: int) -> None:
     if array.shape[0] != count:
         raise DmrecError(f"{side} vectors have {array.shape[0]} rows, but the dataset has {count} {side}")
@@ -228,44 +235,53 @@ def _check_rows(side: str, array: np.ndarray, count: int) -> None:
 
 def as_interactions(matrix: sp.spmatrix) -> sp.csr_matrix:
     """The pattern of a matrix as float32 ones, columns sorted, no duplicates."""
-    csr = sp.csr_matrix(matrix, dtype=np.float32)
+    csr = sp.csr_matrix(matrix)
     csr.sum_duplicates()
     csr.eliminate_zeros()
-    csr.data[:] = 1.0
-    return csr
+    return sp.csr_matrix((np.ones(csr.nnz, dtype=np.float32), csr.indices, csr.indptr), shape=csr.shape)
 
 
 def read_matrix(path: Path) -> sp.csr_matrix:
     """A scipy sparse matrix from an .npz file (or a .pkl one, see `pickles`), as interactions: all that is not 0."""
+    fault, matrix = None, read_pickle(path) if path.suffix == ".pkl" else None
+    if matrix is None:
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise DmrecError(f"{path} cannot be read: {error.strerror}") from None
+        with file:
+            try:
+                matrix = sp.load_npz(file)
+            except Exception as error:  # zipfile, numpy and scipy each raise their own
+                fault = f"not saved by scipy.sparse.save_npz, or damaged: {str(error).replace(repr(file), 'it')}"
+    fault = fault or _fault_of(matrix)
+    if fault is not None:
+        raise DmrecError(f"{path} is no sparse matrix of interactions ({fault})")
+    return as_interactions(matrix)
+
+
+def _fault_of(matrix: Any) -> str | None:
+    """Why it cannot hold interactions."""
+    if not sp.issparse(matrix):
+        return f"it holds {type(matrix).__name__}"
+    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
+        return f"it has {matrix.ndim} dimensions and numbers of type {matrix.dtype}"
     try:
-        matrix: Any = read_pickle(path) if path.suffix == ".pkl" else _load_npz(path)
-        if not sp.issparse(matrix):
-            raise ValueError(f"it holds {type(matrix).__name__}")
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)  # indices out of range, too
-        if np.isnan(matrix.data).any():
-            raise ValueError("it holds NaN")
-        return as_interactions(matrix)
-    except FileNotFoundError:
-        raise DmrecError(f"{path} does not exist") from None
-    except DmrecError:
-        raise
-    except Exception as error:  # zipfile, numpy and scipy each raise their own
-        raise DmrecError(f"{path} is no sparse matrix saved by scipy.sparse.save_npz ({error})") from None
-
-
-def _load_npz(path: Path) -> sp.spmatrix:
-    with path.open("rb") as file:
-        return sp.load_npz(file)
+    except ValueError as error:
+        return str(error)
+    return "it holds NaN" if np.isnan(matrix.data).any() else None
 
 
 def read_vectors(path: Path) -> np.ndarray:
     """A matrix from an .npy file, mapped rather than read, copied where written to; or a .pkl one, see `pickles`."""
     try:
-        array = read_pickle(path) if path.suffix == ".pkl" else np.load(path, mmap_mode="c", allow_pickle=False)
+        with np.errstate(over="ignore"):  # shapes of damaged files
+            array = read_pickle(path) if path.suffix == ".pkl" else np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, OverflowError) as error:
         raise DmrecError(f"{path} is no .npy file of numbers ({error})") from None
     if not isinstance(array, np.ndarray):
         raise DmrecError(f"{path} must hold a matrix of floating-point numbers, not {type(array).__name__}")

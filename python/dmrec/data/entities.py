@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DmrecError
+
+LONGEST_ID = 512
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
     entities: list[Entity] = []
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
+    if path.is_dir():
+        raise DmrecError(f"{path} is a folder; JSON lines are expected")
     try:
         with opener(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
@@ -48,12 +53,24 @@ def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
                     if ids_required:
                         raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
                     identity = len(entities)
-                entities.append(Entity(clean(identity), clean(row.get("title") or ""), clean(row.get("text") or "")))
+                identity = str(identity)
+                if (fault := fault_of_id(identity)) is not None:
+                    raise DmrecError(f"{path}, line {number}: {fault}")
+                entities.append(Entity(identity, clean(row.get("title") or ""), clean(row.get("text") or "")))
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (ValueError, RecursionError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DmrecError(f"{path}, line {max(number, 1)}: not JSON lines ({error})") from None
     return entities
+
+
+def fault_of_id(identity: str) -> str | None:
+    """Why it cannot be an id: ids are kept as they are, and so must be shown as they are."""
+    if len(identity) > LONGEST_ID:
+        return f"the id '{identity[:20]}..' has {len(identity)} characters, at most {LONGEST_ID} are allowed"
+    if not identity.isprintable():
+        return f"the id {identity!r} has characters that cannot be shown"
+    return None
 
 
 def clean(text: object, limit: int = 20_000) -> str:

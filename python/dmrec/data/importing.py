@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError
 from ..files import sha256_of
-from .dataset import SPLITS, Dataset, create_dataset, read_matrix
+from .dataset import SPLITS, Dataset, check_vectors, create_dataset, read_matrix
 from .entities import Entity
 from .interactions import Interactions
 from .readers import TABLES, read_interactions
@@ -26,8 +27,9 @@ class Source:
     """What was found to make a dataset from.
 
     ``interactions``: one table, which will be filtered and split; or three of tables or of matrices, by split. Entities
-    are found by their ids; beside matrices they stand in the order of rows and columns, or are named by these numbers.
-    ``vectors`` of items and users: a row for each entity, or for each column and row of the matrices.
+    are found by their ids; beside matrices by the numbers of rows and columns, or, where their ids are no such numbers,
+    they stand in the order of these. ``vectors`` of items and users: a row for each entity beside tables, for each
+    column and row of matrices.
     """
 
     interactions: Interactions | dict[str, Interactions] | dict[str, sp.csr_matrix]
@@ -35,6 +37,11 @@ class Source:
     items: Sequence[Entity] | None = None
     users: Sequence[Entity] | None = None
     vectors: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether users and items are rows and columns of matrices."""
+        return isinstance(self.interactions, dict) and not isinstance(self.interactions["train"], Interactions)
 
 
 def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
@@ -65,8 +72,8 @@ def make_dataset(
         case Interactions() as table:
             prepared = prepare(table, min_rating=min_rating, core=core, seed=seed)
             made |= {"min_rating": min_rating, "k_core": core, "split": "3:1:1 at random per user", "seed": seed}
-        case parts if any(isinstance(part, Interactions) for part in parts.values()):
-            prepared = join(parts, min_rating=min_rating)
+        case {"train": Interactions()} as tables:
+            prepared = join(tables, min_rating=min_rating)
             made |= {"min_rating": min_rating, "split": "as given"}
         case matrices:
             prepared = _numbered(matrices)
@@ -77,11 +84,13 @@ def make_dataset(
     items = _entities(source.items, prepared.item_ids, n_items, "item")
     users = _entities(source.users, prepared.user_ids, n_users, "user")
     vectors = source.vectors
-    if vectors is not None and prepared.item_ids:
+    if vectors is not None and not source.numbered:
         vectors = (
             _rows_of(vectors[0], source.items, prepared.item_ids, "item"),
             _rows_of(vectors[1], source.users, prepared.user_ids, "user"),
         )
+    if vectors is not None:  # before a dataset that stands in the folder is replaced
+        check_vectors(*vectors, n_items, n_users)
     dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, made=made)
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
@@ -104,27 +113,33 @@ def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
             raise DmrecError(f"{shared} interactions are in both {a} and {b}: the splits must not overlap")
     for split in SPLITS:
         if splits[split].nnz == 0:
-            raise DmrecError(f"{split} holds no interaction")
+            raise DmrecError(
+                f"{split} holds no interaction; of a user's, at least 3 are needed to fill all three splits"
+            )
 
 
 def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, kind: str) -> list[Entity] | None:
-    """Those with these ids; without ids, in their order, or, where not all are described, by number."""
-    if ids:
-        known = {entity.id: entity for entity in given or ()}
-        if known and not any(i in known for i in ids):
-            raise DmrecError(f"no described {kind} has an id of the interactions (they look like '{ids[0]}')")
-        return [known.get(i, Entity(i)) for i in ids]
-    if given is None or len(given) == count:
-        return None if given is None else list(given)
-    placed = [Entity(str(number)) for number in range(count)]
-    for entity in given:
-        if not entity.id.isdecimal() or int(entity.id) >= count:
-            raise DmrecError(
-                f"{len(given)} {kind}s are described and the matrices have {count}, so ids must be numbers from 0 to "
-                f"{count - 1}: '{entity.id}' is none; describe all in their order, or number them"
-            )
-        placed[int(entity.id)] = entity
-    return placed
+    """Those with these ids; without ids by number where they are numbered, else in their order."""
+    if given is None:
+        return [Entity(i) for i in ids] if ids else None
+    known = {entity.id: entity for entity in given}
+    if len(known) < len(given):
+        (twice, _), *_ = Counter(entity.id for entity in given).most_common(1)
+        raise DmrecError(f"the {kind} with id '{twice}' is described more than once")
+    names = ids or [str(number) for number in range(count)]
+    if not ids and len(given) == count and known.keys() != set(names):
+        return list(given)
+    if ids and known.keys().isdisjoint(ids):
+        raise DmrecError(
+            f"no described {kind} has an id of the interactions: they look like {ids[0]!r}, the described like "
+            f"{given[0].id!r}"
+        )
+    if not ids and (strange := known.keys() - set(names)):
+        raise DmrecError(
+            f"{len(given)} {kind}s are described and the matrices have {count}, so ids must be numbers from 0 to "
+            f"{count - 1}: '{min(strange)}' is none; describe all in their order, or number them"
+        )
+    return [known.get(name, Entity(name)) for name in names]
 
 
 def _rows_of(vectors: np.ndarray, entities: Sequence[Entity] | None, ids: Sequence[str], kind: str) -> np.ndarray:

@@ -50,7 +50,7 @@ def inspect_splits(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "users": dataset.n_users,
         "items": dataset.n_items,
-        "density": int(all_users.sum()) / (dataset.n_users * dataset.n_items),
+        "density": int(all_users.sum()) / max(dataset.n_users * dataset.n_items, 1),
         "splits": counts,
         "users_by_interactions": _histogram(of_user),
         "items_by_interactions": _histogram(of_item),

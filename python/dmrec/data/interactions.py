@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+from ..errors import DmrecError
+from .entities import fault_of_id
 
 
 @dataclass(frozen=True)
 class Ids:
     """A column of ids: the distinct ones in ascending order, and which of them each entry is."""
 
-    names: np.ndarray  # int64 where all ids are whole numbers, else str
+    names: np.ndarray  # int64 where all ids are whole numbers, else strings (object)
     codes: np.ndarray  # int64
 
     @classmethod
-    def of(cls, values: ArrayLike) -> Ids:
+    def of(cls, values: Sequence[object]) -> Ids:
         """From the ids of all entries."""
-        names, codes = np.unique(values, return_inverse=True)
-        return cls(names, codes)
+        known: dict[str, int] = {}
+        codes = [known.setdefault(str(value), len(known)) for value in values]
+        return sorted_ids(list(known), np.array(codes))
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,18 @@ def sorted_ids(names: list[str], codes: np.ndarray) -> Ids:
     """From distinct ids in any order, and which of them each entry is.
 
     Whole numbers are sorted as numbers, so that rows and columns keep a natural order.
+
+    Raises:
+        DmrecError: an id is too long, or has control characters.
     """
-    distinct = np.array(names, dtype=str)
-    try:
+    for name in names:
+        if (fault := fault_of_id(name)) is not None:
+            raise DmrecError(fault)
+    distinct = np.array(names, dtype=object)
+    with contextlib.suppress(ValueError, OverflowError):
         numbers = distinct.astype(np.int64)
-        if (numbers.astype(str) == distinct).all():
+        if all(map(str.__eq__, map(str, numbers.tolist()), names)):
             distinct = numbers
-    except (ValueError, OverflowError):
-        pass
     order = np.argsort(distinct)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))

@@ -11,32 +11,33 @@ from .dataset import SPLITS, read_matrix, read_vectors
 from .entities import Entity, clean
 from .importing import Source
 from .movielens import read_csv, read_dat, read_u_data
-from .pickles import read_pickle
+from .pickles import LARGEST, read_pickle
 from .readers import read_interactions, read_rows
 
 
 def read_layout(folder: Path) -> Source:
     """What ``folder`` holds, by the names of its files."""
-    for first_file, read in LAYOUTS.items():
-        if any(folder.glob(first_file)):
-            return read(folder)
+    there = [first_file for first_file in LAYOUTS if any(folder.glob(first_file))]
+    if len(there) == 1:
+        return LAYOUTS[there[0]](folder)
     known = ", ".join(LAYOUTS)
-    raise DmrecError(
-        f"{folder} is laid out in no known way: it holds none of {known}; name a table, or see docs/data.md"
-    )
+    how = f"several ways: it holds {' and '.join(there)}" if there else f"no known way: it holds none of {known}"
+    raise DmrecError(f"{folder} is laid out in {how}; name a table, or see docs/data.md")
 
 
 def _atomic(folder: Path) -> Source:
     """RecBole: NAME.inter, or NAME.train.inter, NAME.valid.inter and NAME.test.inter; NAME.item, NAME.user."""
     there = sorted(folder.glob("*.inter"))
     parts = [path for split in SPLITS for path in there if path.name.endswith(f".{split}.inter")]
+    endings = [f".{split}.inter" for split in SPLITS] if parts else [".inter"]
     files = parts or there
-    if len(files) != (3 if parts else 1) or len({path.name.split(".")[-2] for path in files}) != len(files):
+    names = {path.name.removesuffix(ending) for path, ending in zip(files, endings, strict=False)}
+    if len(files) != len(endings) or len(names) != 1:
         raise DmrecError(
             f"{folder} must hold one NAME.inter, or NAME.train.inter, NAME.valid.inter and NAME.test.inter; "
             f"it holds {', '.join(path.name for path in there)}"
         )
-    name = files[0].name.split(".")[0]
+    (name,) = names
     described = {side: folder / f"{name}.{side}" for side in ("item", "user") if (folder / f"{name}.{side}").exists()}
     entities = {side: _described(path, side) for side, path in described.items()}
     read = [read_interactions(path) for path in files]
@@ -68,10 +69,11 @@ def _pickles(folder: Path) -> Source:
     matrices = {split: read_matrix(path) for split, path in zip(SPLITS, paths, strict=True)}
     profiles = {side: folder / f"{side}_prf.pkl" for side in ("itm", "usr") if (folder / f"{side}_prf.pkl").exists()}
     entities = {side: _profiles(path) for side, path in profiles.items()}
-    embedded = [folder / f"{side}_emb_np.pkl" for side in ("itm", "usr")]
-    there = [path for path in embedded if path.exists()]
-    vectors = (read_vectors(embedded[0]), read_vectors(embedded[1])) if len(there) == 2 else None
-    return Source(matrices, [*paths, *profiles.values(), *there], entities.get("itm"), entities.get("usr"), vectors)
+    embedded = [path for side in ("itm", "usr") if (path := folder / f"{side}_emb_np.pkl").exists()]
+    if len(embedded) == 1:
+        raise DmrecError(f"{folder} holds {embedded[0].name} alone: vectors of items and of users go together")
+    vectors = (read_vectors(embedded[0]), read_vectors(embedded[1])) if embedded else None
+    return Source(matrices, [*paths, *profiles.values(), *embedded], entities.get("itm"), entities.get("usr"), vectors)
 
 
 def _profiles(path: Path) -> list[Entity]:
@@ -80,13 +82,13 @@ def _profiles(path: Path) -> list[Entity]:
     if not isinstance(found, dict | list):
         raise DmrecError(f"{path} must hold a dictionary or a list of profiles, not {type(found).__name__}")
     numbered: Sequence[tuple[Any, Any]] = list(found.items() if isinstance(found, dict) else enumerate(found))
-    entities = []
+    entities: list[Entity] = []
     for number, profile in numbered:
         values = profile if isinstance(profile, dict) else {"profile": profile}
-        texts = {key: value for key, value in values.items() if isinstance(value, str)}
-        if not isinstance(number, int | str) or "profile" not in texts:
-            raise DmrecError(f"{path}: entry {clean(number, 40)!r} has no text under 'profile'")
-        entities.append(Entity(str(number), clean(texts.get("title", "")), clean(texts["profile"])))
+        text, title = values.get("profile"), values.get("title")
+        if not isinstance(number, int) or not 0 <= number < LARGEST or not isinstance(text, str):
+            raise DmrecError(f"{path}: the entry after {len(entities)} others has no number or no text under 'profile'")
+        entities.append(Entity(str(number), clean(title) if isinstance(title, str) else "", clean(text)))
     return entities
 
 

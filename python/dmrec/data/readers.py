@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,13 +30,16 @@ def read_interactions(path: Path, columns: dict[str, str] | None = None) -> Inte
     usual ones. User and item must be there; others, like a time, are not read. RecBole's ``name:type`` headers are
     understood.
     """
-    if not path.exists():
-        raise DmrecError(f"{path} does not exist")
+    if not path.is_file():
+        raise DmrecError(f"{path} is a folder; a table is expected" if path.exists() else f"{path} does not exist")
     kind = kind_of(path)
     if kind not in TABLES:
         known = ", ".join(TABLES)
         raise DmrecError(f"{path}: the ending says what a table is; known: {known}, and the first three with .gz")
-    return _read_parquet(path, columns or {}) if kind == ".parquet" else _read_delimited(path, columns or {})
+    found = _read_parquet(path, columns or {}) if kind == ".parquet" else _read_delimited(path, columns or {})
+    if len(found) == 0:
+        raise DmrecError(f"{path} has a header and no rows")
+    return found
 
 
 def kind_of(path: Path) -> str:
@@ -63,7 +67,7 @@ def read_rows(path: Path) -> Iterator[list[str]]:
                     raise DmrecError(f"{path}, line {number}: {len(row)} fields, but the header has {len(header)}")
     except UnicodeDecodeError as error:
         raise DmrecError(f"{path} is not UTF-8 text ({error})") from None
-    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DmrecError(f"{path}, line {number + 1}: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,7 @@ def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> Prepared
     splits = {}
     for split, part in parts.items():
         rows, columns = (
-            np.searchsorted(names, ids.names.astype(names.dtype))[ids.codes[keep[split]]]
+            np.searchsorted(names, _as_text(ids.names) if names.dtype == object else ids.names)[ids.codes[keep[split]]]
             for names, ids in ((users, part.user), (items, part.item))
         )
         splits[split] = _matrix(rows, columns, (len(users), len(items)))
@@ -63,6 +64,8 @@ def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> Prepared
 
 
 def _well_rated(raw: Interactions, min_rating: float, where: str = "") -> np.ndarray:
+    if not math.isfinite(min_rating):
+        raise DmrecError(f"--min-rating must be a number, got {min_rating}")
     if raw.rating is None:
         return np.ones(len(raw), dtype=bool)
     if not np.isfinite(raw.rating).all():
@@ -80,12 +83,17 @@ def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp
 
 def _union(names: list[np.ndarray]) -> np.ndarray:
     """All ids in ascending order; as text where not all are whole numbers."""
-    kinds = {each.dtype.kind for each in names if len(each)}
-    return np.unique(np.concatenate([each.astype(str) if kinds != {"i"} else each for each in names]))
+    if any(each.dtype == object for each in names if len(each)):
+        names = [_as_text(each) for each in names]
+    return np.unique(np.concatenate(names))
+
+
+def _as_text(names: np.ndarray) -> np.ndarray:
+    return np.array(_texts(names), dtype=object)
 
 
 def _texts(names: np.ndarray) -> list[str]:
-    return list(map(str, names))
+    return list(map(str, names.tolist()))
 
 
 def k_core(matrix: sp.csr_matrix, k: int) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:

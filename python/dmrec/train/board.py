@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..errors import DmrecError
@@ -30,8 +31,12 @@ class Board:
                 self.writer.add_scalar(name, value, epoch)
             self.writer.flush()
 
-    def close(self) -> None:
-        """Ends the file."""
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.writer is not None:
             self.writer.close()
 

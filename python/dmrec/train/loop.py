@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ class Fitted:
         """Of training alone."""
         return sum(self.phases[phase] for phase in TRAINING)
 
+    @property
+    def seconds(self) -> float:
+        """Of all of it."""
+        return self.epochs * sum(self.phases.values())
+
 
 def fit(
     recommender: Recommender,
@@ -54,6 +59,7 @@ def fit(
     progress: Progress,
     stop: StopRequest | None = None,
     resume: Checkpoint | None = None,
+    board: Board | None = None,
 ) -> Fitted:
     """Trains to the best validation score, saving each best state. Dropout and noise follow torch's global seed.
 
@@ -61,14 +67,13 @@ def fit(
     ``stop`` asks for it.
     """
     settings = config.training
-    stop = stop or StopRequest()
+    stop, board = stop or StopRequest(), board or Board(None, 1)
     metrics = all_metrics(config)
     about_run = {**about, "config": config.model_dump(mode="json")}
     shuffle = torch.Generator().manual_seed(seed_of("shuffle", settings.seed))
     groups = recommender.backbone.parameter_groups(settings.learning_rate)
     optimiser = torch.optim.Adam([*groups, *_meta_network_group(recommender)], lr=settings.learning_rate, fused=True)
     at = Place() if resume is None else restore(resume, recommender, optimiser, shuffle, run)
-    board = Board(run.folder if settings.board else None, at.epoch)
     clock = Clock(at.spent)
     saved = time.perf_counter()
 
@@ -81,11 +86,11 @@ def fit(
         asked = stop.requested
         if not asked and time.perf_counter() - saved < 60 * settings.checkpoint_minutes:
             return
+        clock.restart()
         save_checkpoint(run.folder, checkpoint_of(at, recommender, optimiser, shuffle_before, run, about_run))
         clock.lap("saving")
         saved = time.perf_counter()
         if asked:
-            board.close()
             raise Stopped
 
     while at.epoch <= settings.epochs and not at.stopped_early:
@@ -140,13 +145,11 @@ def fit(
             progress.evaluated(at.epoch, score, at.best_score)
             at.stopped_early = at.epoch - at.best_epoch >= settings.patience * settings.evaluate_every
         progress.epoch(at.epoch, losses, at.terms)
-        for phase, seconds in at.spent.items():
-            at.phases[phase] = at.phases.get(phase, 0.0) + seconds
-        at.spent.clear()
+        at.finish_epoch()
         at.epoch, at.batch, at.sums, at.terms = at.epoch + 1, 0, {}, {}
         save_if_due(shuffle.get_state())
 
-    board.close()
+    at.finish_epoch()
     recommender.load_state_dict(at.best_state)
     epochs = at.epoch - 1
     phases = {phase: round(seconds / epochs, 4) for phase, seconds in at.phases.items()}
@@ -169,6 +172,12 @@ class Place:
     validation: dict[str, float] = field(default_factory=dict)
     stopped_early: bool = False
     best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    def finish_epoch(self) -> None:
+        """Adds the time of this epoch to that of those before it."""
+        for phase, seconds in self.spent.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+        self.spent.clear()
 
 
 def checkpoint_of(
@@ -202,6 +211,8 @@ def restore(
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
+    if checkpoint.values["place"].keys() != {each.name for each in fields(Place)} - {"best_state"}:
+        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
     try:
         recommender.load_state_dict(under("model."))
     except RuntimeError as error:
@@ -213,12 +224,8 @@ def restore(
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     shuffle.set_state(tensors["shuffle"])
-    try:
-        place = Place(**checkpoint.values["place"], best_state=under("best."))
-    except TypeError:
-        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again") from None
     run.cut_log(checkpoint.values["log_bytes"])
-    return place
+    return Place(**checkpoint.values["place"], best_state=under("best."))
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:

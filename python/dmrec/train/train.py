@@ -24,6 +24,7 @@ from ..errors import DmrecError
 from ..eval.ranking import Ranker, evaluate
 from ..files import write_json
 from ..models.baselines import Ease, Popularity
+from .board import Board
 from .build import about_data, build_matching, build_recommender, check_data, resolve
 from .checkpoint import Checkpoint, load_checkpoint
 from .loop import all_metrics, fit
@@ -93,8 +94,15 @@ def _train_one(
         torch.manual_seed(config.training.seed)
         recommender = build_recommender(config, dataset)
         matching = build_matching(config)
-        with Progress(console, config.name, config.training.epochs) as progress, StopRequest() as stop:
-            fitted = fit(recommender, matching, config, train, valid, run, about, progress, stop, resume)
+        settings = config.training
+        first_epoch = 1 if resume is None else resume.values["place"]["epoch"]
+        with (
+            Progress(console, config.name, settings.epochs) as progress,
+            Board(run.folder if settings.board else None, first_epoch) as board,
+            StopRequest() as stop,
+        ):
+            fitted = fit(recommender, matching, config, train, valid, run, about, progress, stop, resume, board)
+        started = time.perf_counter() - fitted.seconds  # those of a run that was stopped, too
         result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
         result["seconds_per_epoch"], result["phases"] = round(fitted.seconds_per_epoch, 4), fitted.phases
         result["precision"] = config.training.precision

@@ -1,0 +1,141 @@
+"""Where the time of an epoch goes: ``python -m benchmarks.dmrec.epoch data/amazon-scientific --recipe dmrec-m``.
+
+Phases come from the log of a run of ``--epochs`` epochs with the default interval of evaluation. What is inside them
+comes from torch's profiler over one more epoch: time of the operators themselves, without what they call, by kind. The
+floor of a kind is what it must compute or move, at rates measured in the same process:
+
+- matrix products: their multiplications and additions, at the rate of the decoder's own product, alone;
+- Adam: 4 numbers a weight read and 3 written, at the rate of an update in place;
+- sparse sums (``csr_aggregate``): the rows of the dense matrix that are read and what is written, at the same rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from dmrec.config import build_config, with_settings
+from dmrec.data.dataset import open_dataset
+from dmrec.recipes import recipe
+from dmrec.train.build import resolve
+from dmrec.train.run import Run
+from dmrec.train.train import train_one
+from rich.console import Console
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+RESULTS = Path(__file__).parents[1] / "results"
+KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "Adam": ("aten::_fused_adam_",),
+    "sparse sums and their gradients": ("dmrec_ext::csr_aggregate", "dmrec_ext::_csr_aggregate_backward"),
+    "softmax and likelihood, without products": ("dmrec_ext::multinomial_nll", "dmrec_ext::_multinomial_nll_backward"),
+    "ranking, without products": ("dmrec_ext::rank_topk",),
+}
+
+
+def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, Any]:
+    """Phases, kinds and floors of one model."""
+    dataset = open_dataset(folder)
+    options = [f"training.precision={precision}", f"training.epochs={epochs}", "training.patience=1000"]
+    config = resolve(build_config(with_settings(recipe(name), options)), dataset, 0)
+    quiet = Console(quiet=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        result = train_one(config, dataset, Path(temporary) / "run", quiet)
+        timed = Run(Path(temporary) / "run").events("epoch")[1:]  # the first one warms up
+        phases = {phase: _median([each["phases"][phase] for each in timed]) for phase in timed[0]["phases"]}
+        evaluation = [each["seconds"] for each in Run(Path(temporary) / "run").events("evaluation")]
+        phases["evaluation"] = _median(evaluation) / config.training.evaluate_every
+        weights = sum(tensor.numel() for tensor in Run(Path(temporary) / "run").load()[0].values())
+        one = config.model_copy(
+            update={"training": config.training.model_copy(update={"epochs": 1, "evaluate_every": 1})}
+        )
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+            train_one(one, dataset, Path(temporary) / "one", quiet)
+    steps = -(-dataset.n_users // config.training.batch_size)
+    spent: dict[str, float] = defaultdict(float)
+    operations = 0.0
+    for event in profiled.events():
+        if event.device_type == DeviceType.CPU:
+            kind = next((kind for kind, names in KINDS.items() if event.name in names), "everything else")
+            spent[kind] += event.self_cpu_time_total / 1e6
+            operations += _operations(event) if kind == "matrix products" else 0
+    rates = _rates(config.training.batch_size, config.model.hidden, dataset.n_items, precision)
+    mean_row = dataset.train.nnz / dataset.n_users
+    widths = [config.model.hidden, dataset.vectors(config.language.vectors).items.shape[1]] if config.language else []
+    moved = 4 * sum(widths or [config.model.hidden]) * dataset.n_users * (mean_row + 1)
+    moved += 4 * config.model.hidden * dataset.n_items * steps  # the gradient of the encoder's first layer, written
+    floors = {
+        "matrix products": operations / rates["product"],
+        "Adam": steps * 7 * 4 * weights / rates["memory"],
+        "sparse sums and their gradients": moved / rates["memory"],
+    }
+    return {
+        "dataset": dataset.name,
+        "model": name,
+        "precision": precision,
+        "epochs": result["epochs"],
+        "phases": {phase: round(seconds, 4) for phase, seconds in phases.items()},
+        "kinds": {
+            kind: {"seconds": round(seconds, 4), "floor": round(floors[kind], 4) if kind in floors else None}
+            for kind, seconds in sorted(spent.items(), key=lambda each: -each[1])
+        },
+        "product_gflop_per_s": round(rates["product"] / 1e9),
+        "memory_gb_per_s": round(rates["memory"] / 1e9, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _operations(event: Any) -> float:
+    """Multiplications and additions of a product: 2 m k n, from the shapes of its two matrices."""
+    shapes = [shape for shape in event.input_shapes if len(shape) == 2]
+    if event.name == "aten::addmm":
+        shapes = shapes[-2:] if len(event.input_shapes[0]) != 2 else shapes[1:]
+    return 2.0 * shapes[0][0] * shapes[0][1] * shapes[1][1] if len(shapes) >= 2 else 0.0
+
+
+def _rates(users: int, hidden: int, items: int, precision: str) -> dict[str, float]:
+    """Bytes a second of an update in place, operations a second of the decoder's product."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    values, query, weight = torch.randn(1 << 25), torch.randn(users, hidden).to(dtype), torch.randn(items, hidden)
+    weight, product = weight.to(dtype), torch.empty(users, items, dtype=dtype)
+    return {
+        "memory": 2 * values.nbytes / _seconds(lambda: values.mul_(0.5)),
+        "product": 2 * users * hidden * items / _seconds(lambda: torch.mm(query, weight.T, out=product)),
+    }
+
+
+def _seconds(step: Any) -> float:
+    times = []
+    for _ in range(9):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return _median(times)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def main() -> None:
+    """Measures and writes ``results/epoch-RECIPE.json``: a row for each precision."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--recipe", default="dmrec-m")
+    parser.add_argument("--epochs", type=int, default=12)
+    chosen = parser.parse_args()
+    rows = [measure(chosen.data, chosen.recipe, precision, chosen.epochs) for precision in ("float32", "bf16")]
+    (RESULTS / f"epoch-{chosen.recipe}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
