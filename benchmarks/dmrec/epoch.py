@@ -1,12 +1,14 @@
 """Where the time of an epoch goes: ``python -m benchmarks.dmrec.epoch data/amazon-scientific --recipe dmrec-m``.
 
 Phases come from the log of a run of ``--epochs`` epochs with the default interval of evaluation. What is inside them
-comes from torch's profiler over one more epoch: time of the operators themselves, without what they call, by kind. The
+comes from torch's profiler over one more epoch with two full rankings (validation, test): time of the operators
+themselves, without what they call, by kind. The
 floor of a kind is what it must compute or move, at rates measured in the same process:
 
 - matrix products: their multiplications and additions, at the rate of the decoder's own product, alone;
 - Adam: 4 numbers a weight read and 3 written, at the rate of an update in place;
-- sparse sums (``csr_aggregate``): the rows of the dense matrix that are read and what is written, at the same rate.
+- sparse sums (``csr_aggregate``): the rows of the dense matrix that are read and what is written, at the same rate;
+- ranking: every score read once; tanh: read and written, its gradient from two arrays to a third; at the same rate.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ KINDS = {
     "sparse sums and their gradients": ("dmrec_ext::csr_aggregate", "dmrec_ext::_csr_aggregate_backward"),
     "softmax and likelihood, without products": ("dmrec_ext::multinomial_nll", "dmrec_ext::_multinomial_nll_backward"),
     "ranking, without products": ("dmrec_ext::rank_topk",),
+    "tanh and its gradient": ("aten::tanh", "aten::tanh_backward"),
 }
 
 
@@ -68,6 +71,8 @@ def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, A
             operations += _operations(event) if kind == "matrix products" else 0
     rates = _rates(config.training.batch_size, config.model.hidden, dataset.n_items, precision)
     mean_row = dataset.train.nnz / dataset.n_users
+    ranked = sum(int((matrix.getnnz(axis=1) > 0).sum()) for matrix in (dataset.valid, dataset.test))
+    layers = 3 if config.language else 2
     widths = [config.model.hidden, dataset.vectors(config.language.vectors).items.shape[1]] if config.language else []
     moved = 4 * sum(widths or [config.model.hidden]) * dataset.n_users * (mean_row + 1)
     moved += 4 * config.model.hidden * dataset.n_items * steps  # the gradient of the encoder's first layer, written
@@ -75,6 +80,12 @@ def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, A
         "matrix products": operations / rates["product"],
         "Adam": steps * 7 * 4 * weights / rates["memory"],
         "sparse sums and their gradients": moved / rates["memory"],
+        "ranking, without products": 4 * dataset.n_items * ranked / rates["memory"],
+        "tanh and its gradient": 4
+        * layers
+        * config.model.hidden
+        * (5 * dataset.n_users + 2 * ranked)
+        / rates["memory"],
     }
     return {
         "dataset": dataset.name,
