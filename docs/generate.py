@@ -11,6 +11,7 @@ import typer.cli
 import yaml
 from dmrec.cli.main import app
 from dmrec.config import Config
+from dmrec.models.registry import MODELS, ModelConfig
 from dmrec.recipes import RECIPES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -50,9 +51,7 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
     """The section's own keys as a table, then its sections."""
     rows, below = [], []
     for name, field in section.model_fields.items():
-        sections = [
-            each for each in alternatives(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)
-        ]
+        sections = sections_of(field)
         for each in sections:
             of_kind = f", `kind: {each.model_fields['kind'].default}`" if "kind" in each.model_fields else ""
             title = f"## `{prefix}{name}`{of_kind}\n\n{(each.__doc__ or '').strip()}"
@@ -62,6 +61,12 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
             rows.append(f"| `{prefix}{name}` | {_type(field)} | {_default(field)} | {field.description or ''} |")
     table = "\n".join(["| key | value | default | |", "| --- | --- | --- | --- |", *rows]) if rows else ""
     return [table, *below]
+
+
+def sections_of(field: FieldInfo) -> list[type[BaseModel]]:
+    """The sections that a value may be: of a model, all kinds."""
+    found = [each for each in alternatives(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+    return list(MODELS.values()) if ModelConfig in found else found
 
 
 def alternatives(annotation: typing.Any) -> list[typing.Any]:
@@ -82,7 +87,8 @@ def _type(field: FieldInfo) -> str:
             names += [f"`{value}`" for value in typing.get_args(each)]
         elif typing.get_origin(each) is tuple:
             inner = alternatives(typing.get_args(each)[0])[0]
-            names.append({"str": "list of words", "float": "list of numbers"}[inner.__name__])
+            listed = {"str": "list of words", "float": "list of numbers", "int": "list of whole numbers"}
+            names.append(listed[inner.__name__])
         elif each is not type(None):
             named = {
                 "str": "text",

@@ -12,7 +12,6 @@ import torch
 from dmrec.cli.main import main
 from dmrec.config import Config
 from dmrec.data import fetching
-from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,11 +34,11 @@ def test_pages_that_follow_from_the_code_are_current(name):
 
 def test_every_option_is_described():
     """By a description of its own or, a section, by its docstring."""
+    generator = _generator()
 
     def undescribed(section, path):
         for name, field in section.model_fields.items():
-            inner = [each for each in _generator().alternatives(field.annotation) if isinstance(each, type)]
-            inner = [each for each in inner if issubclass(each, BaseModel)]
+            inner = generator.sections_of(field)
             for each in inner:
                 assert each.__doc__
                 yield from undescribed(each, f"{path}{name}.")

@@ -7,51 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
+from .models.layers import Initialisation
+from .models.registry import MODELS, BackboneConfig, ModelConfig
+from .sections import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Initialisation = Annotated[
-    Literal["torch", "xavier"],
-    Field(description="torch's defaults, as in the authors' code, or Xavier, as in the paper"),
-]
-
-
-class Section(BaseModel):
-    """Immutable; no keys but the declared ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PopularityConfig(Section):
-    """Ranks items by their number of training interactions."""
-
-    kind: Literal["popularity"] = "popularity"
-
-
-class EaseConfig(Section):
-    """EASE; lambda is chosen on validation."""
-
-    kind: Literal["ease"] = "ease"
-    regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (10, 30, 100, 200, 300, 500, 1000, 3000), min_length=1, description="lambdas to try"
-    )
-
-
-class MultVaeConfig(Section):
-    """Mult-VAE."""
-
-    kind: Literal["mult-vae"] = "mult-vae"
-    hidden: int = Field(600, ge=1, description="width of the hidden layers of encoder and decoder")
-    latent: int = Field(200, ge=1, description="dimensions of the posteriors")
-    dropout: float = Field(0.3, ge=0, lt=1, description="of a user's interactions, in training")
-    normalise: bool = Field(False, description="divide a user's interactions by their Euclidean norm")
-    initialisation: Initialisation = "torch"
-
-
-ModelConfig = Annotated[PopularityConfig | EaseConfig | MultVaeConfig, Field(discriminator="kind")]
 
 
 class LanguageConfig(Section):
@@ -130,22 +94,27 @@ class Config(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and its folder")
     data: Path | None = Field(None, description="dataset folder; --data goes before it")
-    model: ModelConfig
+    model: SerializeAsAny[ModelConfig]
     language: LanguageConfig | None = None
     matching: MatchingConfig | None = None
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether the model is fitted in closed form, without the training loop."""
-        return isinstance(self.model, (PopularityConfig, EaseConfig))
+    @field_validator("model", mode="plain")
+    @classmethod
+    def _of_its_kind(cls, value: Any) -> ModelConfig:
+        """The options of the model that ``kind`` names."""
+        if isinstance(value, ModelConfig):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError("must be a section with a kind")
+        return MODELS[value["kind"]].model_validate(value)  # known: `build_config` has looked
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if (self.matching is None) != (self.language is None):
             raise ValueError("'language' and 'matching' go together: give both, or neither for a base model")
-        if self.is_baseline and self.language is not None:
+        if self.language is not None and not isinstance(self.model, BackboneConfig):
             raise ValueError(
                 f"model '{self.model.kind}' has no posterior to match: leave out 'language' and 'matching'"
             )
@@ -219,17 +188,19 @@ def _refuse_unknown(values: dict[str, Any], section: type[BaseModel], prefix: st
 
 
 def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
-    """The section that ``value`` is meant to be; in a union of models, the one of that ``kind``."""
-    if isinstance(annotation, type):
-        return annotation if issubclass(annotation, BaseModel) else None
-    sections = [arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-    if len(sections) > 1:
-        sections = [s for s in sections if s.model_fields["kind"].default == value.get("kind")]
-    return sections[0] if sections else None
+    """The section that ``value`` is meant to be; of models, the one of that ``kind``."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, ModelConfig):
+            kind = str(value.get("kind"))
+            if kind not in MODELS:
+                raise DmrecError(f"model.kind: no model is called '{kind}'{did_you_mean(kind, MODELS)}")
+            return MODELS[kind]
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
 
 
 def _in_words(error: dict[str, Any]) -> str:
-    kinds = {arg.model_fields["kind"].default for arg in get_args(get_args(ModelConfig)[0])}
-    key = ".".join(str(part) for part in error["loc"] if part not in kinds)
+    key = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message}, got {error['input']!r}" if key else message

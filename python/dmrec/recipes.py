@@ -35,28 +35,57 @@ def mult_vae_original() -> Values:
     }
 
 
-def _dmrec(letter: str, **matching: Any) -> Values:
-    return {**mult_vae(), "name": f"dmrec-{letter}", "language": {}, "matching": matching}
+def cvga() -> Values:
+    """CVGA (Zhang et al., TOIS 2023); as published, its KL is divided by the batch size once more."""
+    return {"name": "cvga", "model": {"kind": "cvga"}, "training": {"annealing": {"cap": 1 / 1024}}}
 
 
-def dmrec_g() -> Values:
-    """Mult-VAE with DMRec-G: 2-Wasserstein distance (GODM); beta as published for Amazon-Book."""
-    return _dmrec("g", strategy="godm", beta=0.4)
+def l_diffrec() -> Values:
+    """L-DiffRec (Wang et al., SIGIR 2023), two clusters, noise as published for Amazon-Book; KL annealed to 0.3."""
+    training = {"batch_size": 400, "learning_rate": 5e-4, "annealing": {"cap": 0.3, "steps": 60}}
+    return {"name": "l-diffrec", "model": {"kind": "l-diffrec"}, "training": training}
 
 
-def dmrec_c() -> Values:
-    """Mult-VAE with DMRec-C: composite prior (CPDM); beta as published for Amazon-Book."""
-    return _dmrec("c", strategy="cpdm", beta=0.2)
+def lightgcn() -> Values:
+    """LightGCN (He et al., SIGIR 2020), three layers, pairs in batches of 2048."""
+    return {"name": "lightgcn", "model": {"kind": "lightgcn"}, "training": {"batch_size": 2048}}
 
 
-def dmrec_m() -> Values:
-    """Mult-VAE with DMRec-M: mixed KL divergences (MDDM); beta as published for Steam, between the other two."""
-    return _dmrec("m", strategy="mddm", beta=0.5)
-
-
-RECIPES: dict[str, Callable[[], Values]] = {
-    recipe()["name"]: recipe for recipe in (popularity, ease, mult_vae, mult_vae_original, dmrec_g, dmrec_c, dmrec_m)
+STRATEGIES = {
+    "g": ("2-Wasserstein distance (GODM)", {"strategy": "godm", "beta": 0.4}),
+    "c": ("composite prior (CPDM)", {"strategy": "cpdm", "beta": 0.2}),
+    "m": ("mixed KL divergences (MDDM)", {"strategy": "mddm", "beta": 0.5}),
 }
+"""Betas as published for Mult-VAE: G and C on Amazon-Book, M on Steam, between the other two."""
+
+
+def _variants() -> dict[str, Callable[[], Values]]:
+    """Each backbone with each strategy."""
+    made = {}
+    for base, prefix, remark in (
+        (mult_vae, "dmrec", "beta as published for Amazon-Book (G, C) and Steam (M)"),
+        (cvga, "cvga", "its beta is not published: that of Mult-VAE"),
+        (l_diffrec, "l-diffrec", "its beta is not published: that of Mult-VAE; annealed like the KL that it replaces"),
+    ):
+        for letter, (what, matching) in STRATEGIES.items():
+            made[f"{prefix}-{letter}"] = _variant(base, f"{prefix}-{letter}", matching, f"{what}; {remark}")
+    return made
+
+
+def _variant(base: Callable[[], Values], name: str, matching: Values, remark: str) -> Callable[[], Values]:
+    def make() -> Values:
+        values = {**base(), "name": name, "language": {}, "matching": dict(matching)}
+        if base is cvga:
+            values.pop("training")
+        return values
+
+    backbone = {"mult_vae": "Mult-VAE", "cvga": "CVGA", "l_diffrec": "L-DiffRec"}[base.__name__]
+    make.__doc__ = f"{backbone} with DMRec-{name[-1].upper()}: {remark}."
+    return make
+
+
+BASES = (popularity, ease, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec)
+RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")
 
 

@@ -40,7 +40,7 @@ def test_overlays_keep_what_they_do_not_name():
         ("training.epochs=many", "training.epochs: Input should be a valid integer.*got 'many'"),
         ("model.dropout=1", "model.dropout: Input should be less than 1, got 1"),
         ("matching.strategy=mdm", "matching.strategy: Input should be 'godm', 'cpdm', 'mddm', 'unmixed' or 'add'"),
-        ("model.kind=mult-va", "model: Input tag 'mult-va' .* does not match"),
+        ("model.kind=mult-va", "model.kind: no model is called 'mult-va'; did you mean 'mult-vae'"),
         ("training.monitor=recal@20", "'recal' is no metric; did you mean 'recall'"),
         ("evaluation.metrics=[recall]", "'recall' is no metric; write it like recall@20"),
         ("matching.beta=1.5", "beta weighs two divergences against each other in 'mddm': at most 1, got 1.5"),

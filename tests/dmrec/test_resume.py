@@ -31,8 +31,13 @@ SMALL = ["model.hidden=24", "model.latent=8", "training.batch_size=40", "trainin
 
 
 def _config(name, dataset, *settings):
-    options = [*SMALL, "training.epochs=12", *(["language.hidden=24"] if name.startswith("dmrec") else []), *settings]
-    return resolve(build_config(with_settings(recipe(name), options)), dataset, 3)
+    values = recipe(name)
+    foreign = {"cvga": ("model.hidden",), "lightgcn": ("model.",)}.get(values["model"]["kind"], ("nothing",))
+    options = [option for option in SMALL if not option.startswith(foreign)]
+    options += ["training.epochs=12", *(["language.hidden=24"] if "language" in values else []), *settings]
+    if name == "lightgcn":
+        options.append("training.batch_size=200")
+    return resolve(build_config(with_settings(values, options)), dataset, 3)
 
 
 class StopAfter:
@@ -60,7 +65,7 @@ def _log_without_times(folder):
     ]
 
 
-@pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m"])
+@pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_going_on_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch):
     """Stopped within epochs and between them, again and again, against a run that never was."""

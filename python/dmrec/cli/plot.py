@@ -29,7 +29,7 @@ def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Pa
     styles = iter(("--", ":", "-.", "--", ":", "-."))
     for folder in folders:
         run = Run.open(folder)
-        if run.config.is_baseline:
+        if not run.events("epoch"):
             axes.axhline(run.result["valid"][metric], color="0.4", linestyle=next(styles), label=run.config.name)
             continue
         start = run.events("start")[0]["time"]

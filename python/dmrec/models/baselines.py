@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dmrec_ext import Csr, csr_aggregate, rank_scores, rank_topk
+
+from .registry import ModelConfig, register
+
+
+@register
+class PopularityConfig(ModelConfig):
+    """Ranks items by their number of training interactions."""
+
+    kind: Literal["popularity"] = "popularity"
+
+
+@register
+class EaseConfig(ModelConfig):
+    """EASE; lambda is chosen on validation."""
+
+    kind: Literal["ease"] = "ease"
+    regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (10, 30, 100, 200, 300, 500, 1000, 3000), min_length=1, description="lambdas to try"
+    )
+
+
+def is_closed_form(config: ModelConfig) -> bool:
+    """Whether the model needs no training loop, and nothing random."""
+    return isinstance(config, PopularityConfig | EaseConfig)
 
 
 class Popularity:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from dmrec_ext import Csr, csr_aggregate
+
+Initialisation = Annotated[
+    Literal["torch", "xavier"],
+    Field(description="torch's defaults, as in the authors' code, or Xavier, as in the paper"),
+]
 
 
 class SparseLinear(nn.Module):

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from dmrec_ext import Csr
 
 from .backbone import Backbone, Decoded
 from .gaussian import Gaussian
-from .layers import SparseLinear, unit_rows
+from .layers import Initialisation, SparseLinear, initialise, unit_rows
+from .registry import BackboneConfig, TrainingData, register
+
+
+@register
+class MultVaeConfig(BackboneConfig):
+    """Mult-VAE."""
+
+    kind: Literal["mult-vae"] = "mult-vae"
+    hidden: int = Field(600, ge=1, description="width of the hidden layers of encoder and decoder")
+    latent: int = Field(200, ge=1, description="dimensions of the posteriors")
+    dropout: float = Field(0.3, ge=0, lt=1, description="of a user's interactions, in training")
+    normalise: bool = Field(False, description="divide a user's interactions by their Euclidean norm")
+    initialisation: Initialisation = "torch"
+
+    def build(self, data: TrainingData) -> MultVae:
+        """The network, its weights drawn."""
+        sizes = {"hidden": self.hidden, "latent": self.latent}
+        model = MultVae(data.train.n_cols, **sizes, dropout=self.dropout, normalise=self.normalise)
+        initialise(model, self.initialisation)
+        return model
 
 
 class MultVae(Backbone):

@@ -26,9 +26,12 @@ class Posteriors(NamedTuple):
 class Recommender(nn.Module):
     """A backbone, with or without the meta-network, and the fusion of the two posteriors."""
 
-    def __init__(self, backbone: Backbone, meta_network: MetaNetwork | None, fusion: str) -> None:
+    def __init__(
+        self, backbone: Backbone, meta_network: MetaNetwork | None, fusion: str, precision: str = "float32"
+    ) -> None:
         super().__init__()
         self.backbone, self.meta_network, self.fusion = backbone, meta_network, fusion
+        self.precision = precision  # of the products of a ranking, which its order does not depend on
 
     def posteriors(self, x: Csr, users: Tensor) -> Posteriors:
         """Posteriors of users (B,) with interactions x (B, N); one dropout mask for encoder and meta-network."""
@@ -47,6 +50,6 @@ class Recommender(nn.Module):
 
     @torch.no_grad()
     def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
-        """The k best items of each user, in float32 whatever the model was trained with."""
+        """The k best items of each user by their scores in float32, whatever the model was trained with."""
         hidden, weight, bias = self.predict(x, users)
-        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude)
+        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude, precision=self.precision)

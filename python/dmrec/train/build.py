@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, EaseConfig, MultVaeConfig, PopularityConfig
+from dmrec_ext import Csr
+
+from ..config import Config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..eval.ranking import Ranker
 from ..matching import Matching, Objective, Prior
-from ..models.backbone import Backbone
-from ..models.baselines import Ease, Popularity
+from ..models.baselines import Ease, EaseConfig, Popularity, PopularityConfig
 from ..models.layers import initialise
+from ..models.lightgcn import LightGcnConfig
 from ..models.meta_network import MetaNetwork
-from ..models.mult_vae import MultVae
 from ..models.recommender import Recommender
+from ..models.registry import BackboneConfig, TrainingData
 from .board import check_board
 from .run import Run
+from .tasks import GenerativeTask, PairwiseTask, Task
 
 
 def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
@@ -53,28 +56,29 @@ def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dat
         )
 
 
-def build_backbone(config: Config, dataset: Dataset) -> Backbone:
-    """The backbone that the configuration names, initialised."""
-    match config.model:
-        case MultVaeConfig() as model:
-            backbone: Backbone = MultVae(
-                dataset.n_items,
-                hidden=model.hidden,
-                latent=model.latent,
-                dropout=model.dropout,
-                normalise=model.normalise,
-            )
-            initialise(backbone, model.initialisation)
-        case model:
-            raise DmrecError(f"model '{model.kind}' is no backbone")
-    return backbone
+def training_data(config: Config, dataset: Dataset) -> TrainingData:
+    """What a model is built from: vectors are those of its language, or the only ones there are."""
+    name = config.language.vectors if config.language else None
+    known = dataset.vector_names
+    vectors = dataset.vectors(name).items if name or len(known) == 1 else None
+    return TrainingData(Csr.from_scipy(dataset.train), vectors)
+
+
+def build_task(config: Config, dataset: Dataset) -> Task:
+    """The model and how it learns."""
+    if isinstance(config.model, LightGcnConfig):
+        return PairwiseTask(config.model.build(training_data(config, dataset)))
+    recommender, train = build_recommender(config, dataset), Csr.from_scipy(dataset.train)
+    return GenerativeTask(recommender, build_matching(config), train, config.training.annealing)
 
 
 def build_recommender(config: Config, dataset: Dataset) -> Recommender:
     """Backbone and, with language, meta-network; initial weights follow torch's global seed."""
-    backbone = build_backbone(config, dataset)
+    if not isinstance(config.model, BackboneConfig):
+        raise DmrecError(f"model '{config.model.kind}' is no generative recommender")
+    backbone = config.model.build(training_data(config, dataset))
     if config.language is None:
-        return Recommender(backbone, None, "collaborative")
+        return Recommender(backbone, None, "collaborative", config.training.precision)
     vectors = dataset.vectors(config.language.vectors)
     meta_network = MetaNetwork(
         vectors.items,
@@ -84,7 +88,7 @@ def build_recommender(config: Config, dataset: Dataset) -> Recommender:
         aggregate=config.language.aggregate,
     )
     initialise(meta_network, config.language.initialisation)
-    return Recommender(backbone, meta_network, config.language.fusion)
+    return Recommender(backbone, meta_network, config.language.fusion, config.training.precision)
 
 
 def build_matching(config: Config) -> Matching:
@@ -120,6 +124,7 @@ def load_run(folder: Path, data: Path | None = None) -> tuple[Run, Dataset, Rank
             return run, dataset, popularity
         case EaseConfig():
             return run, dataset, Ease(state["weights"])
-    recommender = build_recommender(config, dataset)
-    recommender.load_state_dict(state)
-    return run, dataset, recommender.eval()
+    task = build_task(config, dataset)
+    task.module.load_state_dict(state)
+    task.module.eval()
+    return run, dataset, task.ranker

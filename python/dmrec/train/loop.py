@@ -1,4 +1,4 @@
-"""The training loop: shuffled batches of users, Adam, early stopping on validation, best state restored."""
+"""The training loop: shuffled batches, Adam, early stopping on validation, best state restored."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmrec_ext import Csr, multinomial_nll
+from dmrec_ext import Csr
 
-from ..config import AnnealingConfig, Config
+from ..config import Config
 from ..errors import DmrecError
 from ..eval.ranking import evaluate
-from ..matching import Matching
 from ..models.backbone import Moment
-from ..models.recommender import Recommender
 from .board import Board
 from .checkpoint import Checkpoint, save_checkpoint
 from .clock import TRAINING, Clock
 from .progress import Progress
 from .run import Run
 from .stopping import Stopped, StopRequest
+from .tasks import Task
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How the training went. The recommender holds its best state."""
+    """How the training went. The model holds its best state."""
 
     best_epoch: int
     epochs: int
@@ -49,8 +48,7 @@ class Fitted:
 
 
 def fit(
-    recommender: Recommender,
-    matching: Matching,
+    task: Task,
     config: Config,
     train: Csr,
     valid: Csr,
@@ -71,9 +69,9 @@ def fit(
     metrics = all_metrics(config)
     about_run = {**about, "config": config.model_dump(mode="json")}
     shuffle = torch.Generator().manual_seed(seed_of("shuffle", settings.seed))
-    groups = recommender.backbone.parameter_groups(settings.learning_rate)
-    optimiser = torch.optim.Adam([*groups, *_meta_network_group(recommender)], lr=settings.learning_rate, fused=True)
-    at = Place() if resume is None else restore(resume, recommender, optimiser, shuffle, run)
+    groups = task.parameter_groups(settings.learning_rate)
+    optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    at = Place() if resume is None else restore(resume, task.module, optimiser, shuffle, run)
     clock = Clock(at.spent)
     saved = time.perf_counter()
 
@@ -87,7 +85,7 @@ def fit(
         if not asked and time.perf_counter() - saved < 60 * settings.checkpoint_minutes:
             return
         clock.restart()
-        save_checkpoint(run.folder, checkpoint_of(at, recommender, optimiser, shuffle_before, run, about_run))
+        save_checkpoint(run.folder, checkpoint_of(at, task.module, optimiser, shuffle_before, run, about_run))
         clock.lap("saving")
         saved = time.perf_counter()
         if asked:
@@ -95,62 +93,56 @@ def fit(
 
     while at.epoch <= settings.epochs and not at.stopped_early:
         before = shuffle.get_state()
-        recommender.train()
+        task.module.train()
         clock.restart()
-        batches = list(shuffled_batches(train.n_rows, settings.batch_size, shuffle))
-        for users in batches[at.batch :]:
-            x = train.rows(users)
+        batches = list(shuffled_batches(task.n_rows, settings.batch_size, shuffle))
+        for rows in batches[at.batch :]:
+            batch = task.batch(rows)
             clock.lap("data")
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-                posteriors = recommender.posteriors(x, users)
-                decoded, auxiliary = recommender.backbone.reconstruct(posteriors.fused, Moment(at.step, at.epoch))
-                reconstruction = multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias)
-                divergence = matching.loss(*posteriors)
-                loss = reconstruction + annealed(settings.annealing, at.step) * divergence
-                if auxiliary is not None:
-                    loss = loss + auxiliary
+                losses = task.loss(batch, Moment(at.step, at.epoch))
             clock.lap("forward")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            losses["loss"].backward()
             clock.lap("backward")
             optimiser.step()
             clock.lap("optimiser")
 
             if at.step % settings.log_terms_every == 0:
-                at.terms = matching.terms(*posteriors)
-            for name, part in (("loss", loss), ("reconstruction", reconstruction), ("matching", divergence)):
+                at.terms = task.terms()
+            for name, part in losses.items():
                 at.sums[name] = at.sums.get(name, 0.0) + float(part.detach())
             at.step, at.batch = at.step + 1, at.batch + 1
             clock.lap("other")
             if at.batch < len(batches):
                 save_if_due(before)
-        losses = {name: total / len(batches) for name, total in at.sums.items()}
-        if not all(torch.isfinite(p).all() for p in recommender.parameters()):
+        means = {name: total / len(batches) for name, total in at.sums.items()}
+        if not all(torch.isfinite(p).all() for p in task.module.parameters()):
             raise FloatingPointError(
                 f"a weight became NaN or infinite in epoch {at.epoch}; lower training.learning_rate"
             )
         clock.lap("other")
         phases = {phase: round(at.spent[phase], 4) for phase in TRAINING}
-        log("epoch", seconds=round(sum(phases.values()), 4), phases=phases, **losses, **at.terms)
+        log("epoch", seconds=round(sum(phases.values()), 4), phases=phases, **means, **at.terms)
 
         if at.epoch % settings.evaluate_every == 0 or at.epoch == settings.epochs:
-            validation = evaluate(recommender, train, valid, metrics).means
+            validation = evaluate(task.ranker, train, valid, metrics).means
             log("evaluation", seconds=round(clock.lap("evaluation"), 4), **validation)
             score = validation[settings.monitor]
             if score > at.best_score:
                 at.best_epoch, at.best_score, at.validation = at.epoch, score, validation
-                at.best_state = copy.deepcopy(recommender.state_dict())
+                at.best_state = copy.deepcopy(task.module.state_dict())
                 run.save(at.best_state, {**about, "epoch": at.epoch})
                 clock.lap("saving")
             progress.evaluated(at.epoch, score, at.best_score)
             at.stopped_early = at.epoch - at.best_epoch >= settings.patience * settings.evaluate_every
-        progress.epoch(at.epoch, losses, at.terms)
+        progress.epoch(at.epoch, means, at.terms)
         at.finish_epoch()
         at.epoch, at.batch, at.sums, at.terms = at.epoch + 1, 0, {}, {}
         save_if_due(shuffle.get_state())
 
     at.finish_epoch()
-    recommender.load_state_dict(at.best_state)
+    task.module.load_state_dict(at.best_state)
     epochs = at.epoch - 1
     phases = {phase: round(seconds / epochs, 4) for phase, seconds in at.phases.items()}
     return Fitted(at.best_epoch, epochs, phases, at.validation)
@@ -182,14 +174,14 @@ class Place:
 
 def checkpoint_of(
     at: Place,
-    recommender: Recommender,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     shuffle_before: Tensor,
     run: Run,
     about: dict[str, Any],
 ) -> Checkpoint:
     """Everything that the run is. ``shuffle_before``: the generator's state before this epoch's permutation."""
-    tensors = {f"model.{name}": tensor for name, tensor in recommender.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in at.best_state.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
@@ -200,7 +192,7 @@ def checkpoint_of(
 
 def restore(
     checkpoint: Checkpoint,
-    recommender: Recommender,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     shuffle: torch.Generator,
     run: Run,
@@ -214,7 +206,7 @@ def restore(
     if checkpoint.values["place"].keys() != {each.name for each in fields(Place)} - {"best_state"}:
         raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
     try:
-        recommender.load_state_dict(under("model."))
+        model.load_state_dict(under("model."))
     except RuntimeError as error:
         raise DmrecError(f"the checkpoint in {run.folder} is of another model: {error}") from None
     state: dict[int, dict[str, Tensor]] = {}
@@ -242,15 +234,3 @@ def seed_of(purpose: str, seed: int) -> int:
 def shuffled_batches(n_users: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """All users in random order, in batches; the last may be smaller."""
     return iter(torch.randperm(n_users, generator=generator).split(batch_size))
-
-
-def annealed(annealing: AnnealingConfig, step: int) -> float:
-    """The weight of the divergences at a step."""
-    if annealing.steps == 0:
-        return annealing.cap
-    return min(annealing.cap, annealing.cap * step / annealing.steps)
-
-
-def _meta_network_group(recommender: Recommender) -> list[dict[str, Any]]:
-    network = recommender.meta_network
-    return [] if network is None else [{"params": list(network.parameters())}]

@@ -18,14 +18,14 @@ from rich.console import Console
 import dmrec_ext
 from dmrec_ext import Csr
 
-from ..config import Config, EaseConfig
+from ..config import Config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..eval.ranking import Ranker, evaluate
 from ..files import write_json
-from ..models.baselines import Ease, Popularity
+from ..models.baselines import Ease, EaseConfig, Popularity, is_closed_form
 from .board import Board
-from .build import about_data, build_matching, build_recommender, check_data, resolve
+from .build import about_data, build_task, check_data, resolve
 from .checkpoint import Checkpoint, load_checkpoint
 from .loop import all_metrics, fit
 from .progress import Progress
@@ -37,7 +37,7 @@ EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
 def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], console: Console) -> dict[str, Any]:
     """Trains and tests once per seed, in ``out`` or, for several, ``out/seed-S``; returns mean figures."""
-    if config.is_baseline:
+    if is_closed_form(config.model):
         seeds = seeds[:1]  # nothing random in them
     clear(out)
     results = []
@@ -84,7 +84,7 @@ def _train_one(
     started = time.perf_counter()
     result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
     about = about_data(config, dataset)
-    if config.is_baseline:
+    if is_closed_form(config.model):
         baseline, chosen = fit_baseline(config, dataset, train, valid, run)
         result |= chosen
         run.save(baseline.state(), about)
@@ -92,8 +92,7 @@ def _train_one(
         result["valid"] = evaluate(baseline, train, valid, all_metrics(config)).means
     else:
         torch.manual_seed(config.training.seed)
-        recommender = build_recommender(config, dataset)
-        matching = build_matching(config)
+        task = build_task(config, dataset)
         settings = config.training
         first_epoch = 1 if resume is None else resume.values["place"]["epoch"]
         with (
@@ -101,14 +100,14 @@ def _train_one(
             Board(run.folder if settings.board else None, first_epoch) as board,
             StopRequest() as stop,
         ):
-            fitted = fit(recommender, matching, config, train, valid, run, about, progress, stop, resume, board)
+            fitted = fit(task, config, train, valid, run, about, progress, stop, resume, board)
         started = time.perf_counter() - fitted.seconds  # those of a run that was stopped, too
         result["best_epoch"], result["epochs"] = fitted.best_epoch, fitted.epochs
         result["seconds_per_epoch"], result["phases"] = round(fitted.seconds_per_epoch, 4), fitted.phases
         result["precision"] = config.training.precision
         result["vectors"] = config.language.vectors if config.language else None
         result["valid"] = fitted.validation
-        ranker = recommender
+        ranker = task.ranker
     tested = evaluate(ranker, train, test, config.evaluation.metrics)
     result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
     run.finish({**result, "environment": environment()})

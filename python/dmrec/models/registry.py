@@ -1,0 +1,46 @@
+"""What a model says of itself: its options, and how it is built. Each stands in the model's own file."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from dmrec_ext import Csr
+
+from ..sections import Section
+from .backbone import Backbone
+
+
+class TrainingData(NamedTuple):
+    """What a model may know of the data it will be trained on."""
+
+    train: Csr  # (M, N) interactions
+    item_vectors: np.ndarray | None  # (N, E), of texts, where they are configured
+
+
+class ModelConfig(Section):
+    """Options of a model; the default of ``kind`` is its name."""
+
+    kind: str
+
+
+class BackboneConfig(ModelConfig):
+    """Options of a generative recommender, which can be matched with language."""
+
+    @abstractmethod
+    def build(self, data: TrainingData) -> Backbone:
+        """The backbone; initial weights follow torch's global seed."""
+
+
+MODELS: dict[str, type[ModelConfig]] = {}
+"""By ``kind``: all that a configuration may name."""
+
+AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
+
+
+def register(config: type[AnyConfig]) -> type[AnyConfig]:
+    """Makes a model known by the ``kind`` of its options."""
+    MODELS[config.model_fields["kind"].default] = config
+    return config

@@ -1,0 +1,205 @@
+"""CVGA, L-DiffRec and LightGCN against their definitions written out densely."""
+
+import math
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from dmrec.config import build_config
+from dmrec.errors import DmrecError
+from dmrec.models.backbone import Moment
+from dmrec.models.cvga import CvgaConfig
+from dmrec.models.gaussian import Gaussian
+from dmrec.models.l_diffrec import HISTORY, LDiffRec, LDiffRecConfig, clusters_of
+from dmrec.models.lightgcn import LightGcnConfig, graph_of
+from dmrec.models.registry import TrainingData
+from scipy import sparse
+
+from dmrec_ext import Csr
+
+DENSE = torch.from_numpy((np.random.default_rng(0).random((12, 9)) < 0.4).astype(np.float32))
+DENSE[3] = 0  # a user without interactions
+DENSE[:, 5] = 0  # an item without
+DATA = TrainingData(Csr.from_scipy(sparse.csr_matrix(DENSE.numpy())), np.random.default_rng(1).random((9, 4)))
+
+
+def _inverse_root(degree):
+    return torch.where(degree > 0, degree.clamp_min(1).rsqrt(), 0)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (7, 5)])
+def test_cvga_encodes_rows_of_the_normalised_graph(hidden):
+    model = CvgaConfig(latent=6, hidden=hidden).build(DATA).eval()
+    found = model.encode(DATA.train, DATA.train)
+    r = _inverse_root(DENSE.sum(1))[:, None] * DENSE * _inverse_root(DENSE.sum(0))
+    output = r @ model.propagation.weight + model.propagation.bias
+    for layer in model.layers:
+        output = layer(torch.tanh(output))
+    torch.testing.assert_close(torch.cat(found, 1), output)
+    z = torch.randn(12, 6)
+    scores, weight, bias = model.decode(z)
+    assert scores is z
+    torch.testing.assert_close(scores @ weight.T + bias, model.decoder(z))
+
+
+def test_cvga_drops_the_posterior_and_not_its_input():
+    model = CvgaConfig(latent=200, dropout=0.5).build(DATA).train()
+    nothing = DATA.train._replace(values=torch.zeros(DATA.train.nnz))
+    found = torch.cat(model.encode(DATA.train, nothing), 1)
+    kept = found != 0
+    assert 0.4 < kept.float().mean() < 0.6
+    whole = torch.cat(model.eval().encode(DATA.train, nothing), 1)
+    torch.testing.assert_close(found[kept], 2 * whole[kept])
+
+
+def _l_diffrec(**options):
+    return LDiffRecConfig(latent=10, hidden=8, **options).build(DATA)
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3])
+def test_l_diffrec_encodes_cluster_by_cluster(clusters):
+    model = _l_diffrec(clusters=clusters).eval()
+    assert len(model.encoders) == clusters
+    found = model.encode(DATA.train, DATA.train)
+    assert found.mu.shape == (12, 10)
+    means, logvars = [], []
+    for number, encoder in enumerate(model.encoders):
+        output = torch.tanh(DENSE[:, model.cluster == number] @ encoder.weight + encoder.bias)
+        mean, logvar = output.chunk(2, dim=1)
+        means.append(mean)
+        logvars.append(logvar)
+    torch.testing.assert_close(found.mu, torch.cat(means, 1))
+    torch.testing.assert_close(found.logvar, torch.cat(logvars, 1))
+    half = DATA.train._replace(values=torch.full((DATA.train.nnz,), 0.5))
+    assert not torch.allclose(model.encode(DATA.train, half).mu, found.mu)
+
+
+def test_clusters_are_those_of_the_vectors_and_always_the_same(tmp_path):
+    rng = np.random.default_rng(3)
+    centres = np.eye(3, 16)
+    label = rng.integers(3, size=60)
+    vectors = 5 * centres[label] + 0.3 * rng.standard_normal((60, 16))
+    found = clusters_of(vectors.astype(np.float16), 3)
+    assert torch.equal(found, clusters_of(vectors.astype(np.float16), 3))
+    assert len({(a, b) for a, b in zip(label, found.tolist(), strict=True)}) == 3
+    safetensors.torch.save_file({"vectors": torch.randn(12 + 9, 4)}, tmp_path / "model.safetensors")
+    model = LDiffRecConfig(latent=10, lightgcn=tmp_path).build(DATA._replace(item_vectors=None))
+    assert len(model.encoders) == 2
+    with pytest.raises(DmrecError, match="model.lightgcn: .* holds no run of lightgcn"):
+        LDiffRecConfig(lightgcn=tmp_path / "none").build(DATA)
+    with pytest.raises(DmrecError, match="set model.lightgcn to a run of lightgcn, or model.clusters to 1"):
+        LDiffRecConfig().build(DATA._replace(item_vectors=None))
+
+
+def test_the_diffusion_has_the_published_coefficients():
+    model = _l_diffrec(steps=4, scale=0.1, minimum=0.01, maximum=0.4)
+    kept = 1 - torch.linspace(0.001, 0.04, 4, dtype=torch.float64)
+    torch.testing.assert_close(model.kept.double(), kept, rtol=1e-6, atol=0)
+    snr = kept / (1 - kept)
+    torch.testing.assert_close(model.loss_weight.double()[1:], snr[:-1] - snr[1:], rtol=1e-5, atol=0)
+    assert model.loss_weight[0] == 1
+    # the mean of q(z_{t-1} | z_t, z_0) by Bayes' rule: z_t = sqrt(1 - beta) z_{t-1} + noise, z_{t-1} around z_0
+    for t in range(1, 4):
+        beta = 1 - kept[t] / kept[t - 1]
+        precision = 1 / (1 - kept[t - 1]) + (1 - beta) / beta
+        of_prediction = kept[t - 1].sqrt() / (1 - kept[t - 1]) / precision
+        of_state = (1 - beta).sqrt() / beta / precision
+        assert model.of_prediction[t].item() == pytest.approx(of_prediction.item(), rel=1e-5)
+        assert model.of_state[t].item() == pytest.approx(of_state.item(), rel=1e-5)
+    assert (model.of_prediction[0].item(), model.of_state[0].item()) == (1, 0)
+
+
+def test_recommending_runs_the_reverse_steps_from_the_mean():
+    model = _l_diffrec(steps=3).eval()
+    z = mu = torch.randn(5, 10)
+    for t in (2, 1, 0):
+        frequency = torch.exp(-math.log(10000) * torch.arange(5) / 5)
+        time = model.time(torch.cat([(t * frequency).cos(), (t * frequency).sin()]).expand(5, 10))
+        predicted = model.denoiser_output(torch.tanh(model.denoiser_input(torch.cat([z, time], 1))))
+        z = model.of_prediction[t] * predicted + model.of_state[t] * z
+    torch.testing.assert_close(model.infer(Gaussian(mu, torch.zeros(5, 10))), z)
+
+
+def test_the_loss_of_the_diffusion(monkeypatch):
+    """Every step with its noise, weight and probability; the history by hand; weights fall with the epoch."""
+    model = _l_diffrec(steps=3, scale=1.0, minimum=0.1, maximum=0.3, weight=0.04, denoiser_dropout=0.0).eval()
+    posterior = Gaussian(torch.randn(50, 10), torch.full((50, 10), -30.0))  # z_0 is the mean
+    expected_history = [[], [], []]
+    for epoch in (1, 100, 499):
+        torch.manual_seed(epoch)
+        decoded, auxiliary = model.reconstruct(posterior, Moment(0, epoch))
+        torch.manual_seed(epoch)
+        z_0 = posterior.sample()
+        share = torch.full((3,), 1 / 3)
+        if all(len(history) == HISTORY for history in expected_history):
+            root = torch.tensor([math.sqrt(sum(v * v for v in history) / HISTORY) for history in expected_history])
+            share = 0.999 * root / root.sum() + 0.001 / 3
+        step = torch.multinomial(share, 50, replacement=True)
+        noised = model.kept[step].sqrt()[:, None] * z_0 + (1 - model.kept[step]).sqrt()[:, None] * torch.randn(50, 10)
+        predicted = model.denoise(noised, step)
+        error = model.loss_weight[step] * ((z_0 - predicted) ** 2).mean(1)
+        for t, value in zip(step.tolist(), error.tolist(), strict=True):
+            expected_history[t] = [*expected_history[t], value][-HISTORY:]
+        weight = max(0.005, 0.04 * (1 - epoch / 500))
+        assert auxiliary.item() == pytest.approx(weight * (error / (3 * share[step])).mean().item(), rel=1e-5)
+        torch.testing.assert_close(decoded.hidden, predicted)
+        for t in range(3):
+            seen = int(model.seen[t])
+            torch.testing.assert_close(model.losses[t, :seen], torch.tensor(expected_history[t]))
+    assert {"losses", "seen", "cluster", "place"} <= model.state_dict().keys()
+
+
+def test_the_denoiser_learns_at_its_own_rate():
+    model = _l_diffrec(denoiser_rate=0.5)
+    groups = list(model.parameter_groups(0.25))
+    assert [group["lr"] for group in groups] == [0.25, 0.5]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert any(p is model.denoiser_input.weight for p in groups[1]["params"])
+    assert isinstance(model, LDiffRec)
+
+
+def test_lightgcn_is_the_mean_of_powers_of_the_graph():
+    model = LightGcnConfig(width=5, layers=2).build(DATA)
+    adjacency = torch.zeros(21, 21)
+    adjacency[:12, 12:], adjacency[12:, :12] = DENSE, DENSE.T
+    root = _inverse_root(adjacency.sum(1))
+    normalised = root[:, None] * adjacency * root
+    torch.testing.assert_close(graph_of(DATA.train).to_dense(), normalised)
+    expected = (model.vectors + normalised @ model.vectors + normalised @ normalised @ model.vectors) / 3
+    torch.testing.assert_close(model.smoothed(), expected)
+    scores = expected[:12] @ expected[12:].T
+    users = torch.tensor([0, 3, 7])
+    found, ids = model.rank(DATA.train.rows(users), users, 4, exclude=None)
+    torch.testing.assert_close(found, scores[users].topk(4).values)
+    torch.testing.assert_close(scores[users].gather(1, ids), found)
+    gradient = torch.autograd.grad(model.smoothed().square().sum(), model.vectors)[0]
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), model.vectors)[0])
+
+
+def test_lightgcn_draws_items_that_the_user_has_none_with():
+    model = LightGcnConfig(width=5).build(DATA)
+    entries = torch.arange(len(model.interactions)).repeat(50)
+    user, item, other = model.pairs(entries)
+    assert bool((DENSE[user, item] == 1).all())
+    assert bool((DENSE[user, other] == 0).all())
+    drawn = torch.bincount(other[user == user[0]], minlength=9)
+    assert bool((drawn[DENSE[user[0]] == 0] > 0).all())
+    everything = TrainingData(Csr.from_scipy(sparse.csr_matrix(np.ones((2, 3)))), None)
+    assert LightGcnConfig(width=2).build(everything).pairs(torch.arange(6))[2].shape == (6,)
+
+
+def test_lightgcn_loss():
+    model = LightGcnConfig(width=5, decay=0.01).build(DATA)
+    user, item, other = torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])
+    vectors = model.smoothed()
+    margin = (vectors[user] * (vectors[12 + item] - vectors[12 + other])).sum(1)
+    order, norms = model.loss(user, item, other)
+    torch.testing.assert_close(order, -torch.log(torch.sigmoid(margin)).mean())
+    ego = [model.vectors[user], model.vectors[12 + item], model.vectors[12 + other]]
+    torch.testing.assert_close(norms, 0.01 * sum(e.square().sum() for e in ego) / 4)
+
+
+def test_what_has_no_posterior_takes_no_language():
+    with pytest.raises(DmrecError, match="model 'lightgcn' has no posterior to match"):
+        build_config({"name": "x", "model": {"kind": "lightgcn"}, "language": {}, "matching": {}})
