@@ -21,7 +21,8 @@ ALLOWED = {
     "recipes": BASE,
     "train": BASE | {"config", "data", "language", "models", "matching", "eval"},
     "__main__": {"cli"},
-    "cli": BASE | {"config", "recipes", "data", "language", "eval", "train"},
+    "experiment": BASE | {"config", "recipes", "data", "models", "train"},
+    "cli": BASE | {"config", "recipes", "data", "language", "eval", "train", "experiment"},
 }
 
 

@@ -41,7 +41,7 @@ def measure(n_items: int) -> dict[str, Any]:
         data = make_catalogue(Path(folder) / "data", n_users=USERS * STEPS, n_items=n_items, held_out_users=RANKED)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         config = build_config(with_settings(recipe("dmrec-m"), [*sizes, *steps]))
-        train(config, data, Path(folder) / "run", [0], Console(quiet=True))
+        train(config, data, Path(folder) / "run", 0, Console(quiet=True))
         run = Run(Path(folder) / "run")
         step = 1e3 * run.events("epoch")[0]["seconds"] / STEPS
         ranking = run.events("evaluation")[0]["seconds"]

@@ -87,6 +87,7 @@ class EvaluationConfig(Section):
         min_length=1,
         description="recall, precision, hit, ndcg, mrr, map or coverage, each at any K",
     )
+    per_user: bool = Field(False, description="keep every user's test values in the run (users.npz)")
 
 
 class Config(Section):

@@ -277,7 +277,7 @@ def test_the_board_shows_the_log_once(dataset, tmp_path, monkeypatch):
         scalars = [(each.step, each.value) for each in shown.Scalars(f"{kind}/{name}")]
         assert scalars == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in logged]
     assert "epoch/phases/backward" in shown.Tags()["scalars"]
-    train.train(_config("mult-vae", dataset), dataset, tmp_path, [0], QUIET)
+    train.train(_config("mult-vae", dataset), dataset, tmp_path, 0, QUIET)
     assert not (tmp_path / "board").exists(), "the board of the run that was there before"
 
 

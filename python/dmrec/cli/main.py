@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DmrecError
-from . import data, doctor, evaluate, recommend, runs, train
+from . import data, doctor, evaluate, experiment, recommend, runs, train
 from .console import errors
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Train and use recommenders that know what things are: DMRec and its baselines.",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(experiment.app, name="experiment")
 app.command()(train.train)
 app.command()(train.resume)
 app.command()(runs.runs)

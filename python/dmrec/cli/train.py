@@ -10,6 +10,9 @@ import typer
 from ..config import Config, build_config, overlaid, read_config, with_settings
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..experiment.plan import Job, grid
+from ..experiment.report import collect, summary
+from ..experiment.runner import check_folder, forget, open_jobs, run_jobs
 from ..recipes import BASELINES, RECIPES, recipe
 from ..train.build import resolve
 from ..train.run import is_finished
@@ -56,10 +59,20 @@ def train(
     dataset = open_dataset(location)
     if baselines:
         configs = [*_baselines(configs, dataset), *configs]
-    seeds_of = {each.name: range(first, first + seeds) for each in configs for first in [_first(seed, each)]}
+    first = {each.name: each.training.seed if seed is None else seed for each in configs}
     # all that can be refused is refused before the first epoch of the first model
-    resolved = [resolve(each, dataset, seeds_of[each.name][0]) for each in configs]
+    resolved = [resolve(each, dataset, first[each.name]) for each in configs]
     finished = [str(out / each.name) for each in configs if is_finished(out / each.name)]
+    if seeds > 1:
+        jobs = [
+            job
+            for each in configs
+            for job in grid(each, [dataset], range(first[each.name], first[each.name] + seeds), out)
+        ]
+        _train_grid(jobs, dataset, out, force)
+        if plot is not None:
+            plot_validation([out / each.name for each in configs], configs[-1].training.monitor, dataset.name, plot)
+        return
     if finished and not force:
         raise DmrecError(f"{', '.join(finished)}: finished runs; name another folder (--out) or replace them (--force)")
     if plot is not None:
@@ -68,7 +81,7 @@ def train(
     rows: list[dict[str, Any]] = []
     try:
         for each in resolved:
-            rows.append(train_config(each, dataset, out / each.name, seeds_of[each.name], errors))
+            rows.append(train_config(each, dataset, out / each.name, first[each.name], errors))
             errors.print(f"{each.name}: done in {out / each.name}", highlight=False)
     except KeyboardInterrupt:
         _say_how_to_go_on(out / configs[len(rows)].name)
@@ -104,6 +117,25 @@ def resume(
     output.print(f"test: {figures}", highlight=False)
 
 
+def _train_grid(jobs: list[Job], dataset: Dataset, out: Path, force: bool) -> None:
+    """Several seeds: an experiment. What is finished stays, unless ``force`` replaces it."""
+    if force:
+        forget(jobs, out)
+    check_folder(out, jobs)
+    try:
+        run_jobs(open_jobs(jobs, out, retry=True), out, errors, workers=1)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on", highlight=False)
+        raise typer.Exit(130) from None
+    cells, failed = collect(out)
+    wanted = {job.model for job in jobs}
+    rows = [each for each in summary(cells) if each["name"] in wanted]
+    if rows:
+        _print_results(dataset, rows, jobs[-1].config.evaluation.metrics)
+    if failed:
+        raise DmrecError("; ".join(f"{row['model']}, seed {row['seed']}: {row['error']}" for row in failed))
+
+
 def _say_how_to_go_on(folder: Path) -> None:
     unfinished = [folder, *sorted(folder.glob("seed-*"))]
     stopped = [each for each in unfinished if any(each.glob("state-*.json"))]
@@ -137,10 +169,6 @@ def compose(recipes: list[str], over: dict[str, Any], settings: list[str]) -> li
 
 def _some_have_language(bases: list[dict[str, Any]]) -> bool:
     return any("language" in values for values in bases)
-
-
-def _first(seed: int | None, config: Config) -> int:
-    return config.training.seed if seed is None else seed
 
 
 def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:

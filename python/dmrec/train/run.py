@@ -4,36 +4,39 @@
 ``log.jsonl``         one JSON object a line: epochs with seconds by phase, evaluations; why it failed
 ``board/``            where ``training.board`` is set: the same for TensorBoard
 ``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
-``result.json``       figures of the finished run
+``result.json``       figures of the finished run; ``users.npz`` every user's, where ``evaluation.per_user`` is set
 ``state-*``           while it is not finished: what it goes on from (`checkpoint`)
 
-Several seeds make a folder each, ``seed-S``, and ``summary.json`` beside them.
+Several seeds make a folder each, ``seed-S``.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from torch import Tensor
 
 from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
+from ..eval.ranking import Evaluation
 from ..files import read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
 from .board import remove_board
 from .checkpoint import GENERATIONS, remove_checkpoints
 
-CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, SUMMARY = (
+CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
     "config.yaml",
     "log.jsonl",
     "model.safetensors",
     "model.json",
     "result.json",
-    "summary.json",
+    "users.npz",
 )
 
 
@@ -122,6 +125,13 @@ class Run:
         can_go_on = any((self.folder / f"{name}.json").exists() for name in GENERATIONS)
         return ("stopped" if can_go_on else "unfinished"), f"after {epochs} epochs"
 
+    def save_users(self, tested: Evaluation) -> None:
+        """Keeps every user's values of the test: arrays by metric, and ``user``."""
+        buffer = io.BytesIO()
+        values = {metric: of_users.numpy() for metric, of_users in tested.values.items()}
+        np.savez_compressed(buffer, user=tested.users.numpy(), **values)  # type: ignore[arg-type]
+        write_atomically(self.folder / USERS, buffer.getbuffer())
+
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures."""
         write_json(self.folder / RESULT, result)
@@ -130,7 +140,7 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run of one seed or of several has left its figures here."""
-    return (folder / RESULT).exists() or (folder / SUMMARY).exists()
+    return (folder / RESULT).exists() or any((each / RESULT).exists() for each in _seed_folders(folder))
 
 
 def clear(folder: Path) -> None:
@@ -138,7 +148,7 @@ def clear(folder: Path) -> None:
     for part in (*_seed_folders(folder), folder):
         remove_checkpoints(part)
         remove_board(part)
-        for name in (SUMMARY, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
+        for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
             (part / name).unlink(missing_ok=True)
         if part != folder and not any(part.iterdir()):
             part.rmdir()

@@ -1,12 +1,10 @@
-"""One model, trained and tested for one or several seeds."""
+"""One model, trained and tested."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +20,22 @@ from ..config import Config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..eval.ranking import Ranker, evaluate
-from ..files import write_json
 from ..models.baselines import Ease, EaseConfig, Popularity, is_closed_form
 from .board import Board
 from .build import about_data, build_task, check_data, resolve
 from .checkpoint import Checkpoint, load_checkpoint
 from .loop import all_metrics, fit
 from .progress import Progress
-from .run import CONFIG, SUMMARY, Run, clear, is_finished
+from .run import CONFIG, Run, clear, is_finished
 from .stopping import StopRequest
 
 EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
 
-def train(config: Config, dataset: Dataset, out: Path, seeds: Sequence[int], console: Console) -> dict[str, Any]:
-    """Trains and tests once per seed, in ``out`` or, for several, ``out/seed-S``; returns mean figures."""
-    if is_closed_form(config.model):
-        seeds = seeds[:1]  # nothing random in them
+def train(config: Config, dataset: Dataset, out: Path, seed: int, console: Console) -> dict[str, Any]:
+    """Trains and tests in ``out``, in the place of what a run left there; returns the figures."""
     clear(out)
-    results = []
-    for seed in seeds:
-        folder = out if len(seeds) == 1 else out / f"seed-{seed}"
-        results.append(train_one(resolve(config, dataset, seed), dataset, folder, console))
-    if len(seeds) == 1:
-        return results[0]
-    summary = {**results[0], "seed": list(seeds), "best_epoch": [r["best_epoch"] for r in results]}
-    for split in ("valid", "test"):
-        figures = [result[split] for result in results]
-        summary[split] = {name: statistics.mean(f[name] for f in figures) for name in figures[0]}
-        summary[f"{split}_deviation"] = {name: statistics.stdev(f[name] for f in figures) for name in figures[0]}
-    write_json(out / SUMMARY, summary)
-    return summary
+    return train_one(resolve(config, dataset, seed), dataset, out, console)
 
 
 def train_one(
@@ -110,6 +93,8 @@ def _train_one(
         ranker = task.ranker
     tested = evaluate(ranker, train, test, config.evaluation.metrics)
     result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
+    if config.evaluation.per_user:
+        run.save_users(tested)
     run.finish({**result, "environment": environment()})
     return result
 
@@ -118,7 +103,7 @@ def resume_run(folder: Path, data: Path | None, console: Console) -> dict[str, A
     """Goes on with a run that was stopped, from its last checkpoint; the same data and configuration."""
     run = Run(folder)
     if not (folder / CONFIG).exists():
-        raise DmrecError(f"{folder} is no run (no {CONFIG}); with several seeds, name one of its seed folders")
+        raise DmrecError(f"{folder} is no run (no {CONFIG})")
     if is_finished(folder):
         raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
     config = run.config

@@ -1,0 +1,103 @@
+"""An experiment as a YAML file: datasets x models x seeds.
+
+datasets: [data/amazon-scientific]
+seeds: [0, 1, 2]
+training: {precision: bf16}         # sections for all models
+models:
+  mult-vae:                         # a recipe, as it is
+  dmrec-m: {matching: {beta: 0.4}}  # options over it
+  beta-0.1: {recipe: dmrec-m, matching: {beta: 0.1}, seeds: [0]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, build_config, overlaid, read_config
+from ..data.dataset import Dataset, open_dataset
+from ..errors import DmrecError, did_you_mean
+from ..models.baselines import is_closed_form
+from ..models.registry import BackboneConfig
+from ..recipes import recipe
+from ..train.build import resolve
+
+SECTIONS = ("language", "matching", "training", "evaluation")
+KEYS = ("datasets", "seeds", "models", *SECTIONS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the grid."""
+
+    dataset: str
+    model: str
+    seed: int
+    config: Config
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides the result but the data: another one is another run."""
+        values = self.config.model_dump(mode="json", exclude={"data"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_plan(path: Path, out: Path) -> list[Job]:
+    """All runs that a file asks for."""
+    values = read_config(path)
+    for key in values:
+        if key not in KEYS:
+            raise DmrecError(f"{path}: unknown key '{key}'{did_you_mean(str(key), KEYS)}")
+    for key in ("datasets", "models"):
+        if not values.get(key):
+            raise DmrecError(f"{path} names no {key}")
+    datasets = [open_dataset(Path(folder)) for folder in values["datasets"]]
+    common = {section: values[section] for section in SECTIONS if section in values}
+    models = values["models"] if isinstance(values["models"], dict) else dict.fromkeys(values["models"])
+    jobs = []
+    for name, over in models.items():
+        options = dict(over or {})
+        seeds = seeds_of(options.pop("seeds", values.get("seeds", [0])))
+        base = recipe(options.pop("recipe", name))
+        config = build_config(overlaid({**with_common(base, common), "name": name}, options))
+        jobs += grid(config, datasets, seeds, out)
+    return sorted(jobs, key=lambda job: job.seed)  # all models once before any a second time
+
+
+def with_common(values: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the sections for all models; language and matching where the model has them."""
+    spared = {"language", "matching"} - values.keys()
+    return overlaid(values, {section: over for section, over in common.items() if section not in spared})
+
+
+def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out: Path) -> list[Job]:
+    """The runs of one model; every user's test values are kept, for paired tests."""
+    kept = config.evaluation.model_copy(update={"per_user": True})
+    config = config.model_copy(update={"evaluation": kept})
+    if is_closed_form(config.model):
+        seeds = seeds[:1]  # nothing random in them
+    jobs = []
+    for dataset in datasets:
+        folder = out / dataset.name / config.name if len(datasets) > 1 else out / config.name
+        for seed in seeds:
+            here = folder / f"seed-{seed}"
+            jobs.append(Job(dataset.name, config.name, seed, resolve(config, dataset, seed), here))
+    return jobs
+
+
+def seeds_of(given: Any) -> list[int]:
+    """A list of seeds, or how many of them, from 0."""
+    seeds = list(range(given)) if isinstance(given, int) else given
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise DmrecError(f"seeds must be whole numbers, like [0, 1, 2], or how many, got {given!r}")
+    return seeds
+
+
+def backbone_of(config: Config) -> str | None:
+    """The kind of the backbone, if the model has one."""
+    return config.model.kind if isinstance(config.model, BackboneConfig) else None

@@ -1,0 +1,246 @@
+"""Grids of runs: what is planned, interrupted, failed and reported; the statistics."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import scipy.stats
+from dmrec.cli.main import main
+from dmrec.config import build_config
+from dmrec.errors import DmrecError
+from dmrec.experiment.paper import published
+from dmrec.experiment.plan import grid, read_plan
+from dmrec.experiment.report import collect, tables
+from dmrec.experiment.runner import ROWS, append_row, forget, open_jobs, read_rows, run_jobs
+from dmrec.experiment.statistics import compare, holm
+from dmrec.train.run import Run
+from dmrec.train.train import train_one
+from rich.console import Console
+
+QUIET = Console(quiet=True)
+SMALL = """
+training: {epochs: 6, batch_size: 40, learning_rate: 0.01}
+models:
+  popularity:
+  mult-vae: {model: {hidden: 24, latent: 8}}
+  dmrec-m: {model: {hidden: 24, latent: 8}, language: {hidden: 24}}
+  wild: {recipe: mult-vae, training: {learning_rate: 1.0e+30}, seeds: [1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "grid.yaml"
+    path.write_text(f"datasets: [{tiny_folder}]\nseeds: 2\n{SMALL}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(plan, tmp_path_factory):
+    """The folder of the grid, run through with two workers."""
+    out = tmp_path_factory.mktemp("experiment")
+    run_jobs(read_plan(plan, out), out, QUIET, workers=2)
+    return out
+
+
+def test_the_grid(plan, tmp_path):
+    jobs = read_plan(plan, tmp_path)
+    names = [(job.model, job.seed) for job in jobs]
+    assert names[:3] == [("popularity", 0), ("mult-vae", 0), ("dmrec-m", 0)]
+    assert names[3:] == [("mult-vae", 1), ("dmrec-m", 1), ("wild", 1)]
+    assert jobs[2].config.training.batch_size == 40
+    assert jobs[2].config.matching.strategy == "mddm"
+    assert jobs[2].folder == tmp_path / "dmrec-m/seed-0"
+    assert len({job.digest for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset: [x]", "unknown key 'dataset'; did you mean 'datasets'"),
+        ("datasets: [{data}]", "names no models"),
+        ("datasets: [{data}]\nmodels: [mult-va]", "no recipe is called 'mult-va'; did you mean 'mult-vae'"),
+        (
+            "datasets: [{data}]\nmodels: [mult-vae]\nseeds: few",
+            "seeds must be whole numbers, like .0, 1, 2., or how many",
+        ),
+        ("datasets: [{data}]\nmodels: {{a: {{recipe: mult-vae, modle: 1}}}}", "unknown option 'modle'"),
+        ("datasets: [nowhere]\nmodels: [ease]", "nowhere is no folder"),
+    ],
+)
+def test_bad_plans(text, message, tiny_folder, tmp_path):
+    (tmp_path / "x.yaml").write_text(text.format(data=tiny_folder))
+    with pytest.raises(DmrecError, match=message):
+        read_plan(tmp_path / "x.yaml", tmp_path)
+
+
+def test_every_run_is_a_row_also_one_that_failed(done, plan):
+    rows = read_rows(done)
+    assert len(rows) == 6
+    finished = {(row["model"], row["seed"]): row for row in rows if row["state"] == "finished"}
+    assert len(finished) == 5
+    (failed,) = (row for row in rows if row["state"] == "failed")
+    assert failed["model"] == "wild"
+    assert "became NaN or infinite in epoch 1; lower training.learning_rate" in failed["error"]
+    for (model, seed), row in finished.items():
+        result = Run(done / model / f"seed-{seed}").result
+        assert row["test"] == result["test"]
+        of_users = np.load(done / model / f"seed-{seed}" / "users.npz")
+        for metric, value in row["test"].items():
+            assert of_users[metric].mean() == pytest.approx(value)
+    assert open_jobs(read_plan(plan, done), done, retry=False) == []
+    assert [job.model for job in open_jobs(read_plan(plan, done), done, retry=True)] == ["wild"]
+
+
+def test_a_grid_that_was_killed_goes_on(plan, dataset, tmp_path):
+    """The runner by kill -9 in the middle of a run: its worker stops, and the figures come out the same."""
+    long = plan.read_text().replace("epochs: 6", "epochs: 60, checkpoint_minutes: 0.0005, patience: 100")
+    long = "".join(line for line in long.splitlines(keepends=True) if "mult-vae" not in line)
+    (tmp_path / "long.yaml").write_text(long.replace("seeds: 2", "seeds: 1"))
+    command = [sys.executable, "-m", "dmrec", "experiment", str(tmp_path / "long.yaml"), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/dmrec-m/seed-0/state-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    before = {row["model"] for row in read_rows(tmp_path / "out")}
+    assert before == {"popularity"}
+    assert Run(tmp_path / "out/dmrec-m/seed-0").state()[0] == "stopped"
+    subprocess.run(command, check=False, capture_output=True)
+    rows = {row["model"]: row for row in read_rows(tmp_path / "out")}
+    assert rows["dmrec-m"]["state"] == "finished"
+    job = read_plan(tmp_path / "long.yaml", tmp_path / "whole")[1]
+    assert train_one(job.config, dataset, job.folder, QUIET)["test"] == rows["dmrec-m"]["test"]
+
+
+def test_rows_survive_a_line_that_was_cut_short(tmp_path):
+    append_row(tmp_path, {"dataset": "d", "model": "a", "seed": 0, "state": "finished"})
+    with (tmp_path / ROWS).open("a") as file:
+        file.write('{"dataset": "d", "mod')
+    append_row(tmp_path, {"dataset": "d", "model": "b", "seed": 0, "state": "finished"})
+    append_row(tmp_path, {"dataset": "d", "model": "b", "seed": 0, "state": "failed"})
+    assert [(row["model"], row["state"]) for row in read_rows(tmp_path)] == [("a", "finished"), ("b", "failed")]
+
+
+def test_the_report(done):
+    markdown, latex = tables(done)
+    cells, failed = collect(done)
+    by_name = {cell.model: cell for cell in cells}
+    best = f"{by_name['dmrec-m'].mean('recall@20'):.4f}"
+    assert f"**{best}**" in markdown
+    assert rf"\textbf{{{best}}}" in latex
+    assert f"<u>{by_name['mult-vae'].mean('recall@20'):.4f}</u>" in markdown
+    gain = by_name["dmrec-m"].mean("ndcg@10") / by_name["mult-vae"].mean("ndcg@10") - 1
+    assert f"{100 * gain:+.2f} %" in markdown
+    assert "tiny: dmrec-m - mult-vae | recall@20 | 2 |" in markdown
+    assert "tiny wild 1: FloatingPointError" in markdown
+    assert len(failed) == 1
+    assert latex.count(r"\\") == 1 + len(cells) + 1
+    with pytest.raises(DmrecError, match="holds no rows of an experiment"):
+        collect(done / "popularity")
+
+
+def test_the_papers_figures_stand_beside_its_datasets(done, tmp_path):
+    assert published("yelp", "cvga", "mddm")["ndcg@20"] == 0.0826
+    assert published("steam", "mult-vae", None)["recall@10"] == 0.0929
+    assert published("tiny", "mult-vae", None) is None
+    assert published("yelp", None, None) is None
+    import shutil
+
+    shutil.copytree(done, tmp_path / "copy")
+    rows = (tmp_path / "copy" / ROWS).read_text().replace('"dataset": "tiny"', '"dataset": "yelp"')
+    (tmp_path / "copy" / ROWS).write_text(rows)
+    assert "| mult-vae, the paper's | 0.0732 | 0.1189 | 0.0593 | 0.0751 |" in tables(tmp_path / "copy")[0]
+
+
+def test_the_command_line(plan, done, tmp_path, capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(["experiment", *map(str, arguments)])
+        return stopped.value.code or 0
+
+    assert run(plan, "--out", done) == 1
+    said = capsys.readouterr().err
+    assert "6 runs, 6 of them done" in said
+    assert "error: 1 runs failed" in said
+    assert (
+        run("report", done, "--metric", "recall@5", "--markdown", tmp_path / "t.md", "--latex", tmp_path / "t.tex") == 0
+    )
+    assert "| recall@5 |" in (tmp_path / "t.md").read_text()
+    assert r"\toprule" in (tmp_path / "t.tex").read_text()
+    changed = tmp_path / "grid.yaml"
+    changed.write_text(plan.read_text().replace("latent: 8", "latent: 9"))
+    assert run(changed, "--out", done) == 1
+    assert "holds a run of mult-vae on tiny, seed 0, with other options" in capsys.readouterr().err
+
+
+def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path, capsys):
+    command = [
+        "train",
+        "mult-vae",
+        "--no-baselines",
+        "--data",
+        str(tiny_folder),
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "2",
+    ]
+    command += ["--set", "training.epochs=3", "--set", "model.hidden=24"]
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert not stopped.value.code
+    figures = [Run(tmp_path / f"mult-vae/seed-{s}").result["test"]["recall@10"] for s in (0, 1)]
+    mean, deviation = np.mean(figures), np.std(figures, ddof=1)
+    assert f"{mean:.4f} ±{deviation:.4f}" in capsys.readouterr().out
+    assert Run.open(tmp_path / "mult-vae").folder == tmp_path / "mult-vae/seed-0"
+    written = os.stat(tmp_path / "mult-vae/seed-0/result.json").st_mtime_ns  # noqa: PTH116
+    with pytest.raises(SystemExit):
+        main(command)
+    assert os.stat(tmp_path / "mult-vae/seed-0/result.json").st_mtime_ns == written  # noqa: PTH116
+    config = Run(tmp_path / "mult-vae/seed-0").config
+    (job,) = grid(config, [dataset], [0], tmp_path)
+    assert open_jobs([job], tmp_path, retry=False) == []
+    forget([job], tmp_path)  # what --force does
+    assert open_jobs([job], tmp_path, retry=False) == [job]
+    assert not (tmp_path / "mult-vae/seed-0/result.json").exists()
+    assert (tmp_path / "mult-vae/seed-1/result.json").exists()
+
+
+def test_paired_tests_are_scipys():
+    rng = np.random.default_rng(0)
+    a = rng.random(40)
+    b = a + 0.05 + 0.1 * rng.standard_normal(40)
+    found = compare(a, b)
+    assert found.p_t == pytest.approx(scipy.stats.ttest_rel(b, a).pvalue)
+    assert found.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(b, a).pvalue)
+    interval = scipy.stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1))
+    assert math.isnan(compare(a[:1], b[:1]).p_t)
+    assert math.isnan(compare(a, a).p_t)
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    corrected = holm([math.nan, 0.02, 0.03])
+    assert math.isnan(corrected[0])
+    assert corrected[1:] == pytest.approx([0.04, 0.04])
+    assert holm([]) == []
+
+
+def test_a_digest_follows_the_options(plan, tmp_path):
+    jobs = read_plan(plan, tmp_path)
+    same = read_plan(plan, tmp_path / "elsewhere")
+    assert [job.digest for job in jobs] == [job.digest for job in same]
+    assert json.loads(json.dumps(jobs[0].digest))
+    assert build_config(jobs[0].config.model_dump(mode="json")) == jobs[0].config
