@@ -18,11 +18,11 @@ ALLOWED = {
     "models": BASE | {"sections"},
     "matching": BASE,
     "config": BASE | {"sections", "eval", "models"},
-    "recipes": BASE,
+    "recipes": BASE | {"sections"},
     "train": BASE | {"config", "data", "language", "models", "matching", "eval"},
     "__main__": {"cli"},
-    "experiment": BASE | {"config", "recipes", "data", "models", "train"},
-    "cli": BASE | {"config", "recipes", "data", "language", "eval", "train", "experiment"},
+    "experiment": BASE | {"sections", "config", "recipes", "data", "models", "train"},
+    "cli": BASE | {"sections", "models", "config", "recipes", "data", "language", "eval", "train", "experiment"},
 }
 
 

@@ -13,7 +13,7 @@ from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
 from .models.layers import Initialisation
 from .models.registry import MODELS, BackboneConfig, ModelConfig
-from .sections import Section
+from .sections import Section, overlaid
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -147,15 +147,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DmrecError(f"{path} must hold keys and values")
     return values
-
-
-def overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``over`` in their place, section by section."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import DmrecError, did_you_mean
+from .sections import overlaid
 
 Values = dict[str, Any]
 
@@ -89,8 +90,42 @@ RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in 
 BASELINES = ("popularity", "ease")
 
 
+_DROPOUT = {"amazon-book": 0.3, "yelp": 0.3, "steam": 0.2}  # of Mult-VAE, the authors' settings
+_BETA = {  # of Mult-VAE with each strategy, the authors' table (encoder/config/beta.md in their repository)
+    "dmrec-g": {"amazon-book": 0.4, "yelp": 0.8, "steam": 1.0},
+    "dmrec-c": {"amazon-book": 0.2, "yelp": 0.9, "steam": 0.6},
+    "dmrec-m": {"amazon-book": 0.6, "yelp": 0.4, "steam": 0.5},
+}
+_NOISE = {  # of L-DiffRec, as its authors set it for the two datasets that they share with DMRec
+    "amazon-book": {"steps": 5, "scale": 0.5, "minimum": 0.001, "maximum": 0.005, "weight": 0.05},
+    "yelp": {"steps": 5, "scale": 0.01, "minimum": 0.005, "maximum": 0.01, "weight": 0.03},
+}
+DATASETS = tuple(_DROPOUT)
+
+
+def published(name: str) -> dict[str, Values]:
+    """By dataset: what was published for a recipe there. Nothing was for CVGA with DMRec; L-DiffRec's betas neither."""
+    if name.startswith("l-diffrec"):
+        return {dataset: {"model": noise} for dataset, noise in _NOISE.items()}
+    if name == "mult-vae" or name in _BETA:
+        return {
+            dataset: {"model": {"dropout": dropout}}
+            | ({"matching": {"beta": _BETA[name][dataset]}} if name in _BETA else {})
+            for dataset, dropout in _DROPOUT.items()
+        }
+    return {}
+
+
 def recipe(name: str) -> Values:
-    """The values of a recipe."""
-    if name not in RECIPES:
-        raise DmrecError(f"no recipe is called '{name}'{did_you_mean(name, RECIPES)}")
-    return RECIPES[name]()
+    """The values of a recipe; ``NAME.DATASET`` with what was published for it on that dataset."""
+    base, _, dataset = name.partition(".")
+    if base not in RECIPES:
+        raise DmrecError(f"no recipe is called '{base}'{did_you_mean(base, RECIPES)}")
+    values = RECIPES[base]()
+    if not dataset:
+        return values
+    known = published(base)
+    if dataset not in known:
+        where = did_you_mean(dataset, known) if known else "; for none"
+        raise DmrecError(f"for recipe '{base}' nothing is published on '{dataset}'{where}")
+    return {**overlaid(values, known[dataset]), "name": name}

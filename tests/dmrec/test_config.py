@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
-from dmrec.config import build_config, dump_config, overlaid, read_config, with_settings
+from dmrec.config import build_config, dump_config, read_config, with_settings
 from dmrec.errors import DmrecError
 from dmrec.recipes import RECIPES, recipe
+from dmrec.sections import overlaid
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -74,3 +75,20 @@ def test_bad_files(tmp_path, content, message):
         read_config(path)
     with pytest.raises(DmrecError, match="does not exist"):
         read_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "beta", "dropout"),
+    [("dmrec-g.steam", 1.0, 0.2), ("dmrec-c.yelp", 0.9, 0.3), ("dmrec-m.amazon-book", 0.6, 0.3)],
+)
+def test_recipes_as_published_for_a_dataset(name, beta, dropout):
+    config = build_config(recipe(name))
+    assert (config.name, config.matching.beta, config.model.dropout) == (name, beta, dropout)
+
+
+def test_recipes_published_for_no_such_dataset():
+    assert build_config(recipe("l-diffrec-m.yelp")).model.scale == 0.01
+    with pytest.raises(DmrecError, match="for recipe 'dmrec-m' nothing is published on 'yelpp'; did you mean 'yelp'"):
+        recipe("dmrec-m.yelpp")
+    with pytest.raises(DmrecError, match="for recipe 'cvga' nothing is published on 'yelp'; for none"):
+        recipe("cvga.yelp")

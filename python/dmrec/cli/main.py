@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DmrecError
-from . import data, doctor, evaluate, experiment, recommend, runs, train
+from . import data, doctor, evaluate, experiment, recommend, runs, train, tune
 from .console import errors
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(experiment.app, name="experiment")
 app.command()(train.train)
 app.command()(train.resume)
+app.command()(tune.tune)
 app.command()(runs.runs)
 app.command()(evaluate.evaluate)
 app.command()(recommend.recommend)

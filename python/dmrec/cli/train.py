@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import Config, build_config, overlaid, read_config, with_settings
+from ..config import Config, build_config, read_config, with_settings
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..experiment.plan import Job, grid
 from ..experiment.report import collect, summary
 from ..experiment.runner import check_folder, forget, open_jobs, run_jobs
-from ..recipes import BASELINES, RECIPES, recipe
+from ..recipes import BASELINES, DATASETS, RECIPES, recipe
+from ..sections import overlaid
 from ..train.build import resolve
 from ..train.run import is_finished
 from ..train.train import EASE_ITEMS, resume_run
@@ -27,6 +28,8 @@ HELP = f"""Train and test models; popularity and EASE are trained beside them.
 Recipes:
 
 {RECIPE_LIST}
+
+With what was published for a dataset ({", ".join(DATASETS)}): `dmrec-m.yelp` and the like.
 
 Examples:
 

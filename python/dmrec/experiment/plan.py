@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, build_config, overlaid, read_config
+from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.baselines import is_closed_form
 from ..models.registry import BackboneConfig
 from ..recipes import recipe
+from ..sections import overlaid
 from ..train.build import resolve
 
 SECTIONS = ("language", "matching", "training", "evaluation")

@@ -1,0 +1,191 @@
+"""Options searched on validation: optuna's TPE with median pruning, every trial kept in a database.
+
+The test interactions are never looked at. A search that was stopped goes on; a trial that was cut short is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+
+import dmrec_ext
+from dmrec_ext import Csr
+
+from ..config import Config, build_config, read_config, with_settings
+from ..data.dataset import Dataset
+from ..errors import DmrecError
+from ..files import write_atomically
+from ..sections import overlaid
+from ..train.build import about_data, build_task, resolve
+from ..train.loop import fit
+from ..train.progress import Progress
+from ..train.run import CHECKPOINT, WEIGHTS, Run, clear
+
+DATABASE, BEST = "study.db", "best.yaml"
+Space = dict[str, dict[str, Any]]
+
+DEFAULT_SPACE: Space = {
+    "matching.beta": {"low": 0.0, "high": 1.0},
+    "model.dropout": {"low": 0.0, "high": 0.7},
+    "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "model.hidden": {"choices": [200, 400, 600, 800]},
+    "model.latent": {"choices": [64, 100, 200, 300]},
+    "language.hidden": {"choices": [200, 400, 600, 800]},
+}
+
+
+def read_space(path: Path | None, values: dict[str, Any]) -> Space:
+    """What is searched: of a file, or the default's keys that the model has with a single value."""
+    if path is None:
+        filled = build_config(values).model_dump()
+        known = {
+            f"{s}.{key}": v for s, section in filled.items() if isinstance(section, dict) for key, v in section.items()
+        }
+        return {key: how for key, how in DEFAULT_SPACE.items() if isinstance(known.get(key), int | float)}
+    space = read_config(path)
+    for key, how in space.items():
+        ranged = isinstance(how, dict) and how.keys() <= {"low", "high", "log"} and {"low", "high"} <= how.keys()
+        chosen = isinstance(how, dict) and how.keys() == {"choices"} and isinstance(how["choices"], list)
+        if not ranged and not chosen:
+            raise DmrecError(f"{path}, {key}: must be {{low, high}}, with log: true, or {{choices: [..]}}, got {how!r}")
+        for value in how["choices"] if chosen else (how["low"], how["high"]):
+            build_config(with_settings(values, [f"{key}={yaml.safe_dump(value).splitlines()[0]}"]))
+    return space
+
+
+def search(
+    values: dict[str, Any],
+    space: Space,
+    dataset: Dataset,
+    out: Path,
+    trials: int,
+    seed: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Until there are ``trials`` finished ones; the best options, which also stand in ``best.yaml``."""
+    optuna = _optuna()
+    out.mkdir(parents=True, exist_ok=True)
+    name = str(values["name"])
+    study = optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{out / DATABASE}",
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=10),
+    )
+    about = {"space": space, "values": values, "data": dataset.fingerprint(None)}
+    if study.user_attrs.get("about", about) != about:
+        raise DmrecError(f"{out} holds a search of other options, or on other data: name another folder (--out)")
+    study.set_user_attr("about", about)
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        study.tell(trial.number, state=states.FAIL)
+        study.enqueue_trial(trial.params)
+    while (left := trials - len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))) > 0:
+        trial = study.ask()
+        chosen = {key: _suggest(trial, key, how) for key, how in space.items()}
+        try:
+            score = _train(values, chosen, dataset, out / f"trial-{trial.number}", trial)
+            study.tell(trial, score)
+        except optuna.TrialPruned:
+            study.tell(trial, state=states.PRUNED)
+        except ArithmeticError as error:
+            study.tell(trial, state=states.FAIL)
+            trials -= 1  # it counts, or a space of diverging options would be searched forever
+            console.print(f"trial {trial.number} failed: {error}", highlight=False)
+            continue
+        said = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items()
+        )
+        state = study.get_trials(deepcopy=False)[trial.number]
+        figure = f"{state.value:.4f}" if state.state == states.COMPLETE else "pruned"
+        console.print(f"trial {trial.number}: {figure}, {said} ({left - 1} left)", highlight=False)
+    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
+        raise DmrecError(f"no trial in {out} came to its end: all were pruned or failed; search elsewhere (--space)")
+    _keep_best(study, values, out)
+    return dict(study.best_params)
+
+
+def rows(out: Path, name: str) -> Iterator[dict[str, Any]]:
+    """All trials of a search: number, state, score, options."""
+    study = _optuna().load_study(study_name=name, storage=f"sqlite:///{out / DATABASE}")
+    for trial in study.get_trials(deepcopy=False):
+        yield {"trial": trial.number, "state": trial.state.name.lower(), "score": trial.value, **trial.params}
+
+
+def _train(values: dict[str, Any], chosen: dict[str, Any], dataset: Dataset, folder: Path, trial: Any) -> float:
+    """One trial: the best validation score."""
+    config: Config = build_config(_set(values, chosen))
+    config = resolve(config, dataset, config.training.seed)
+    clear(folder)
+    run = Run.create(folder, config)
+    run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
+    torch.manual_seed(config.training.seed)
+    with dmrec_ext.use_reference(config.training.kernels == "reference"):
+        task = build_task(config, dataset)
+        train, valid = Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.valid)
+        watch = _Watch(trial, config.training.epochs)
+        fitted = fit(task, config, train, valid, run, about_data(config, dataset), watch)
+    return float(fitted.validation[config.training.monitor])
+
+
+class _Watch(Progress):
+    """Reports each evaluation to the study, which may stop the trial."""
+
+    def __init__(self, trial: Any, epochs: int) -> None:
+        super().__init__(Console(quiet=True), "", epochs, quiet=True)
+        self.trial = trial
+
+    def evaluated(self, epoch: int, score: float, best: float) -> None:
+        """Takes a validation score."""
+        self.trial.report(best, epoch)
+        if self.trial.should_prune():
+            raise _optuna().TrialPruned
+
+
+def _suggest(trial: Any, key: str, how: dict[str, Any]) -> Any:
+    if "choices" in how:
+        return trial.suggest_categorical(key, how["choices"])
+    suggest = trial.suggest_int if isinstance(how["low"], int) and isinstance(how["high"], int) else trial.suggest_float
+    return suggest(key, how["low"], how["high"], log=bool(how.get("log", False)))
+
+
+def _set(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    for key, value in chosen.items():
+        over: Any = value
+        for part in reversed(key.split(".")):
+            over = {part: over}
+        values = overlaid(values, over)
+    return values
+
+
+def _keep_best(study: Any, values: dict[str, Any], out: Path) -> None:
+    """Writes the options; of the other trials configuration and log stay, weights go."""
+    write_atomically(out / BEST, yaml.safe_dump(_plain(_set(values, study.best_params)), sort_keys=False).encode())
+    for folder in out.glob("trial-*"):
+        if folder.name != f"trial-{study.best_trial.number}":
+            for name in (WEIGHTS, CHECKPOINT):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise DmrecError("tuning needs optuna: pip install 'dmrec[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

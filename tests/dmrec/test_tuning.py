@@ -1,0 +1,97 @@
+"""The search: on validation alone, goes on after a stop, keeps all trials."""
+
+import dataclasses
+
+import pytest
+from dmrec.config import build_config, read_config
+from dmrec.errors import DmrecError
+from dmrec.experiment import tuning
+from dmrec.experiment.tuning import BEST, read_space, rows, search
+from dmrec.recipes import recipe
+from dmrec.sections import overlaid
+from rich.console import Console
+
+pytest.importorskip("optuna", reason="optuna is not installed")
+
+QUIET = Console(quiet=True)
+SMALL = {"model": {"hidden": 24, "latent": 8}, "training": {"epochs": 6, "batch_size": 40, "learning_rate": 0.01}}
+SPACE = {"model.dropout": {"low": 0.0, "high": 0.9}, "model.hidden": {"choices": [4, 24]}}
+
+
+@pytest.fixture
+def values():
+    return overlaid(recipe("mult-vae"), SMALL)
+
+
+def test_all_trials_are_kept_and_the_best_is_a_configuration(values, dataset, tmp_path):
+    best = search(values, SPACE, dataset, tmp_path, 5, 0, QUIET)
+    found = list(rows(tmp_path, "mult-vae"))
+    assert len(found) == 5
+    top = max((row for row in found if row["state"] == "complete"), key=lambda row: row["score"])
+    assert best == {key: top[key] for key in SPACE}
+    config = build_config(read_config(tmp_path / BEST))
+    assert (config.model.dropout, config.model.hidden) == (best["model.dropout"], best["model.hidden"])
+    assert [p.parent.name for p in tmp_path.glob("trial-*/model.safetensors")] == [f"trial-{top['trial']}"]
+    assert len(list(tmp_path.glob("trial-*/log.jsonl"))) == 5
+
+
+def test_the_test_interactions_do_not_matter(values, dataset, tmp_path):
+    blind = dataclasses.replace(dataset, test=dataset.test * 0)
+    scores = []
+    for name, each in (("seen", dataset), ("blind", blind)):
+        search(values, SPACE, each, tmp_path / name, 2, 0, QUIET)
+        scores.append([row["score"] for row in rows(tmp_path / name, "mult-vae")])
+    assert scores[0] == scores[1]
+
+
+def test_a_search_goes_on_and_repeats_the_trial_that_was_cut_short(values, dataset, tmp_path, monkeypatch):
+    search(values, SPACE, dataset, tmp_path, 2, 0, QUIET)
+    train = tuning._train
+    monkeypatch.setattr(tuning, "_train", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        search(values, SPACE, dataset, tmp_path, 4, 0, QUIET)
+    monkeypatch.setattr(tuning, "_train", train)
+    search(values, SPACE, dataset, tmp_path, 4, 0, QUIET)
+    found = list(rows(tmp_path, "mult-vae"))
+    assert [row["state"] for row in found] == ["complete", "complete", "fail", "complete", "complete"]
+    assert {key: found[2][key] for key in SPACE} == {key: found[3][key] for key in SPACE}
+    with pytest.raises(DmrecError, match="holds a search of other options, or on other data"):
+        search(values, {"model.dropout": SPACE["model.dropout"]}, dataset, tmp_path, 4, 0, QUIET)
+
+
+def test_a_trial_that_falls_behind_is_pruned(values, dataset, tmp_path, monkeypatch):
+    optuna = tuning._optuna()
+    monkeypatch.setattr(optuna.pruners, "MedianPruner", lambda **_: optuna.pruners.ThresholdPruner(lower=2.0))
+    with pytest.raises(DmrecError, match="came to its end: all were pruned or failed"):
+        search(values, SPACE, dataset, tmp_path, 2, 0, QUIET)
+    assert [row["state"] for row in rows(tmp_path, "mult-vae")] == ["pruned", "pruned"]
+    assert (
+        len((tmp_path / "trial-0/log.jsonl").read_text().splitlines()) == 3 + 2
+    )  # start, three epochs, one evaluation
+
+
+def test_the_default_space_is_what_the_model_has(values, tmp_path):
+    assert "matching.beta" not in read_space(None, values)
+    assert set(read_space(None, recipe("dmrec-m"))) == set(tuning.DEFAULT_SPACE)
+    assert "model.hidden" not in read_space(None, recipe("cvga"))
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "model.dropout: {low: 0.1, high: 0.2}\ntraining.learning_rate: {low: 0.001, high: 0.1, log: true}\n"
+    )
+    assert set(read_space(path, values)) == {"model.dropout", "training.learning_rate"}
+    for text, message in (
+        ("model.dropout: 0.5", "model.dropout: must be {low, high}, with log: true, or {choices"),
+        ("model.droput: {low: 0, high: 1}", "unknown option 'model.droput'; did you mean 'dropout'"),
+        ("model.dropout: {low: 0, high: 3}", "model.dropout: Input should be less than 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DmrecError, match=message):
+            read_space(path, values)
+
+
+def test_diverging_trials_end(values, dataset, tmp_path):
+    space = {"training.learning_rate": {"choices": [1e30, 0.01]}}
+    search(values, space, dataset, tmp_path, 6, 1, QUIET)
+    states = [row["state"] for row in rows(tmp_path, "mult-vae")]
+    assert len(states) == 6
+    assert set(states) == {"complete", "fail"}
