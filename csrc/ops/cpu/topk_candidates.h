@@ -32,6 +32,7 @@ class Candidates {
   // Exact(id) is called where the buffer must be cut.
   template <class Exact>
   void add(T product, int64_t id, const Exact& exact) {
+    if (!(product >= threshold)) return;  // it has risen since the tile was filtered
     if (static_cast<int64_t>(kept_.size()) >= capacity(k_)) {
       prune();
       if (static_cast<int64_t>(kept_.size()) > 2 * k_ + 32) settle(exact);
