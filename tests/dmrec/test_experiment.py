@@ -179,7 +179,7 @@ def test_the_command_line(plan, done, tmp_path, capsys):
     changed = tmp_path / "grid.yaml"
     changed.write_text(plan.read_text().replace("latent: 8", "latent: 9"))
     assert run(changed, "--out", done) == 1
-    assert "holds a run of mult-vae on tiny, seed 0, with other options" in capsys.readouterr().err
+    assert "holds a run of mult-vae on tiny, seed 0, with other options or other data" in capsys.readouterr().err
 
 
 def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path, capsys):

@@ -25,7 +25,7 @@ from ..models.baselines import is_closed_form
 from ..models.registry import BackboneConfig
 from ..recipes import recipe
 from ..sections import overlaid
-from ..train.build import resolve
+from ..train.build import fingerprint, resolve
 
 SECTIONS = ("language", "matching", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
@@ -39,12 +39,13 @@ class Job:
     model: str
     seed: int
     config: Config
+    data: dict[str, Any]  # checksums of what it depends on
     folder: Path
 
     @property
     def digest(self) -> str:
-        """Of everything that decides the result but the data: another one is another run."""
-        values = self.config.model_dump(mode="json", exclude={"data"})
+        """Of everything that decides the result: another one is another run."""
+        values = {**self.config.model_dump(mode="json"), "data": self.data}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -87,7 +88,8 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
         folder = out / dataset.name / config.name if len(datasets) > 1 else out / config.name
         for seed in seeds:
             here = folder / f"seed-{seed}"
-            jobs.append(Job(dataset.name, config.name, seed, resolve(config, dataset, seed), here))
+            resolved = resolve(config, dataset, seed)
+            jobs.append(Job(dataset.name, config.name, seed, resolved, fingerprint(resolved, dataset), here))
     return jobs
 
 

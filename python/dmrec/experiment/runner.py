@@ -151,6 +151,6 @@ def check_folder(folder: Path, jobs: Sequence[Job]) -> None:
         digest = wanted.get((row["dataset"], row["model"], row["seed"]))
         if digest is not None and digest != row["digest"]:
             raise DmrecError(
-                f"{folder} holds a run of {row['model']} on {row['dataset']}, seed {row['seed']}, with other options; "
-                "give the changed model another name, name another folder (--out), or replace it (--force)"
+                f"{folder} holds a run of {row['model']} on {row['dataset']}, seed {row['seed']}, with other options or "
+                "other data; give the changed model another name, name another folder (--out), or replace it (--force)"
             )

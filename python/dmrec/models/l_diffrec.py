@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import safetensors.numpy
@@ -43,6 +43,7 @@ class LDiffRecConfig(BackboneConfig):
     latent: int = Field(300, ge=1, description="dimensions of the posteriors, over all clusters")
     hidden: int = Field(300, ge=1, description="width of the denoiser's hidden layer")
     clusters: int = Field(2, ge=1, description="of items, by k-means on their vectors; 1: none")
+    vectors: str | None = Field(None, description="text vectors that form the clusters; empty: language's, or the only")
     lightgcn: Path | None = Field(None, description="folder of a run of LightGCN, whose item vectors form the clusters")
     dropout: float = Field(0.1, ge=0, lt=1, description="of a user's interactions, in training")
     denoiser_dropout: float = Field(0.5, ge=0, lt=1, description="of z_t")
@@ -53,6 +54,16 @@ class LDiffRecConfig(BackboneConfig):
     maximum: float = Field(0.005, gt=0, description="and of the last one")
     weight: float = Field(0.05, ge=0, description="of the diffusion's loss; falls to 0.005 over 500 epochs")
 
+    @property
+    def item_vectors(self) -> str | None:
+        """Those that form the clusters."""
+        return self.vectors if self.clusters > 1 and self.lightgcn is None else None
+
+    def resolved(self, vectors: str | None) -> Self:
+        """With the vectors named, and the path of the run whole."""
+        run = None if self.lightgcn is None else self.lightgcn.resolve()
+        return self.model_copy(update={"vectors": self.vectors or vectors, "lightgcn": run})
+
     def build(self, data: TrainingData) -> LDiffRec:
         """The network, its weights drawn."""
         if self.clusters == 1:
@@ -61,7 +72,7 @@ class LDiffRecConfig(BackboneConfig):
         if vectors is None:
             raise DmrecError(
                 "l-diffrec forms clusters of items by their vectors, and there are none, or several: "
-                "set model.lightgcn to a run of lightgcn, or model.clusters to 1"
+                "set model.vectors, model.lightgcn to a run of lightgcn, or model.clusters to 1"
             )
         return LDiffRec(self, clusters_of(vectors, self.clusters))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -17,13 +17,23 @@ class TrainingData(NamedTuple):
     """What a model may know of the data it will be trained on."""
 
     train: Csr  # (M, N) interactions
-    item_vectors: np.ndarray | None  # (N, E), of texts, where they are configured
+    item_vectors: np.ndarray | None  # (N, E), of texts, where the model names them
 
 
 class ModelConfig(Section):
     """Options of a model; the default of ``kind`` is its name."""
 
     kind: str
+
+    @property
+    def item_vectors(self) -> str | None:
+        """The name of the text vectors that the model itself is built from, if it is."""
+        return None
+
+    def resolved(self, vectors: str | None) -> Self:
+        """With what the dataset decides. ``vectors``: the name of language's, or of the only ones there are."""
+        del vectors
+        return self
 
 
 class BackboneConfig(ModelConfig):

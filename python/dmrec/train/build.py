@@ -30,15 +30,24 @@ def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
     language = config.language
     if language is not None:
         language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
+    known = dataset.vector_names
+    only = known[0] if len(known) == 1 else None
+    model = config.model.resolved(language.vectors if language else only)
     training = config.training.model_copy(update={"seed": seed})
-    return config.model_copy(update={"data": dataset.folder, "language": language, "training": training})
+    update = {"data": dataset.folder, "model": model, "language": language, "training": training}
+    return config.model_copy(update=update)
 
 
 def about_data(config: Config, dataset: Dataset) -> dict[str, Any]:
     """What a checkpoint keeps of the data it was trained on."""
-    vectors = config.language.vectors if config.language else None
     sizes = {"n_users": dataset.n_users, "n_items": dataset.n_items}
-    return {"dataset": dataset.name, **sizes, "fingerprint": dataset.fingerprint(vectors)}
+    return {"dataset": dataset.name, **sizes, "fingerprint": fingerprint(config, dataset)}
+
+
+def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Checksums of all of a dataset that a run depends on."""
+    of_language = config.language.vectors if config.language else None
+    return {**dataset.fingerprint(of_language), **dataset.fingerprint(config.model.item_vectors)}
 
 
 def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dataset) -> None:
@@ -57,11 +66,9 @@ def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dat
 
 
 def training_data(config: Config, dataset: Dataset) -> TrainingData:
-    """What a model is built from: vectors are those of its language, or the only ones there are."""
-    name = config.language.vectors if config.language else None
-    known = dataset.vector_names
-    vectors = dataset.vectors(name).items if name or len(known) == 1 else None
-    return TrainingData(Csr.from_scipy(dataset.train), vectors)
+    """What a model is built from."""
+    name = config.model.item_vectors
+    return TrainingData(Csr.from_scipy(dataset.train), dataset.vectors(name).items if name else None)
 
 
 def build_task(config: Config, dataset: Dataset) -> Task:
