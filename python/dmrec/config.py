@@ -66,7 +66,7 @@ class TrainingConfig(Section):
 
     seed: int = Field(0, ge=0, description="of weights, dropout, noise and order of users")
     epochs: int = Field(1000, ge=1, description="at most")
-    batch_size: int = Field(1024, ge=1, description="users in a step")
+    batch_size: int = Field(1024, ge=1, description="users in a step; of lightgcn, interactions")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products")
     kernels: Literal["fused", "reference"] = Field("fused", description="operators: native where there are, or plain")

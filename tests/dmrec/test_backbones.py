@@ -136,7 +136,8 @@ def test_the_loss_of_the_diffusion(monkeypatch):
             root = torch.tensor([math.sqrt(sum(v * v for v in history) / HISTORY) for history in expected_history])
             share = 0.999 * root / root.sum() + 0.001 / 3
         step = torch.multinomial(share, 50, replacement=True)
-        noised = model.kept[step].sqrt()[:, None] * z_0 + (1 - model.kept[step]).sqrt()[:, None] * torch.randn(50, 10)
+        kept = model.kept[step][:, None]
+        noised = kept.sqrt() * z_0 + (1 - kept).sqrt() * torch.randn(50, 10)
         predicted = model.denoise(noised, step)
         error = model.loss_weight[step] * ((z_0 - predicted) ** 2).mean(1)
         for t, value in zip(step.tolist(), error.tolist(), strict=True):
@@ -148,6 +149,28 @@ def test_the_loss_of_the_diffusion(monkeypatch):
             seen = int(model.seen[t])
             torch.testing.assert_close(model.losses[t, :seen], torch.tensor(expected_history[t]))
     assert {"losses", "seen", "cluster", "place"} <= model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latent": 2, "clusters": 3}, "3 clusters cannot share 2 latent dimensions"),
+        ({"minimum": 0.5, "maximum": 0.1}, "minimum must not exceed maximum"),
+        ({"scale": 10.0, "maximum": 0.5}, "scale x maximum must stay below 1"),
+    ],
+)
+def test_impossible_options_of_l_diffrec(options, message):
+    with pytest.raises(DmrecError, match=message):
+        build_config({"name": "x", "model": {"kind": "l-diffrec", **options}})
+
+
+@pytest.mark.parametrize(("latent", "clusters"), [(3, 3), (7, 3), (300, 2)])
+def test_clusters_share_all_dimensions(latent, clusters):
+    label = torch.tensor([0] * 7 + [1] + ([2] if clusters == 3 else [1]))
+    model = LDiffRec(LDiffRecConfig(latent=latent, hidden=4, clusters=clusters), label)
+    widths = [encoder.weight.shape[1] // 2 for encoder in model.encoders]
+    assert sum(widths) == latent
+    assert min(widths) >= 1
 
 
 def test_the_denoiser_learns_at_its_own_rate():

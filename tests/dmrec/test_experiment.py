@@ -1,8 +1,10 @@
 """Grids of runs: what is planned, interrupted, failed and reported; the statistics."""
 
+import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +14,15 @@ import numpy as np
 import pytest
 import scipy.stats
 from dmrec.cli.main import main
-from dmrec.config import build_config
+from dmrec.config import build_config, with_settings
 from dmrec.errors import DmrecError
+from dmrec.experiment import runner, worker
 from dmrec.experiment.paper import published
 from dmrec.experiment.plan import grid, read_plan
 from dmrec.experiment.report import collect, tables
 from dmrec.experiment.runner import ROWS, append_row, forget, open_jobs, read_rows, run_jobs
 from dmrec.experiment.statistics import compare, holm
+from dmrec.recipes import recipe
 from dmrec.train.run import Run
 from dmrec.train.train import train_one
 from rich.console import Console
@@ -56,8 +60,8 @@ def test_the_grid(plan, tmp_path):
     assert names[3:] == [("mult-vae", 1), ("dmrec-m", 1), ("wild", 1)]
     assert jobs[2].config.training.batch_size == 40
     assert jobs[2].config.matching.strategy == "mddm"
-    assert jobs[2].folder == tmp_path / "dmrec-m/seed-0"
-    assert len({job.digest for job in jobs}) == len(jobs)
+    assert jobs[2].folder == tmp_path / "tiny/dmrec-m/seed-0"
+    assert len({job.digest for job in jobs}) == len({job.model for job in jobs})  # one for all seeds
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,14 @@ def test_the_grid(plan, tmp_path):
         ),
         ("datasets: [{data}]\nmodels: {{a: {{recipe: mult-vae, modle: 1}}}}", "unknown option 'modle'"),
         ("datasets: [nowhere]\nmodels: [ease]", "nowhere is no folder"),
+        ("datasets: {data}\nmodels: [ease]", "datasets must be a list of folders"),
+        ("datasets: [{data}]\nmodels: mult-vae", "models must be names, or names with options, got 'mult-vae'"),
+        ("datasets: [{data}]\nmodels: {{mult-vae: 3}}", "models must be names, or names with options"),
+        ("datasets: [{data}, {data}]\nmodels: [ease]", "two datasets have one name, or a seed is named twice"),
+        (
+            "datasets: [{data}]\nmodels: [mult-vae]\nseeds: [0, 0]",
+            "two datasets have one name, or a seed is named twice",
+        ),
     ],
 )
 def test_bad_plans(text, message, tiny_folder, tmp_path):
@@ -89,9 +101,9 @@ def test_every_run_is_a_row_also_one_that_failed(done, plan):
     assert failed["model"] == "wild"
     assert "became NaN or infinite in epoch 1; lower training.learning_rate" in failed["error"]
     for (model, seed), row in finished.items():
-        result = Run(done / model / f"seed-{seed}").result
+        result = Run(done / "tiny" / model / f"seed-{seed}").result
         assert row["test"] == result["test"]
-        of_users = np.load(done / model / f"seed-{seed}" / "users.npz")
+        of_users = np.load(done / "tiny" / model / f"seed-{seed}" / "users.npz")
         for metric, value in row["test"].items():
             assert of_users[metric].mean() == pytest.approx(value)
     assert open_jobs(read_plan(plan, done), done, retry=False) == []
@@ -106,14 +118,14 @@ def test_a_grid_that_was_killed_goes_on(plan, dataset, tmp_path):
     command = [sys.executable, "-m", "dmrec", "experiment", str(tmp_path / "long.yaml"), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("out/dmrec-m/seed-0/state-*.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/tiny/dmrec-m/seed-0/state-*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)
     before = {row["model"] for row in read_rows(tmp_path / "out")}
     assert before == {"popularity"}
-    assert Run(tmp_path / "out/dmrec-m/seed-0").state()[0] == "stopped"
+    assert Run(tmp_path / "out/tiny/dmrec-m/seed-0").state()[0] == "stopped"
     subprocess.run(command, check=False, capture_output=True)
     rows = {row["model"]: row for row in read_rows(tmp_path / "out")}
     assert rows["dmrec-m"]["state"] == "finished"
@@ -145,7 +157,7 @@ def test_the_report(done):
     assert len(failed) == 1
     assert latex.count(r"\\") == 1 + len(cells) + 1
     with pytest.raises(DmrecError, match="holds no rows of an experiment"):
-        collect(done / "popularity")
+        collect(done / "tiny")
 
 
 def test_the_papers_figures_stand_beside_its_datasets(done, tmp_path):
@@ -153,11 +165,14 @@ def test_the_papers_figures_stand_beside_its_datasets(done, tmp_path):
     assert published("steam", "mult-vae", None)["recall@10"] == 0.0929
     assert published("tiny", "mult-vae", None) is None
     assert published("yelp", None, None) is None
-    import shutil
-
     shutil.copytree(done, tmp_path / "copy")
     rows = (tmp_path / "copy" / ROWS).read_text().replace('"dataset": "tiny"', '"dataset": "yelp"')
     (tmp_path / "copy" / ROWS).write_text(rows)
+    with pytest.raises(
+        DmrecError, match="has a row of .*yelp/popularity/seed-0, which is gone: run the experiment again"
+    ):
+        tables(tmp_path / "copy")
+    (tmp_path / "copy/tiny").rename(tmp_path / "copy/yelp")
     assert "| mult-vae, the paper's | 0.0732 | 0.1189 | 0.0593 | 0.0751 |" in tables(tmp_path / "copy")[0]
 
 
@@ -179,7 +194,9 @@ def test_the_command_line(plan, done, tmp_path, capsys):
     changed = tmp_path / "grid.yaml"
     changed.write_text(plan.read_text().replace("latent: 8", "latent: 9"))
     assert run(changed, "--out", done) == 1
-    assert "holds a run of mult-vae on tiny, seed 0, with other options or other data" in capsys.readouterr().err
+    assert "holds runs of mult-vae on tiny with other options or other data: name another" in capsys.readouterr().err
+    assert run("report", done, "--metric", "recall@50") == 1
+    assert "not all runs measured 'recall@50'; did you mean 'recall@5'?" in capsys.readouterr().err
 
 
 def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path, capsys):
@@ -198,21 +215,69 @@ def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path
     with pytest.raises(SystemExit) as stopped:
         main(command)
     assert not stopped.value.code
-    figures = [Run(tmp_path / f"mult-vae/seed-{s}").result["test"]["recall@10"] for s in (0, 1)]
+    figures = [Run(tmp_path / f"tiny/mult-vae/seed-{s}").result["test"]["recall@10"] for s in (0, 1)]
     mean, deviation = np.mean(figures), np.std(figures, ddof=1)
     assert f"{mean:.4f} ±{deviation:.4f}" in capsys.readouterr().out
-    assert Run.open(tmp_path / "mult-vae").folder == tmp_path / "mult-vae/seed-0"
-    written = os.stat(tmp_path / "mult-vae/seed-0/result.json").st_mtime_ns  # noqa: PTH116
+    assert Run.open(tmp_path / "tiny/mult-vae").folder == tmp_path / "tiny/mult-vae/seed-0"
+    written = os.stat(tmp_path / "tiny/mult-vae/seed-0/result.json").st_mtime_ns  # noqa: PTH116
     with pytest.raises(SystemExit):
         main(command)
-    assert os.stat(tmp_path / "mult-vae/seed-0/result.json").st_mtime_ns == written  # noqa: PTH116
-    config = Run(tmp_path / "mult-vae/seed-0").config
+    assert os.stat(tmp_path / "tiny/mult-vae/seed-0/result.json").st_mtime_ns == written  # noqa: PTH116
+    config = Run(tmp_path / "tiny/mult-vae/seed-0").config
     (job,) = grid(config, [dataset], [0], tmp_path)
     assert open_jobs([job], tmp_path, retry=False) == []
-    forget([job], tmp_path)  # what --force does
+    forget([job], tmp_path)  # what --force does: all seeds, or they would be averaged with others
     assert open_jobs([job], tmp_path, retry=False) == [job]
-    assert not (tmp_path / "mult-vae/seed-0/result.json").exists()
-    assert (tmp_path / "mult-vae/seed-1/result.json").exists()
+    assert not list(tmp_path.glob("tiny/mult-vae/*/result.json"))
+    assert read_rows(tmp_path) == []
+
+
+def test_what_a_changed_model_left_unfinished_is_not_gone_on_with(dataset, tmp_path, monkeypatch):
+    """Nor with that of another dataset of the same name."""
+    started = []
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: started.append(arguments))
+    config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3"]))
+    (job,) = grid(config, [dataset], [0], tmp_path)
+    runner._start(job, 1)
+    (job.folder / "state-a.json").write_text("a checkpoint")
+    runner._start(job, 1)
+    assert (job.folder / "state-a.json").exists()
+    runner._start(dataclasses.replace(job, data={"train.npz": "other"}), 1)
+    assert not (job.folder / "state-a.json").exists()
+    assert len(started) == 3
+
+
+def test_one_runner_at_a_time(tmp_path):
+    with runner._alone(tmp_path), pytest.raises(DmrecError, match="another process runs this experiment"):
+        run_jobs([], tmp_path, QUIET, workers=1)
+
+
+def test_a_run_that_was_stopped_is_no_row(dataset, tmp_path):
+    (job,) = grid(build_config(recipe("mult-vae")), [dataset], [0], tmp_path)
+    job.folder.mkdir(parents=True)
+    (job.folder / runner.OUTPUT).write_text("a warning\nOSError: the disk is full\n")
+    assert runner.row_of(job, runner.INTERRUPTED, 1.0)["state"] == "stopped"
+    assert runner.row_of(job, -9, 1.0)["error"] == "killed by signal 9"
+    assert runner.row_of(job, 1, 1.0)["error"] == "OSError: the disk is full"
+
+
+def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
+    config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3", "model.hidden=8"]))
+    (job,) = grid(config, [dataset], [0], tmp_path)
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
+    runner._start(job, 1)
+    (job.folder / "state-a.json").write_text("damaged")
+    worker._run(job.folder)
+    assert Run(job.folder).state() == ("finished", "")
+
+
+def test_users_of_another_test_are_not_averaged(done, tmp_path):
+    shutil.copytree(done, tmp_path / "copy")
+    path = tmp_path / "copy/tiny/mult-vae/seed-1/users.npz"
+    kept = dict(np.load(path))
+    np.savez(path, **{**kept, "user": kept["user"] + 1})
+    with pytest.raises(DmrecError, match="mult-vae on tiny were tested on other users each"):
+        tables(tmp_path / "copy")
 
 
 def test_paired_tests_are_scipys():
@@ -227,6 +292,8 @@ def test_paired_tests_are_scipys():
     assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1))
     assert math.isnan(compare(a[:1], b[:1]).p_t)
     assert math.isnan(compare(a, a).p_t)
+    rounded = np.where(np.arange(40) < 20, a + 1e-16, b)  # equal but for the rounding of a mean
+    assert compare(a, rounded).p_wilcoxon == compare(a, np.where(np.arange(40) < 20, a, b)).p_wilcoxon
 
 
 def test_holm():

@@ -55,6 +55,7 @@ def test_a_search_goes_on_and_repeats_the_trial_that_was_cut_short(values, datas
     found = list(rows(tmp_path, "mult-vae"))
     assert [row["state"] for row in found] == ["complete", "complete", "fail", "complete", "complete"]
     assert {key: found[2][key] for key in SPACE} == {key: found[3][key] for key in SPACE}
+    assert len({row["model.dropout"] for row in found}) == 4, "what was drawn at first was drawn again"
     with pytest.raises(DmrecError, match="holds a search of other options, or on other data"):
         search(values, {"model.dropout": SPACE["model.dropout"]}, dataset, tmp_path, 4, 0, QUIET)
 
@@ -75,10 +76,9 @@ def test_the_default_space_is_what_the_model_has(values, tmp_path):
     assert set(read_space(None, recipe("dmrec-m"))) == set(tuning.DEFAULT_SPACE)
     assert "model.hidden" not in read_space(None, recipe("cvga"))
     path = tmp_path / "space.yaml"
-    path.write_text(
-        "model.dropout: {low: 0.1, high: 0.2}\ntraining.learning_rate: {low: 0.001, high: 0.1, log: true}\n"
-    )
+    path.write_text("model.dropout: {low: 0.1, high: 0.2}\ntraining.learning_rate: {low: 1e-4, high: 0.1, log: true}\n")
     assert set(read_space(path, values)) == {"model.dropout", "training.learning_rate"}
+    assert read_space(path, values)["training.learning_rate"]["low"] == 1e-4  # a word in YAML 1.1
     for text, message in (
         ("model.dropout: 0.5", "model.dropout: must be {low, high}, with log: true, or {choices"),
         ("model.droput: {low: 0, high: 1}", "unknown option 'model.droput'; did you mean 'dropout'"),
@@ -87,6 +87,18 @@ def test_the_default_space_is_what_the_model_has(values, tmp_path):
         path.write_text(text)
         with pytest.raises(DmrecError, match=message):
             read_space(path, values)
+
+
+def test_an_error_fails_its_trial_and_comes_out(values, dataset, tmp_path, monkeypatch):
+    train = tuning._train
+    monkeypatch.setattr(tuning, "_train", lambda *arguments: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        search(values, SPACE, dataset, tmp_path, 1, 0, QUIET)
+    monkeypatch.setattr(tuning, "_train", train)
+    search(values, SPACE, dataset, tmp_path, 1, 0, QUIET)
+    found = list(rows(tmp_path, "mult-vae"))
+    assert [row["state"] for row in found] == ["fail", "complete"]
+    assert found[0]["model.dropout"] != found[1]["model.dropout"]
 
 
 def test_diverging_trials_end(values, dataset, tmp_path):

@@ -53,7 +53,7 @@ def run(
     """
     out = out or Path("experiments") / file.stem
     jobs = read_plan(file, out)
-    check_folder(out, jobs)
+    check_folder(out, jobs, "give the changed model another name")
     left = open_jobs(jobs, out, retry)
     errors.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them done: {out}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -62,7 +62,12 @@ def run(
     except KeyboardInterrupt:
         errors.print(f"stopped; go on with: dmrec experiment {file}", highlight=False)
         raise typer.Exit(130) from None
-    failed = [row for row in read_rows(out) if row["state"] == "failed"]
+    mine = {(job.dataset, job.model, job.seed) for job in jobs}
+    failed = [
+        row
+        for row in read_rows(out)
+        if row["state"] == "failed" and (row["dataset"], row["model"], row["seed"]) in mine
+    ]
     if failed:
         raise DmrecError(f"{len(failed)} runs failed: see {out / 'rows.jsonl'}; again with --retry")
 
@@ -81,7 +86,7 @@ def report(
     - `dmrec experiment report experiments/scientific`
     - `dmrec experiment report experiments/scientific --metric recall@20 --latex table.tex --markdown table.md`
     """
-    as_markdown, as_latex = tables(folder, metrics) if metrics else tables(folder)
+    as_markdown, as_latex = tables(folder, metrics)
     for path, text in ((markdown, as_markdown), (latex, as_latex)):
         if path is not None:
             write_atomically(path, text.encode())

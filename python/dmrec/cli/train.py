@@ -66,6 +66,8 @@ def train(
     # all that can be refused is refused before the first epoch of the first model
     resolved = [resolve(each, dataset, first[each.name]) for each in configs]
     finished = [str(out / each.name) for each in configs if is_finished(out / each.name)]
+    if plot is not None:
+        check_plot(plot)
     if seeds > 1:
         jobs = [
             job
@@ -74,12 +76,12 @@ def train(
         ]
         _train_grid(jobs, dataset, out, force)
         if plot is not None:
-            plot_validation([out / each.name for each in configs], configs[-1].training.monitor, dataset.name, plot)
+            plot_validation(
+                [out / dataset.name / each.name for each in configs], configs[-1].training.monitor, dataset.name, plot
+            )
         return
-    if finished and not force:
+    if finished and not force and seeds == 1:
         raise DmrecError(f"{', '.join(finished)}: finished runs; name another folder (--out) or replace them (--force)")
-    if plot is not None:
-        check_plot(plot)
 
     rows: list[dict[str, Any]] = []
     try:
@@ -124,15 +126,16 @@ def _train_grid(jobs: list[Job], dataset: Dataset, out: Path, force: bool) -> No
     """Several seeds: an experiment. What is finished stays, unless ``force`` replaces it."""
     if force:
         forget(jobs, out)
-    check_folder(out, jobs)
+    check_folder(out, jobs, "replace them (--force)")
     try:
         run_jobs(open_jobs(jobs, out, retry=True), out, errors, workers=1)
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130) from None
     cells, failed = collect(out)
-    wanted = {job.model for job in jobs}
-    rows = [each for each in summary(cells) if each["name"] in wanted]
+    wanted = {(job.dataset, job.model) for job in jobs}
+    rows = [each for each in summary(cells) if (each["dataset"], each["name"]) in wanted]
+    failed = [row for row in failed if (row["dataset"], row["model"]) in wanted]
     if rows:
         _print_results(dataset, rows, jobs[-1].config.evaluation.metrics)
     if failed:

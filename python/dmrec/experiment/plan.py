@@ -44,8 +44,10 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of everything that decides the result: another one is another run."""
-        values = {**self.config.model_dump(mode="json"), "data": self.data}
+        """Of everything that decides the figures of the model, whatever the seed: another one is another model."""
+        training = dict.fromkeys(("seed", "board", "checkpoint_minutes", "log_terms_every"), True)
+        values = self.config.model_dump(mode="json", exclude={"data": True, "training": training})
+        values["data"] = self.data
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -58,16 +60,24 @@ def read_plan(path: Path, out: Path) -> list[Job]:
     for key in ("datasets", "models"):
         if not values.get(key):
             raise DmrecError(f"{path} names no {key}")
+    if not isinstance(values["datasets"], list) or not all(isinstance(each, str) for each in values["datasets"]):
+        raise DmrecError(f"{path}: datasets must be a list of folders, got {values['datasets']!r}")
+    models = values["models"]
+    if isinstance(models, list) and all(isinstance(each, str) for each in models):
+        models = dict.fromkeys(models)
+    if not isinstance(models, dict) or not all(isinstance(over, dict | None) for over in models.values()):
+        raise DmrecError(f"{path}: models must be names, or names with options, got {values['models']!r}")
     datasets = [open_dataset(Path(folder)) for folder in values["datasets"]]
     common = {section: values[section] for section in SECTIONS if section in values}
-    models = values["models"] if isinstance(values["models"], dict) else dict.fromkeys(values["models"])
     jobs = []
     for name, over in models.items():
         options = dict(over or {})
         seeds = seeds_of(options.pop("seeds", values.get("seeds", [0])))
-        base = recipe(options.pop("recipe", name))
-        config = build_config(overlaid({**with_common(base, common), "name": name}, options))
+        mine = overlaid(recipe(options.pop("recipe", name)), options)
+        config = build_config({**overlaid(with_common(mine, common), options), "name": name})
         jobs += grid(config, datasets, seeds, out)
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise DmrecError(f"{path}: two datasets have one name, or a seed is named twice")
     return sorted(jobs, key=lambda job: job.seed)  # all models once before any a second time
 
 
@@ -85,11 +95,12 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
         seeds = seeds[:1]  # nothing random in them
     jobs = []
     for dataset in datasets:
-        folder = out / dataset.name / config.name if len(datasets) > 1 else out / config.name
+        if Path(dataset.name).name != dataset.name or dataset.name in (".", ".."):
+            raise DmrecError(f"the dataset's name '{dataset.name}' cannot name a folder: import it again with --name")
         for seed in seeds:
-            here = folder / f"seed-{seed}"
             resolved = resolve(config, dataset, seed)
-            jobs.append(Job(dataset.name, config.name, seed, resolved, fingerprint(resolved, dataset), here))
+            folder = out / dataset.name / config.name / f"seed-{seed}"
+            jobs.append(Job(dataset.name, config.name, seed, resolved, fingerprint(resolved, dataset), folder))
     return jobs
 
 

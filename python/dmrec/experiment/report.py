@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..config import Config, build_config, read_config
-from ..errors import DmrecError
+from ..errors import DmrecError, did_you_mean
 from ..train.run import CONFIG, USERS
 from .paper import METRICS, published
 from .plan import backbone_of
-from .runner import Row, read_rows
+from .runner import ROWS, Row, read_rows, run_folder
 from .statistics import Paired, compare, holm
+
+PAPER = {"mult-vae", "cvga", "l-diffrec", *(f"{b}-{s}" for b in ("dmrec", "cvga", "l-diffrec") for s in "gcm")}
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class Cell:
 
     def of_users(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
         """Every user's mean over seeds."""
-        values = [np.load(self.folders[seed] / USERS)[metric] for seed in seeds]
-        return np.asarray(np.mean(values, axis=0))
+        kept = [np.load(self.folders[seed] / USERS) for seed in seeds]
+        if any(not np.array_equal(each["user"], kept[0]["user"]) for each in kept):
+            raise DmrecError(f"the runs of {self.model} on {self.dataset} were tested on other users each")
+        return np.asarray(np.mean([each[metric] for each in kept], axis=0))
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,12 @@ def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
     rows = read_rows(folder)
     if not rows:
         raise DmrecError(f"{folder} holds no rows of an experiment; run one: dmrec experiment FILE.yaml")
-    datasets = {row["dataset"] for row in rows}
     cells: dict[tuple[str, str], Cell] = {}
     for row in rows:
         if row["state"] == "finished":
-            middle = folder / row["dataset"] if (folder / row["dataset"]).is_dir() and len(datasets) > 1 else folder
-            here = middle / row["model"] / f"seed-{row['seed']}"
+            here = run_folder(folder, row)
+            if not (here / CONFIG).exists():
+                raise DmrecError(f"{folder / ROWS} has a row of {here}, which is gone: run the experiment again")
             key = row["dataset"], row["model"]
             if key not in cells:
                 cells[key] = Cell(*key, {}, {}, build_config(read_config(here / CONFIG)))
@@ -90,8 +94,9 @@ def base_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     kind = backbone_of(cell.config)
     if kind is None or cell.config.language is None:
         return None
-    of_kind = (each for each in cells if each.dataset == cell.dataset and backbone_of(each.config) == kind)
-    return next((each for each in of_kind if each.config.language is None), None)
+    of_kind = [each for each in cells if each.dataset == cell.dataset and backbone_of(each.config) == kind]
+    bases = sorted((each for each in of_kind if each.config.language is None), key=lambda each: each.model != kind)
+    return bases[0] if bases else None  # the one called like its kind before others
 
 
 def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Comparison]:
@@ -114,9 +119,22 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Compariso
     return found
 
 
-def tables(folder: Path, metrics: Sequence[str] = METRICS) -> tuple[str, str]:
+def shared_metrics(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[str]:
+    """The columns: what was asked for, or the paper's as far as all runs have them, or all that they have."""
+    there = [set(row["test"]) for cell in cells for row in cell.rows.values()]
+    common = set.intersection(*there) if there else set()
+    for metric in wanted or ():
+        if metric not in common:
+            raise DmrecError(f"not all runs measured '{metric}'{did_you_mean(metric, common)}")
+    if wanted:
+        return list(wanted)
+    return [metric for metric in METRICS if metric in common] or sorted(common)
+
+
+def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str]:
     """The report as Markdown and as LaTeX."""
     cells, failed = collect(folder)
+    metrics = shared_metrics(cells, metrics)
     datasets = list(dict.fromkeys(cell.dataset for cell in cells))
     models = list(dict.fromkeys(cell.model for cell in cells))
     by_name = {(cell.dataset, cell.model): cell for cell in cells}
@@ -151,8 +169,10 @@ def tables(folder: Path, metrics: Sequence[str] = METRICS) -> tuple[str, str]:
 
 
 def _of_paper(cell: Cell | None, metric: str) -> float | None:
-    figures = None if cell is None else published(cell.dataset, backbone_of(cell.config), cell.strategy)
-    return (figures or {}).get(metric)
+    """Of models as the paper has them: its recipes, with whatever beta."""
+    if cell is None or cell.model.partition(".")[0] not in PAPER:
+        return None
+    return (published(cell.dataset, backbone_of(cell.config), cell.strategy) or {}).get(metric)
 
 
 def _improvements(cells: Sequence[Cell], columns: Sequence[tuple[str, str]]) -> dict[str, list[float | None]]:

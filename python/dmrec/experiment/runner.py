@@ -7,12 +7,14 @@ again only when asked.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from ..files import write_atomically
 from ..train.run import RESULT, Run, clear
 from .plan import Job
 
-ROWS = "rows.jsonl"
+ROWS, JOB, DIGEST, OUTPUT = "rows.jsonl", "job.yaml", "job.sha256", "worker.log"
+INTERRUPTED = 130  # exit status of a worker that was asked to stop and left a checkpoint
 KEPT = (
     *("valid", "test", "test_users", "best_epoch", "epochs", "seconds", "seconds_per_epoch", "phases"),
     *("vectors", "precision", "regularisation"),
@@ -66,68 +69,86 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def open_jobs(jobs: Sequence[Job], folder: Path, retry: bool) -> list[Job]:
-    """Those without a row of the same configuration; with ``retry`` those that failed as well."""
-    done = {
-        (row["dataset"], row["model"], row["seed"], row["digest"])
-        for row in read_rows(folder)
-        if row["state"] == "finished" or not retry
-    }
-    return [job for job in jobs if (job.dataset, job.model, job.seed, job.digest) not in done]
+    """Those that have not left a row and a result; with ``retry`` those that failed as well."""
+    done = set()
+    for row in read_rows(folder):
+        here = run_folder(folder, row)
+        if (row["state"] == "finished" and (here / RESULT).exists()) or (row["state"] == "failed" and not retry):
+            done.add((here, row["digest"]))
+    return [job for job in jobs if (job.folder, job.digest) not in done]
+
+
+def run_folder(folder: Path, row: Row) -> Path:
+    """Where the run of a row lies."""
+    return folder / str(row["dataset"]) / str(row["model"]) / f"seed-{row['seed']}"
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: int, threads: int | None = None) -> None:
     """Runs all of them, ``workers`` at a time, each on its share of the processors."""
     folder.mkdir(parents=True, exist_ok=True)
-    each = threads or max(1, (os.cpu_count() or 1) // workers)
-    waiting, running = list(jobs), dict[subprocess.Popen[str], tuple[Job, float]]()
-    total = len(waiting)
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                running[_start(job, each)] = job, time.time()
-            time.sleep(0.05)
-            for process in [process for process in running if process.poll() is not None]:
-                job, started = running.pop(process)
-                row = row_of(job, process, time.time() - started)
-                append_row(folder, row)
-                left = len(waiting) + len(running)
-                figures = row.get("error") or ", ".join(f"{k} {v:.4f}" for k, v in list(row["test"].items())[:6])
-                console.print(
-                    f"{job.dataset} {job.model} seed {job.seed}: {row['state']}, {figures} ({total - left} of {total})",
-                    highlight=False,
-                )
-    finally:
-        for process in running:  # they leave checkpoints
-            process.terminate()
-        for process in running:
-            process.communicate()
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    each = threads or max(1, processors // workers)
+    waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
+    with _alone(folder):
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    job = waiting.pop(0)
+                    running[_start(job, each)] = job, time.time()
+                time.sleep(0.05)
+                for process in [process for process in running if process.poll() is not None]:
+                    job, started = running.pop(process)
+                    row = row_of(job, process.returncode, time.time() - started)
+                    if row["state"] != "stopped":
+                        append_row(folder, row)
+                    figures = row.get("error") or ", ".join(f"{k} {v:.4f}" for k, v in list(row["test"].items())[:6])
+                    progress = f"{len(jobs) - len(waiting) - len(running)} of {len(jobs)}"
+                    told = f"{job.dataset} {job.model} seed {job.seed}: {row['state']}, {figures} ({progress})"
+                    console.print(told, highlight=False)
+        finally:
+            for process in running:  # they leave checkpoints
+                process.terminate()
+            for process in running:
+                process.wait()
 
 
-def _start(job: Job, threads: int) -> subprocess.Popen[str]:
-    write_atomically(job.folder / "job.yaml", dump_config(job.config).encode())
-    command = [sys.executable, "-m", "dmrec.experiment.worker", str(job.folder)]
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two at once would run everything twice, in the same folders."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DmrecError(f"{folder}: another process runs this experiment") from None
+        yield
+
+
+def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
+    digest = job.folder / DIGEST
+    if not digest.exists() or digest.read_text() != job.digest:
+        clear(job.folder)  # of another model or other data, and never finished
+    write_atomically(job.folder / JOB, dump_config(job.config).encode())
+    write_atomically(digest, job.digest.encode())
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    # a session of its own: Ctrl-C comes to the runner alone, which asks the workers to stop
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    with (job.folder / OUTPUT).open("wb") as said:
+        # a session of its own: Ctrl-C comes to the runner alone, which asks the workers to stop
+        return subprocess.Popen(
+            [sys.executable, "-m", "dmrec.experiment.worker", str(job.folder), str(os.getpid())],
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env=environment,
+            start_new_session=True,
+        )
 
 
-def row_of(job: Job, process: subprocess.Popen[str], seconds: float) -> Row:
+def row_of(job: Job, status: int, seconds: float) -> Row:
     """What is kept of a run that has ended."""
     row: Row = {"dataset": job.dataset, "model": job.model, "seed": job.seed, "digest": job.digest}
-    assert process.stderr is not None, "it is a pipe"
-    with process.stderr as told:
-        said = told.read().strip().splitlines()
-    if process.returncode != 0 or not (job.folder / RESULT).exists():
-        reason = said[-1] if said else f"exit code {process.returncode}"
-        return {**row, "state": "failed", "error": reason, "seconds": round(seconds, 1)}
+    if status != 0 or not (job.folder / RESULT).exists():
+        said = (job.folder / OUTPUT).read_text(errors="replace").strip().splitlines()
+        reason = f"killed by signal {-status}" if status < 0 else (said[-1] if said else f"exit code {status}")
+        state = "stopped" if status == INTERRUPTED else "failed"
+        return {**row, "state": state, "error": reason, "seconds": round(seconds, 1)}
     result = Run(job.folder).result
     row |= {name: result[name] for name in KEPT if name in result}
     settings = result["environment"]
@@ -135,22 +156,26 @@ def row_of(job: Job, process: subprocess.Popen[str], seconds: float) -> Row:
 
 
 def forget(jobs: Sequence[Job], folder: Path) -> None:
-    """Removes what these runs left, and their rows."""
-    names = {(job.dataset, job.model, job.seed) for job in jobs}
-    kept = [row for row in read_rows(folder) if (row["dataset"], row["model"], row["seed"]) not in names]
+    """Removes what these models left, and their rows: of all seeds, which belong together."""
+    models = {(job.dataset, job.model) for job in jobs}
+    rows = read_rows(folder)
+    for row in rows:
+        if (row["dataset"], row["model"]) in models:
+            clear(run_folder(folder, row))
+    kept = [row for row in rows if (row["dataset"], row["model"]) not in models]
     if (folder / ROWS).exists():
         write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in kept).encode())
     for job in jobs:
         clear(job.folder)
 
 
-def check_folder(folder: Path, jobs: Sequence[Job]) -> None:
-    """Rows of other configurations under the same names would be mixed up."""
-    wanted = {(job.dataset, job.model, job.seed): job.digest for job in jobs}
+def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:
+    """Finished runs of other options under the same name would be averaged with these."""
+    wanted = {(job.dataset, job.model): job.digest for job in jobs}
     for row in read_rows(folder):
-        digest = wanted.get((row["dataset"], row["model"], row["seed"]))
-        if digest is not None and digest != row["digest"]:
+        digest = wanted.get((row["dataset"], row["model"]), row["digest"])
+        if row["state"] == "finished" and digest != row["digest"]:
             raise DmrecError(
-                f"{folder} holds a run of {row['model']} on {row['dataset']}, seed {row['seed']}, with other options or "
-                "other data; give the changed model another name, name another folder (--out), or replace it (--force)"
+                f"{folder} holds runs of {row['model']} on {row['dataset']} with other options or other data: "
+                f"name another folder (--out), or {advice}"
             )

@@ -26,6 +26,7 @@ class Paired:
 def compare(a: np.ndarray, b: np.ndarray) -> Paired:
     """``a`` and ``b`` (n,) hold the values of the same seeds or users."""
     difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
+    difference[np.abs(difference) < 1e-12] = 0.0  # what only the rounding of means over seeds left
     n, mean = len(difference), float(difference.mean())
     deviation = float(difference.std(ddof=1)) if n > 1 else math.nan
     if not deviation > 0:

@@ -22,7 +22,7 @@ from ..data.dataset import Dataset
 from ..errors import DmrecError
 from ..files import write_atomically
 from ..sections import overlaid
-from ..train.build import about_data, build_task, resolve
+from ..train.build import about_data, build_task, fingerprint, resolve
 from ..train.loop import fit
 from ..train.progress import Progress
 from ..train.run import CHECKPOINT, WEIGHTS, Run, clear
@@ -50,6 +50,8 @@ def read_space(path: Path | None, values: dict[str, Any]) -> Space:
         return {key: how for key, how in DEFAULT_SPACE.items() if isinstance(known.get(key), int | float)}
     space = read_config(path)
     for key, how in space.items():
+        if isinstance(how, dict):  # YAML reads 1e-4 as a word, 1.0e-4 as a number
+            space[key] = how = {name: _number(value) for name, value in how.items()}
         ranged = isinstance(how, dict) and how.keys() <= {"low", "high", "log"} and {"low", "high"} <= how.keys()
         chosen = isinstance(how, dict) and how.keys() == {"choices"} and isinstance(how["choices"], list)
         if not ranged and not chosen:
@@ -57,6 +59,13 @@ def read_space(path: Path | None, values: dict[str, Any]) -> Space:
         for value in how["choices"] if chosen else (how["low"], how["high"]):
             build_config(with_settings(values, [f"{key}={yaml.safe_dump(value).splitlines()[0]}"]))
     return space
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def search(
@@ -77,10 +86,13 @@ def search(
         storage=f"sqlite:///{out / DATABASE}",
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=10),
     )
-    about = {"space": space, "values": values, "data": dataset.fingerprint(None)}
+    # a search that goes on must not draw again what it drew at first
+    drawn = np.random.SeedSequence([seed, len(study.get_trials(deepcopy=False))]).generate_state(1)
+    study.sampler = optuna.samplers.TPESampler(seed=int(drawn[0]))
+    config = resolve(build_config(values), dataset, 0)
+    about = {"space": space, "values": values, "data": fingerprint(config, dataset)}
     if study.user_attrs.get("about", about) != about:
         raise DmrecError(f"{out} holds a search of other options, or on other data: name another folder (--out)")
     study.set_user_attr("about", about)
@@ -101,6 +113,9 @@ def search(
             trials -= 1  # it counts, or a space of diverging options would be searched forever
             console.print(f"trial {trial.number} failed: {error}", highlight=False)
             continue
+        except Exception:
+            study.tell(trial, state=states.FAIL)
+            raise
         said = ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items()
         )

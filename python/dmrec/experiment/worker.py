@@ -14,36 +14,49 @@ from rich.console import Console
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..train.checkpoint import GENERATIONS
+from ..train.checkpoint import GENERATIONS, load_checkpoint
 from ..train.run import clear, is_finished
 from ..train.train import resume_run, train_one
+from .runner import INTERRUPTED, JOB
 
 PR_SET_PDEATHSIG = 1
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, runner: int) -> int:
     """Trains, or goes on from a checkpoint; the last line of stderr says why not."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # also where the runner was killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # also where the runner is killed
+    if os.getppid() != runner:
+        return INTERRUPTED
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    quiet = Console(quiet=True)
     try:
-        config = build_config(read_config(folder / "job.yaml"))
-        assert config.data is not None, "a job names its dataset"
-        if is_finished(folder):  # its row was lost with the process that would have written it
-            return 0
-        if any((folder / f"{name}.json").exists() for name in GENERATIONS):
-            resume_run(folder, None, quiet)
-        else:
-            clear(folder)
-            train_one(config, open_dataset(config.data), folder, quiet)
+        _run(folder)
     except KeyboardInterrupt:
-        return 130
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _run(folder: Path) -> None:
+    quiet = Console(quiet=True)
+    config = build_config(read_config(folder / JOB))
+    assert config.data is not None, "a job names its dataset"
+    if is_finished(folder):  # its row was lost with the process that would have written it
+        return
+    if any((folder / f"{name}.json").exists() for name in GENERATIONS):
+        try:
+            load_checkpoint(folder)
+        except DmrecError as error:
+            print(f"{error}: from the start", file=sys.stderr)
+        else:
+            resume_run(folder, None, quiet)
+            return
+    clear(folder)
+    train_one(config, open_dataset(config.data), folder, quiet)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

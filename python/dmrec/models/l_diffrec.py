@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import safetensors.numpy
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
@@ -52,7 +52,15 @@ class LDiffRecConfig(BackboneConfig):
     scale: float = Field(0.5, gt=0, description="of the noise")
     minimum: float = Field(0.001, gt=0, description="variance of the first step, before scaling")
     maximum: float = Field(0.005, gt=0, description="and of the last one")
-    weight: float = Field(0.05, ge=0, description="of the diffusion's loss; falls to 0.005 over 500 epochs")
+    weight: float = Field(0.05, ge=0, description="of the diffusion's loss; falls by 1/500 an epoch, to 0.005")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.clusters > self.latent:
+            raise ValueError(f"{self.clusters} clusters cannot share {self.latent} latent dimensions")
+        if self.minimum > self.maximum or self.scale * self.maximum >= 1:
+            raise ValueError("minimum must not exceed maximum, and scale x maximum must stay below 1")
+        return self
 
     @property
     def item_vectors(self) -> str | None:
@@ -100,6 +108,8 @@ class LDiffRec(Backbone):
     cluster: Tensor  # (N,) int64
     place: Tensor  # (N,) int64, within the cluster; ascends with the item
     kept: Tensor  # (T,) a_t
+    signal: Tensor  # (T,) its root, the share of z_0 in z_t
+    noise: Tensor  # (T,) the root of 1 - a_t, which float32 would lose
     loss_weight: Tensor  # (T,) of the error of a step's prediction
     of_prediction: Tensor  # (T,) the mean of z_{t-1} given z_t and z_0: share of z_0 ..
     of_state: Tensor  # (T,) .. and of z_t
@@ -111,8 +121,8 @@ class LDiffRec(Backbone):
         self.latent, self.input_dropout = config.latent, config.dropout
         self.config = config
         self.sizes = sizes = torch.bincount(cluster)
-        widths = (sizes * config.latent / sizes.sum()).round().long().clamp_min(1)
-        widths[-1] = config.latent - widths[:-1].sum()
+        widths = torch.ones_like(sizes) + (sizes * (config.latent - len(sizes)) // sizes.sum())
+        widths[-1] += config.latent - widths.sum()
         order = torch.argsort(cluster, stable=True)
         place = torch.empty_like(cluster)
         place[order] = torch.arange(len(cluster)) - (sizes.cumsum(0) - sizes)[cluster[order]]
@@ -137,6 +147,8 @@ class LDiffRec(Backbone):
         # exact in float64, used as float32: not learned, not kept by checkpoints
         for name, values in {
             "kept": kept,
+            "signal": np.sqrt(kept),
+            "noise": np.sqrt(variance),
             "loss_weight": np.append(1.0, snr[:-1] - snr[1:]),
             "of_prediction": step * np.sqrt(before) / (1 - kept),
             "of_state": np.sqrt(kept / before) * (1 - before) / (1 - kept),
@@ -173,8 +185,7 @@ class LDiffRec(Backbone):
         """Decodes the predicted z_0; the auxiliary loss is the weighted error of the prediction."""
         z_0 = posterior.sample()
         step, probability = self._draw_steps(len(z_0))
-        kept = self.kept[step][:, None]
-        noised = kept.sqrt() * z_0 + (1 - kept).sqrt() * torch.randn_like(z_0)
+        noised = self.signal[step][:, None] * z_0 + self.noise[step][:, None] * torch.randn_like(z_0)
         predicted = self.denoise(noised, step)
         error = self.loss_weight[step] * (z_0 - predicted).square().mean(1)
         self._remember(step, error.detach())
