@@ -29,7 +29,7 @@ def test_no_matrix_of_users_and_items(name, tmp_path, monkeypatch, native):
     sizes = ["model.hidden=8", "model.latent=4", "language.hidden=8", "training.epochs=1", "training.batch_size=1000"]
     config = build_config(with_settings(recipe(name), sizes if name == "dmrec-m" else []))
     matrix = USERS * ITEMS * 4
-    assert _largest_allocation(lambda: train(config, data, tmp_path / "run", [0], Console(quiet=True))) < matrix / 2
+    assert _largest_allocation(lambda: train(config, data, tmp_path / "run", 0, Console(quiet=True))) < matrix / 2
     _, dataset, ranker = load_run(tmp_path / "run")
     x, users = Csr.from_scipy(dataset.train), torch.arange(USERS)
     assert _largest_allocation(lambda: ranker.rank(x, users, 20, x)) < matrix / 2
