@@ -8,7 +8,6 @@ again only when asked.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -114,8 +113,13 @@ def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: in
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two at once would run everything twice, in the same folders."""
+    """Two at once would run everything twice, in the same folders. Where there are no such locks, nothing is held."""
     with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
