@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 from .errors import DmrecError
 
@@ -53,6 +57,34 @@ def read_json(path: Path) -> Any:
         raise DmrecError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DmrecError(f"{path} is not valid JSON ({error})") from None
+
+
+def json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    """One JSON object a line, compressed; the same bytes for the same rows."""
+    buffer = io.BytesIO()
+    _write_lines(buffer, rows)
+    return buffer.getvalue()
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """`json_lines` to a file, one row at a time."""
+    with path.open("wb") as file:
+        _write_lines(file, rows)
+
+
+def _write_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> None:
+    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
+        for row in rows:
+            compressed.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An .npy file, in blocks: ``array`` may be mapped from disk and larger than memory."""
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(array), 65_536):
+            file.write(np.ascontiguousarray(array[first : first + 65_536]).data)
 
 
 UNSEALED = "0" * 64

@@ -3,6 +3,8 @@
 ``manifest.json``                    counts, checksums, how it was made; written last, so a folder with it is whole
 ``train.npz valid.npz test.npz``     scipy CSR matrices, users x items, ones
 ``items.jsonl.gz users.jsonl.gz``    optional: one JSON object a line in row order: ``id``, ``title``, ``text``
+``reviews.jsonl.gz``                 optional: of interactions in train: ``user`` (row), ``item`` (column), ``text``
+``items.NAME.jsonl.gz users.NAME.jsonl.gz``    optional: the profiles called NAME, likewise
 ``items.NAME.npy users.NAME.npy``    optional: one vector a row, the texts' vectors called NAME
 """
 
@@ -12,9 +14,9 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,23 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import DmrecError, did_you_mean
-from ..files import read_json, sha256_of, write_atomically, write_json
-from .entities import Entity, read_entities
+from ..files import (
+    json_lines,
+    read_json,
+    replace_file,
+    sha256_of,
+    write_array,
+    write_atomically,
+    write_json,
+    write_lines,
+)
+from .entities import Entity, iterate_entities, read_entities
 from .pickles import read_pickle
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
+REVIEWS = "reviews.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,60 @@ class Dataset:
         """All users in row order; without a file, their numbers."""
         return self._entities("users", self.n_users)
 
+    @cached_property
+    def reviews(self) -> dict[tuple[int, int], str]:
+        """What users (rows) wrote of items (columns) that they have in train."""
+        path = self.folder / REVIEWS
+        if REVIEWS not in self.manifest["files"]:
+            return {}
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return {(row["user"], row["item"]): row["text"] for row in rows}
+
+    @property
+    def profile_names(self) -> list[str]:
+        """Names of the profiles that the folder holds."""
+        return sorted(self.manifest.get("profiles", {}))
+
+    def texts(self, side: str, profiles: str | None = None) -> Iterator[str]:
+        """The texts of ``side`` ("items" or "users") in row order, one at a time: their own, or the profiles called so.
+
+        Empty where there is none.
+        """
+        path, count = self.folder / f"{side}.jsonl.gz", self.n_items if side == "items" else self.n_users
+        if profiles is not None:
+            if profiles not in self.profile_names:
+                raise DmrecError(
+                    f"dataset {self.folder} has no profiles '{profiles}'{did_you_mean(profiles, self.profile_names)}"
+                    "; write some: dmrec profile"
+                )
+            path = self.folder / f"{side}.{check_name(profiles)}.jsonl.gz"
+            if sha256_of(path) != self.manifest["profiles"][profiles]["sha256"][side]:
+                raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or edited; write it again")
+        elif not path.exists():
+            yield from [""] * count
+            return
+        found = 0
+        for entity in iterate_entities(path):
+            found += 1
+            yield entity.text
+        if found != count:
+            raise DmrecError(f"{path} has {found} lines, but the dataset has {count} {side}")
+
+    def add_profiles(self, name: str, rows: dict[str, Iterable[dict[str, Any]]], made: dict[str, Any]) -> None:
+        """Stores profiles under ``name``: for "items" and "users" a row each, in order, ``id`` and ``text`` in it."""
+        check_name(name)
+        known = self.manifest.setdefault("profiles", {})
+        if known.pop(name, None) is not None:
+            write_json(self.folder / MANIFEST, self.manifest)
+        checksums = {}
+        for side, of_side in rows.items():
+            path = self.folder / f"{side}.{name}.jsonl.gz"
+            replace_file(path, partial(write_lines, rows=of_side))
+            checksums[side] = sha256_of(path)
+        known[name] = {"sha256": checksums, "made": made}
+        write_json(self.folder / MANIFEST, self.manifest)
+
     @property
     def vector_names(self) -> list[str]:
         """Names of the text vectors that the folder holds."""
@@ -84,7 +150,7 @@ class Dataset:
         """The vectors called ``name``, or the only ones there are, after comparing their checksums."""
         known = self.vector_names
         if not known:
-            raise DmrecError(f"dataset {self.folder} has no text vectors; make some: dmrec data embed {self.folder}")
+            raise DmrecError(f"dataset {self.folder} has no text vectors; make some: dmrec embed {self.folder}")
         if name is None:
             if len(known) > 1:
                 raise DmrecError(
@@ -118,9 +184,7 @@ class Dataset:
         checksums = {}
         for side, array in kept.items():
             path = self.folder / f"{side}.{name}.npy"
-            buffer = io.BytesIO()
-            np.save(buffer, array)
-            write_atomically(path, buffer.getbuffer())
+            replace_file(path, partial(write_array, array=array))
             checksums[side] = sha256_of(path)
         vectors[name] = {"width": int(items.shape[1]), "sha256": checksums, "made": made}
         write_json(self.folder / MANIFEST, self.manifest)
@@ -174,11 +238,13 @@ def create_dataset(
     *,
     items: Sequence[Entity] | None = None,
     users: Sequence[Entity] | None = None,
+    reviews: Iterable[tuple[int, int, str]] = (),
     made: dict[str, Any],
 ) -> Dataset:
     """Writes a dataset folder and opens it. ``made`` says how: source, filters, seed, terms of use.
 
-    Text vectors of a dataset that stood there are no longer part of it.
+    ``reviews``: user, item, text; only those of interactions in train are kept, so that nothing written from them knows
+    what is held out. Profiles and text vectors of a dataset that stood there are no longer part of it.
     """
     n_users, n_items = splits["train"].shape
     files = {}
@@ -190,11 +256,12 @@ def create_dataset(
         if entities is not None:
             if len(entities) != count:
                 raise DmrecError(f"{len(entities)} {side} are described, but the matrices have {count}")
-            lines = "".join(json.dumps(vars(e), ensure_ascii=False) + "\n" for e in entities)
-            files[f"{side}.jsonl.gz"] = gzip.compress(lines.encode(), mtime=0)
+            files[f"{side}.jsonl.gz"] = json_lines(e.row() for e in entities)
+    if of_train := _reviews_of(splits["train"], reviews):
+        files[REVIEWS] = json_lines({"user": u, "item": i, "text": text} for (u, i), text in sorted(of_train.items()))
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
-    for side in ("items", "users"):
-        (folder / f"{side}.jsonl.gz").unlink(missing_ok=True)
+    for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS):
+        (folder / stale).unlink(missing_ok=True)
     for file_name, content in files.items():
         write_atomically(folder / file_name, content)
     manifest = {
@@ -209,6 +276,15 @@ def create_dataset(
     }
     write_json(folder / MANIFEST, manifest)
     return open_dataset(folder)
+
+
+def _reviews_of(train: sp.csr_matrix, reviews: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:
+    """Those of interactions in ``train``; of several the last."""
+    given = [review for review in reviews if review[2]]
+    entries, width = train.tocoo(), train.shape[1]
+    place = np.array([user * width + item for user, item, _ in given], dtype=np.int64)
+    known = np.isin(place, entries.row.astype(np.int64) * width + entries.col)
+    return {(user, item): text for (user, item, text), there in zip(given, known, strict=True) if there}
 
 
 def check_name(name: str) -> str:

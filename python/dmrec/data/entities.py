@@ -5,21 +5,33 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import DmrecError
 
 LONGEST_ID = 512
+MOST_TAGS = 50
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A user or an item: its id in the source, a title to show, a text to embed (both may be empty)."""
+    """A user or an item: its id in the source, a title to show, a text to embed (both may be empty).
+
+    Tags and description are what profiles are written from, where a source has them apart.
+    """
 
     id: str
     title: str = ""
     text: str = ""
+    tags: tuple[str, ...] = ()
+    description: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """As a line of a file: what is empty beside id, title and text is left out."""
+        return {name: value for name, value in vars(self).items() if value or name in ("id", "title", "text")}
 
     @property
     def label(self) -> str:
@@ -35,9 +47,13 @@ def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
 
     Without an id, unless ``ids_required``, a line's number stands in.
     """
-    entities: list[Entity] = []
+    return list(iterate_entities(path, ids_required=ids_required))
+
+
+def iterate_entities(path: Path, *, ids_required: bool = False) -> Iterator[Entity]:
+    """`read_entities`, one at a time."""
     opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
+    number, count = 0, 0
     if path.is_dir():
         raise DmrecError(f"{path} is a folder; JSON lines are expected")
     try:
@@ -49,19 +65,33 @@ def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
                 if not isinstance(row, dict):
                     raise DmrecError(f"{path}, line {number}: must be a JSON object, got {type(row).__name__}")
                 identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), None)
-                if identity is None:
-                    if ids_required:
-                        raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
-                    identity = len(entities)
-                identity = str(identity)
+                if identity is None and ids_required:
+                    raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
+                identity = str(count if identity is None else identity)
                 if (fault := fault_of_id(identity)) is not None:
                     raise DmrecError(f"{path}, line {number}: {fault}")
-                entities.append(Entity(identity, clean(row.get("title") or ""), clean(row.get("text") or "")))
+                yield entity_of(identity, row)
+                count += 1
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (ValueError, RecursionError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DmrecError(f"{path}, line {max(number, 1)}: not JSON lines ({error})") from None
-    return entities
+
+
+def entity_of(identity: str, row: dict[str, Any]) -> Entity:
+    """From the fields of a record. Without a text, tags and description make one, after the title."""
+    title, description = clean(row.get("title") or ""), clean(row.get("description") or "")
+    tags = tuple(tag for each in _listed(row.get("tags")) if (tag := clean(each, 200)))[:MOST_TAGS]
+    text = clean(row.get("text") or "")
+    if not text and (tags or description):
+        text = clean(". ".join(part for part in (title, ", ".join(tags), description) if part))
+    return Entity(identity, title, text, tags, description)
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return str(value).split(",") if value else []
 
 
 def fault_of_id(identity: str) -> str | None:
