@@ -43,7 +43,7 @@ $(VENV)/developing: $(VENV)/torch $(SOURCES)
 demo: $(VENV)/installed
 	$(BIN)/dmrec doctor
 	$(BIN)/dmrec data fetch ml-100k --out demo/ml-100k --force
-	$(BIN)/dmrec data embed demo/ml-100k
+	$(BIN)/dmrec embed demo/ml-100k
 	$(BIN)/dmrec train mult-vae dmrec-m --config examples/ml-100k.yaml --data demo/ml-100k --out demo/runs \
 	  --plot demo/validation.png --force
 	$(BIN)/dmrec recommend demo/runs/dmrec-m --user 1

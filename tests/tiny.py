@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.data.entities import Entity
 from dmrec.data.split import split_per_user
-from dmrec.language.encoder import embed_dataset
+from dmrec.language.embed import embed_dataset
 from dmrec.language.tfidf import TfidfSvd
 
 KINDS = ("garden spade soil", "guitar string chord", "kettle tea cup", "bicycle chain wheel")

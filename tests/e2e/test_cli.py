@@ -149,7 +149,7 @@ def test_what_can_be_refused_is_refused_before_training(shop, capsys):
     bare = ["train", "mult-vae", "dmrec-m", "--data", shop / "bare", "--out", shop / "refused"]
     assert run("data", "import", shop / "ratings.csv", "--out", shop / "bare") == 0
     assert run(*bare) == 1
-    assert "has no text vectors; make some: dmrec data embed" in capsys.readouterr().err
+    assert "has no text vectors; make some: dmrec embed" in capsys.readouterr().err
     assert not (shop / "refused").exists()
     plot = ["train", "mult-vae", "--data", shop / "data", "--out", shop / "refused", "--plot", "x.gif"]
     assert run(*plot) == 1
@@ -204,7 +204,7 @@ def test_recommending_on_the_screen_shows_titles(shop, capsys):
 def test_help_has_examples(capsys):
     assert run("--help") == 0
     assert "train" in capsys.readouterr().out
-    for command in ("train", "evaluate", "recommend", "doctor", "data import", "data inspect", "data embed"):
+    for command in ("train", "evaluate", "recommend", "doctor", "data import", "data inspect", "embed"):
         assert run(*command.split(), "--help") == 0
         assert f"dmrec {command.split()[0]}" in capsys.readouterr().out
 

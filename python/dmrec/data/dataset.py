@@ -300,7 +300,8 @@ def check_vectors(items: np.ndarray, users: np.ndarray, n_items: int, n_users: i
         raise DmrecError(f"item vectors {items.shape} and user vectors {users.shape} must have one width")
     for side, array, count in (("items", items, n_items), ("users", users, n_users)):
         _check_rows(side, array, count)
-        if not np.isfinite(array if array.dtype == np.float16 else array.astype(np.float32, copy=False)).all():
+        blocks = (array[first : first + 65_536] for first in range(0, count, 65_536))
+        if not all(np.isfinite(block.astype(np.float32, copy=False)).all() for block in blocks):
             raise DmrecError(f"{side} vectors contain NaN or infinity")
 
 

@@ -1,40 +1,54 @@
-"""The seam between texts and vectors: whatever turns a list of texts into a matrix fits."""
+"""The seam between texts and vectors: whatever turns texts into a matrix fits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset
-from ..errors import DmrecError
 
+class TextEncoder(ABC):
+    """Turns texts into vectors of one space; items and users pass through the same one.
 
-class TextEncoder(Protocol):
-    """Turns texts into vectors of one space; items and users pass through it in one call."""
+    ``family`` and ``options`` together make the same encoder again: see `encoders.make_encoder`.
+    """
+
+    family: str
 
     @property
     def name(self) -> str:
-        """What the vectors are called in a dataset and in results."""
-        ...
+        """What its vectors are called in a dataset unless a name is given."""
+        return self.family
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """What it was made with, as JSON holds it."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(len(texts), width) floating-point vectors, in the order of ``texts``, none of which is empty."""
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Learns from all texts, where it learns from them; default: nothing."""
+        del texts
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `fit` has learned."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes what `fit` had learned."""
+        del state
 
     def describe(self) -> dict[str, Any]:
-        """How the vectors are made, for the manifest."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(len(texts), width) floating-point vectors."""
-        ...
+        """For the manifest."""
+        return {"family": self.family, **self.options()}
 
 
-def embed_dataset(dataset: Dataset, encoder: TextEncoder) -> str:
-    """Encodes the texts of all items and users and stores the vectors under the encoder's name."""
-    items, users = [i.text for i in dataset.items], [u.text for u in dataset.users]
-    for side, texts in (("items", items), ("users", users)):
-        if not any(texts):
-            raise DmrecError(f"dataset {dataset.folder} has no texts of its {side} to make vectors from")
-    vectors = encoder.encode([*items, *users])
-    made = {**encoder.describe(), "items_without_text": items.count(""), "users_without_text": users.count("")}
-    dataset.add_vectors(encoder.name, vectors[: len(items)], vectors[len(items) :], made)
-    return encoder.name
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1, or 0 where they were; float32."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(norm > 1e-9, vectors / np.maximum(norm, 1e-9), 0).astype(np.float32)

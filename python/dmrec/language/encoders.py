@@ -1,0 +1,71 @@
+"""All families of encoders by name, and how one is made again from what a dataset's manifest says."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import MANIFEST, Dataset, check_name
+from ..errors import DmrecError, did_you_mean
+from ..files import sha256_of, write_atomically
+from .encoder import TextEncoder
+from .sentences import MiniLm, SentenceTransformers
+from .tfidf import TfidfSvd
+from .wordllama import WordLlama
+
+ENCODERS: dict[str, Callable[..., TextEncoder]] = {
+    each.family: each for each in (TfidfSvd, MiniLm, WordLlama, SentenceTransformers)
+}
+"""By family."""
+
+OPTIONS = {family: set(inspect.signature(make).parameters) for family, make in ENCODERS.items()}
+"""What each can be told."""
+
+
+def make_encoder(family: str, **options: Any) -> TextEncoder:
+    """The encoder of this family with these options."""
+    if family not in ENCODERS:
+        raise DmrecError(f"no encoder is called '{family}'{did_you_mean(family, ENCODERS)}")
+    missing = [
+        name.replace("_", "-")
+        for name, option in inspect.signature(ENCODERS[family]).parameters.items()
+        if option.default is option.empty and name not in options
+    ]
+    if missing:
+        raise DmrecError(f"the encoder {family} needs {' and '.join(f'--{name}' for name in missing)}")
+    return ENCODERS[family](**options)
+
+
+def save_encoder(dataset: Dataset, name: str, encoder: TextEncoder) -> dict[str, Any]:
+    """For the manifest: how to make the encoder of the vectors ``name`` again. What it learned lies beside them."""
+    made = encoder.describe()
+    if state := encoder.state():
+        path = dataset.folder / f"encoder.{check_name(name)}.npz"
+        buffer = io.BytesIO()
+        np.savez(buffer, **state)  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
+        made["state"] = sha256_of(path)
+    return made
+
+
+def encoder_of(dataset: Dataset, name: str) -> TextEncoder:
+    """The encoder that made the vectors called ``name``, to place other texts in their space."""
+    made = dataset.manifest["vectors"][name]["made"].get("encoder")
+    if not isinstance(made, dict):
+        raise DmrecError(
+            f"the vectors '{name}' of {dataset.folder} were imported, and what made them is not known: "
+            f"name it (--encoder {', '.join(ENCODERS)})"
+        )
+    options = {key: value for key, value in made.items() if key not in ("family", "state")}
+    encoder = make_encoder(made["family"], **options)
+    if "state" in made:
+        path = dataset.folder / f"encoder.{check_name(name)}.npz"
+        if not path.exists() or sha256_of(path) != made["state"]:
+            raise DmrecError(f"{path} is missing, or differs from its checksum in {MANIFEST}; run dmrec embed again")
+        with np.load(path, allow_pickle=False) as state:
+            encoder.restore(dict(state))
+    return encoder
