@@ -1,4 +1,4 @@
-"""``dmrec data``: import, fetch, embed."""
+"""``dmrec data``: import, inspect, fetch, synthetic."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from ..data.layouts import read_layout
 from ..data.readers import read_interactions
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
-from ..language.encoder import TextEncoder, embed_dataset
-from ..language.tfidf import TfidfSvd
 from .console import errors, output, print_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and text vectors.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and look them over.")
 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
@@ -172,31 +170,6 @@ def synthetic(
     """
     _refuse_existing(out, force)
     _describe(make_catalogue(out, n_users=users, n_items=items, seed=seed))
-
-
-@app.command()
-def embed(
-    folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    encoder: Annotated[str, typer.Option(help="tfidf-svd")] = "tfidf-svd",
-    width: Annotated[int, typer.Option(min=1, help="Dimensions.")] = 128,
-) -> None:
-    """Turn the texts of items and users into vectors, stored in the dataset.
-
-    tfidf-svd: words weighted by rarity, reduced by a truncated SVD; needs no language model and knows no meaning.
-
-    Example: `dmrec data embed data/ml-100k --width 128`
-    """
-    encoders: dict[str, TextEncoder] = {"tfidf-svd": TfidfSvd(width)}
-    if encoder not in encoders:
-        raise DmrecError(f"no encoder is called '{encoder}'{did_you_mean(encoder, encoders)}")
-    dataset = open_dataset(folder)
-    name = embed_dataset(dataset, encoders[encoder])
-    vectors = dataset.vectors(name)
-    width_made = vectors.items.shape[1]
-    output.print(
-        f"{dataset.name}: vectors '{name}', width {width_made}, of {dataset.n_items} items and {dataset.n_users} users",
-        highlight=False,
-    )
 
 
 def _refuse_existing(folder: Path, force: bool) -> None:
