@@ -49,7 +49,7 @@ def test_meta_network_is_eq_6_and_7(dataset, batch, aggregate):
     x, users = batch
     model = _recommender(dataset, aggregate=aggregate).eval()
     meta = model.meta_network
-    semantic = torch.from_numpy(np.array(meta.user_vectors[users.numpy()])) + (
+    semantic = torch.from_numpy(np.array(meta.user_vectors[users.numpy()], dtype=np.float32)) + (
         x.to_dense() @ meta.item_vectors if aggregate else 0
     )
     first, _, second = meta.network
@@ -107,7 +107,7 @@ def test_prediction_is_the_mean_and_ranks_what_it_scores(dataset, batch):
     model = _recommender(dataset)
     model.train()
     _, ids = model.rank(x, users, 5, exclude=x)
-    hidden, weight, bias = model.predict(x, users)
+    hidden, weight, bias = model.backbone.decode(model.posteriors(x, users).fused.mu)
     scores = (hidden @ weight.T + bias).masked_fill(x.to_dense() > 0, -torch.inf)
     assert torch.equal(ids, scores.argsort(dim=1, descending=True)[:, :5])
     assert torch.equal(model.rank(x, users, 5, exclude=x)[1], ids)

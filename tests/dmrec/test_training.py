@@ -147,7 +147,10 @@ def test_a_step_of_the_loop_is_the_step_written_out(settings, dataset, tmp_path)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     with torch.autocast("cpu", torch.bfloat16, enabled="training.precision=bf16" in settings):
         dropped = x._replace(values=torch.empty(x.nnz).bernoulli_(0.7) / 0.7)
-        collaborative, language = model.backbone.encode(x, dropped), model.meta_network(dropped, order)
+        collaborative, language = (
+            model.backbone.encode(x, dropped),
+            model.meta_network(dropped, model.meta_network.of_users(order)),
+        )
         mu, logvar = collaborative.mu + language.mu, collaborative.logvar + language.logvar
         z = mu + torch.randn_like(mu) * torch.exp(logvar / 2)
         hidden, weight, bias = model.backbone.decode(z)

@@ -37,7 +37,7 @@ def shop(tmp_path_factory):
     data = folder / "data"
     described = ["--items", folder / "items.jsonl", "--users", folder / "users.jsonl"]
     assert run("data", "import", folder / "ratings.csv", "--out", data, "--name", "shop", *described) == 0
-    assert run("data", "embed", data, "--width", 8) == 0
+    assert run("embed", data, "--width", 8) == 0
     out = folder / "runs"
     models = ["mult-vae", "dmrec-m", "--data", data, "--out", out, "--plot", folder / "curves.png"]
     assert run("train", *models, *FAST) == 0
@@ -244,7 +244,7 @@ FAILURES = [
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),
     (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
     (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),
-    (["data", "embed", "{data}", "--encoder", "tfidf"], 1, "no encoder is called 'tfidf'; did you mean 'tfidf-svd'?"),
+    (["embed", "{data}", "--encoder", "tfidf"], 1, "no encoder is called 'tfidf'; did you mean 'tfidf-svd'?"),
     (["data", "import"], 1, "give either one table or folder, or all of --train, --valid and --test"),
     (["data", "import", "{data}"], 1, "is laid out in no known way: it holds none of *.inter, trn_mat.pkl"),
     (

@@ -13,10 +13,13 @@ import typer
 from dmrec_ext import Csr
 
 from ..data.dataset import Dataset, as_interactions
+from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
 from ..train.build import load_run
+from ..train.new_users import item_named, recommend_to_new_user
 from .console import errors, output, print_table
+from .embed import encoder_from
 from .tables import Columns, check_ending, write_rows
 
 COLUMNS: Columns = {"user": str, "rank": int, "item": str, "title": str, "score": float}
@@ -32,6 +35,15 @@ class Exclude(StrEnum):
 def recommend(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     users: Annotated[list[str] | None, typer.Option("--user", help="Id of a user; repeatable. Default: all.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Words about somebody who was not there in training.", show_default=False)
+    ] = None,
+    likes: Annotated[
+        list[str] | None, typer.Option("--like", help="Id or title of an item that somebody new likes; repeatable.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="What made the text vectors, if they were imported: see dmrec embed.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
     out: Annotated[Path | None, typer.Option(help=".parquet or .jsonl; default: a table here.")] = None,
     exclude: Annotated[Exclude, typer.Option(help="known: all of a user's interactions; or train alone.")] = (
@@ -41,11 +53,21 @@ def recommend(
 ) -> None:
     """Write or print each user's best items; what the user has had already is left out.
 
+    Somebody who was not there in training is described in words, or by items, or both.
+
     Examples:
 
     - `dmrec recommend runs/dmrec-m --user 42`
     - `dmrec recommend runs/dmrec-m -k 50 --out top50.parquet`
+    - `dmrec recommend runs/dmrec-m --profile "machinist in a small shop, likes well-made hand tools" --like B00004T7P1`
     """
+    if profile or likes:
+        if users or out or exclude is not Exclude.known:
+            raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
+        _print_for_new_user(run, data, profile or "", likes or [], k, encoder)
+        return
+    if encoder is not None:
+        raise DmrecError("--encoder is for a --profile: leave it out")
     if out is None and not users:
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.parquet or FILE.jsonl)")
     if out is not None:
@@ -65,6 +87,26 @@ def recommend(
         output.print(f"interacted with {', '.join(history)}, ..", highlight=False, markup=False)
         mine = [[row["rank"], row["title"] or row["item"], row["score"]] for row in listed if row["user"] == who.id]
         print_table(f"{len(mine)} recommendations", ["rank", "item", "score"], mine, numbers_from=2)
+
+
+def _print_for_new_user(
+    folder: Path, data: Path | None, profile: str, likes: list[str], k: int, encoder: str | None
+) -> None:
+    run, dataset, ranker = load_run(folder, data)
+    liked = [item_named(dataset, name) for name in likes]
+    found = recommend_to_new_user(
+        ranker,
+        run.config,
+        dataset,
+        likes=liked,
+        profile=profile,
+        k=k,
+        encoder=None if encoder is None else encoder_from(encoder),
+    )
+    told = [clean(profile), *(f"likes {dataset.items[item].label}" for item in liked)]
+    output.print("\n" + "; ".join(filter(None, told)), highlight=False, markup=False)
+    rows = [[rank, dataset.items[item].label, score] for rank, (item, score) in enumerate(found, start=1)]
+    print_table(f"{len(rows)} recommendations", ["rank", "item", "score"], rows, numbers_from=2)
 
 
 def _user_rows(dataset: Dataset, ids: list[str]) -> torch.Tensor:

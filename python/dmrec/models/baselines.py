@@ -50,6 +50,11 @@ class Popularity:
         del x
         return rank_topk(torch.ones(len(users), 1), self.scores[:, None], k, exclude=exclude)
 
+    def rank_new(self, x: Csr, vectors: Tensor | None, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """The same for anybody."""
+        del vectors
+        return self.rank(x, torch.arange(x.n_rows), k, exclude)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
         return {"scores": self.scores}
@@ -88,6 +93,11 @@ class Ease:
         """The k items of highest X B."""
         del users
         return rank_scores(csr_aggregate(x, self.weights), k, exclude=exclude)
+
+    def rank_new(self, x: Csr, vectors: Tensor | None, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """The same: it asks for no user."""
+        del vectors
+        return self.rank(x, torch.arange(x.n_rows), k, exclude)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""

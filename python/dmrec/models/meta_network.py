@@ -31,9 +31,11 @@ class MetaNetwork(nn.Module):
         self.user_vectors = user_vectors  # (M, E)
         self.network = nn.Sequential(nn.Linear(item_vectors.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
 
-    def forward(self, dropped: Csr, users: Tensor) -> Gaussian:
-        """Posterior of the users (B,) int64, whose interactions after input dropout are ``dropped`` (B, N)."""
-        semantic = torch.from_numpy(np.array(self.user_vectors[users.cpu().numpy()], dtype=np.float32)).to(users.device)
-        if self.aggregate:
-            semantic = csr_aggregate(dropped, self.item_vectors, semantic)
+    def of_users(self, users: Tensor) -> Tensor:
+        """w_u of the users (B,) int64: (B, E) float32."""
+        return torch.from_numpy(np.array(self.user_vectors[users.cpu().numpy()], dtype=np.float32)).to(users.device)
+
+    def forward(self, dropped: Csr, vectors: Tensor) -> Gaussian:
+        """Posterior of users with ``vectors`` (B, E), whose interactions after input dropout are ``dropped`` (B, N)."""
+        semantic = csr_aggregate(dropped, self.item_vectors, vectors) if self.aggregate else vectors
         return Gaussian.from_output(self.network(semantic))
