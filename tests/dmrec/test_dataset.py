@@ -113,14 +113,12 @@ def test_texts_are_data(tmp_path):
     assert clean("a\x1b[31m\nb\x00  c") == "a [31m b c"
     assert len(clean("x" * 100_000)) == 20_000
     path = tmp_path / "items.jsonl"
-    path.write_text('{"iid": 4, "title": "T"}\n{"text": "only"}\n')
+    path.write_text('{"id": 4, "title": "T"}\n{"text": "only"}\n')
     assert read_entities(path) == [Entity("4", "T", ""), Entity("1", "", "only")]
-    with pytest.raises(DmrecError, match="line 2: has no id"):
-        read_entities(path, ids_required=True)
     path.write_text("[1]\n")
     with pytest.raises(DmrecError, match="line 1: must be a JSON object, got list"):
         read_entities(path)
-    path.write_text('\ufeff{"item_id": 7}\n\n{')
+    path.write_text('\ufeff{"id": 7}\n\n{')
     with pytest.raises(DmrecError, match="line 3: not JSON lines"):
         read_entities(path)
 

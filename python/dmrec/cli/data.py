@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from ..data.dataset import MANIFEST, SPLITS, Dataset, check_name, open_dataset, read_vectors
-from ..data.entities import read_entities
 from ..data.fetching import TERMS, fetch_ml100k
-from ..data.importing import Source, make_dataset, read_splits
-from ..data.inspection import faults, inspect_dataset, inspect_splits
+from ..data.importing import Source, make_dataset, read_splits, read_table
+from ..data.inspection import faults, inspect_dataset, inspect_splits, inspect_texts
 from ..data.interactions import Interactions
 from ..data.layouts import read_layout
-from ..data.readers import read_interactions
 from ..data.synthetic import make_catalogue
+from ..data.texts import read_reviews
 from ..errors import DmrecError, did_you_mean
 from .console import errors, output, print_table
 
@@ -47,8 +46,9 @@ def import_(
     train: Annotated[Path | None, typer.Option(help="Split already: training.", show_default=False)] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation.", show_default=False)] = None,
     test: Annotated[Path | None, typer.Option(help="Test.", show_default=False)] = None,
-    items: Annotated[Path | None, typer.Option(help="JSON lines: id, title, text.", show_default=False)] = None,
-    users: Annotated[Path | None, typer.Option(help="JSON lines: id, title, text.", show_default=False)] = None,
+    items: Annotated[Path | None, typer.Option(help="Their titles, tags and texts.", show_default=False)] = None,
+    users: Annotated[Path | None, typer.Option(help="Likewise.", show_default=False)] = None,
+    reviews: Annotated[Path | None, typer.Option(help="User, item, text; if elsewhere.", show_default=False)] = None,
     item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per item.", show_default=False)] = None,
     user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per user.", show_default=False)] = None,
     vectors_name: Annotated[str, typer.Option(help="What to call these vectors.")] = "imported",
@@ -56,15 +56,16 @@ def import_(
 ) -> None:
     """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
 
-    A table (.csv, .tsv, .inter, .parquet: user, item, and a rating if there is one) is filtered and split 3:1:1 at
-    random per user; columns are found by their usual names. Three tables or matrices (.npz, .pkl) stay split as they
-    are. A folder may be RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat or ratings.csv) or that of RLMRec and
-    DMRec (trn_mat.pkl ..), whose pickles are read without running anything in them. Vectors go row by row with items
-    and users.
+    A table (.csv, .tsv, .inter, .parquet, .jsonl: user, item, and a rating if there is one) is filtered and split 3:1:1
+    at random per user; columns are found by their usual names. Three tables or matrices (.npz, .pkl) stay split as they
+    are. Items, users and reviews may be any of these tables, too, as Amazon, Yelp and Steam have them. A folder may be
+    RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat or ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl
+    ..), whose pickles are read without running anything in them. Vectors go row by row with items and users.
 
     Examples:
 
     - `dmrec data import ratings.csv --out data/shop --min-rating 4 --items items.jsonl`
+    - `dmrec data import Video_Games.jsonl.gz --items meta_Video_Games.jsonl.gz --out data/games`
     - `dmrec data import clicks.parquet --user-column customer --item-column sku --k-core 10 --out data/shop`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
@@ -77,24 +78,27 @@ def import_(
     columns = {role: column for role, column in given.items() if column}
     splits = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
     if source is not None and not splits:
-        found = read_layout(source) if source.is_dir() else Source(read_interactions(source, columns), [source])
+        found = read_layout(source) if source.is_dir() else read_table(source, columns)
     elif source is None and len(splits) == 3:
         found = read_splits(splits, columns)
     else:
         raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
-    files = [*found.files, *(path for path in (items, users, item_vectors, user_vectors) if path)]
+    files = [*found.files, *(path for path in (items, users, reviews, item_vectors, user_vectors) if path)]
     found = replace(found, files=files)
     _refuse_unused(context, found, source is not None and source.is_dir())
     if items is not None:
-        found = replace(found, items=read_entities(items, ids_required=not found.numbered))
+        found = replace(found, items=items)
     if users is not None:
-        found = replace(found, users=read_entities(users, ids_required=not found.numbered))
+        found = replace(found, users=users)
+    if reviews is not None:
+        found = replace(found, reviews=read_reviews(reviews, columns))
     if item_vectors is not None and user_vectors is not None:
         found = replace(found, vectors=(read_vectors(item_vectors), read_vectors(user_vectors)))
     dataset = make_dataset(
         found, out, name=name or out.name, min_rating=min_rating, core=k_core, seed=seed, vectors_name=vectors_name
     )
     _describe(dataset)
+    _print_texts(dataset)
 
 
 @app.command()
@@ -126,6 +130,8 @@ def inspect(
     if found["texts"]:
         texts = [[side, *numbers.values()] for side, numbers in found["texts"].items()]
         print_table("texts", ["", *next(iter(found["texts"].values()))], texts)
+    if found["reviews"]:
+        print_table("reviews of training interactions", list(found["reviews"]), [list(found["reviews"].values())])
     if found["vectors"]:
         columns = list(next(iter(found["vectors"].values())))
         print_table("vectors", ["name", *columns], [[n, *each.values()] for n, each in found["vectors"].items()])
@@ -205,3 +211,17 @@ def _describe(dataset: Dataset) -> None:
         highlight=False,
     )
     _print_faults(dataset, inspect_splits(dataset))
+
+
+def _print_texts(dataset: Dataset) -> None:
+    """What share has texts, where any has."""
+    found = inspect_texts(dataset)
+    shares = [
+        f"{numbers['with text']:.1%} of {side} ({numbers['of interactions']:.1%} of training interactions) have a text"
+        for side, numbers in found["texts"].items()
+        if numbers["with text"] or numbers["with title"]
+    ]
+    if found["reviews"]:
+        shares.append(f"{found['reviews']['of interactions']:.1%} of training interactions have a review")
+    if shares:
+        output.print(f"{dataset.name}: {', '.join(shares)}", highlight=False)

@@ -39,18 +39,15 @@ class Entity:
         return self.title or self.id
 
 
-ID_KEYS = ("id", "item_id", "user_id", "iid", "uid", "asin", "parent_asin")
-
-
-def read_entities(path: Path, *, ids_required: bool = False) -> list[Entity]:
+def read_entities(path: Path) -> list[Entity]:
     """Users or items from JSON lines (gzip or plain). Texts are data: control characters go, length is capped.
 
-    Without an id, unless ``ids_required``, a line's number stands in.
+    Without an id, a line's number stands in.
     """
-    return list(iterate_entities(path, ids_required=ids_required))
+    return list(iterate_entities(path))
 
 
-def iterate_entities(path: Path, *, ids_required: bool = False) -> Iterator[Entity]:
+def iterate_entities(path: Path) -> Iterator[Entity]:
     """`read_entities`, one at a time."""
     opener = gzip.open if path.suffix == ".gz" else open
     number, count = 0, 0
@@ -64,10 +61,7 @@ def iterate_entities(path: Path, *, ids_required: bool = False) -> Iterator[Enti
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise DmrecError(f"{path}, line {number}: must be a JSON object, got {type(row).__name__}")
-                identity = next((row[key] for key in ID_KEYS if row.get(key) is not None), None)
-                if identity is None and ids_required:
-                    raise DmrecError(f"{path}, line {number}: has no id (one of {', '.join(ID_KEYS)})")
-                identity = str(count if identity is None else identity)
+                identity = str(count if row.get("id") is None else row["id"])
                 if (fault := fault_of_id(identity)) is not None:
                     raise DmrecError(f"{path}, line {number}: {fault}")
                 yield entity_of(identity, row)

@@ -14,7 +14,8 @@ from ..files import sha256_of, write_atomically
 from .dataset import Dataset
 from .importing import Source, make_dataset
 from .movielens import film, person
-from .readers import read_interactions, read_rows
+from .readers import read_interactions
+from .records import read_rows
 
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .entities import Entity
 from .interactions import Interactions
 from .readers import TABLES, read_interactions
 from .split import Prepared, join, prepare
+from .texts import has_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
 
 MATRICES = (".npz", ".pkl")
 
@@ -28,20 +29,27 @@ class Source:
 
     ``interactions``: one table, which will be filtered and split; or three of tables or of matrices, by split. Entities
     are found by their ids; beside matrices by the numbers of rows and columns, or, where their ids are no such numbers,
-    they stand in the order of these. ``vectors`` of items and users: a row for each entity beside tables, for each
-    column and row of matrices.
+    they stand in the order of these. Those in a file (a path) are read when it is known whose are needed. ``vectors``
+    of items and users: a row for each entity beside tables, for each column and row of matrices. ``reviews``: ids of
+    user and item, text; gone through once.
     """
 
     interactions: Interactions | dict[str, Interactions] | dict[str, sp.csr_matrix]
     files: Sequence[Path]
-    items: Sequence[Entity] | None = None
-    users: Sequence[Entity] | None = None
+    items: Sequence[Entity] | Path | None = None
+    users: Sequence[Entity] | Path | None = None
     vectors: tuple[np.ndarray, np.ndarray] | None = None
+    reviews: Iterable[tuple[str, str, str]] = ()
 
     @property
     def numbered(self) -> bool:
         """Whether users and items are rows and columns of matrices."""
         return isinstance(self.interactions, dict) and not isinstance(self.interactions["train"], Interactions)
+
+
+def read_table(path: Path, columns: dict[str, str]) -> Source:
+    """One table of interactions, with reviews where it has their texts."""
+    return Source(read_interactions(path, columns), [path], reviews=_reviews(path, columns))
 
 
 def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
@@ -50,9 +58,14 @@ def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
     if all(path.suffix in MATRICES for path in files):
         return Source({split: read_matrix(path) for split, path in paths.items()}, files)
     if not any(path.suffix in MATRICES for path in files):
-        return Source({split: read_interactions(path, columns) for split, path in paths.items()}, files)
+        tables = {split: read_interactions(path, columns) for split, path in paths.items()}
+        return Source(tables, files, reviews=_reviews(paths["train"], columns))
     known = ", ".join((*MATRICES, *TABLES))
     raise DmrecError(f"train, valid and test must be three matrices or three tables ({known})")
+
+
+def _reviews(path: Path, columns: dict[str, str]) -> Iterable[tuple[str, str, str]]:
+    return read_reviews(path, columns) if has_reviews(path) else ()
 
 
 def make_dataset(
@@ -81,17 +94,21 @@ def make_dataset(
     made |= prepared.report
     _check_splits(prepared.splits)
     n_users, n_items = prepared.splits["train"].shape
-    items = _entities(source.items, prepared.item_ids, n_items, "item")
-    users = _entities(source.users, prepared.user_ids, n_users, "user")
+    all_items, unused_items = _described(source, "item", prepared.item_ids)
+    all_users, unused_users = _described(source, "user", prepared.user_ids)
+    made |= unused_items | unused_users
+    items = _entities(all_items, prepared.item_ids, n_items, "item")
+    users = _entities(all_users, prepared.user_ids, n_users, "user")
     vectors = source.vectors
     if vectors is not None and not source.numbered:
         vectors = (
-            _rows_of(vectors[0], source.items, prepared.item_ids, "item"),
-            _rows_of(vectors[1], source.users, prepared.user_ids, "user"),
+            _rows_of(vectors[0], all_items, prepared.item_ids, "item"),
+            _rows_of(vectors[1], all_users, prepared.user_ids, "user"),
         )
     if vectors is not None:  # before a dataset that stands in the folder is replaced
         check_vectors(*vectors, n_items, n_users)
-    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, made=made)
+    reviews = reviews_of(prepared.splits["train"], prepared.user_ids, prepared.item_ids, source.reviews)
+    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, made=made)
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
     return dataset
@@ -118,6 +135,18 @@ def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
             )
 
 
+def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[Entity] | None, dict[str, int]]:
+    """The descriptions, read if need be: all where rows of vectors or of matrices go with them, else those with these
+    ids, and how many were not used.
+    """
+    given = source.items if kind == "item" else source.users
+    if not isinstance(given, Path):
+        return given, {}
+    if source.numbered or source.vectors is not None:
+        return read_all(given, kind, ids_required=not source.numbered), {}
+    return read_those(given, kind, ids)
+
+
 def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, kind: str) -> list[Entity] | None:
     """Those with these ids; without ids by number where they are numbered, else in their order."""
     if given is None:
@@ -130,10 +159,7 @@ def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, ki
     if not ids and len(given) == count and known.keys() != set(names):
         return list(given)
     if ids and known.keys().isdisjoint(ids):
-        raise DmrecError(
-            f"no described {kind} has an id of the interactions: they look like {ids[0]!r}, the described like "
-            f"{given[0].id!r}"
-        )
+        raise no_common_id(kind, ids[0], given[0].id)
     if not ids and (strange := known.keys() - set(names)):
         raise DmrecError(
             f"{len(given)} {kind}s are described and the matrices have {count}, so ids must be numbers from 0 to "

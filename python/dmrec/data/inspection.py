@@ -18,16 +18,25 @@ LEAK = 0.01  # of the held-out titles: a few have the title of another item
 
 def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
     """Everything as numbers that JSON can hold; shares are between 0 and 1."""
+    texts = inspect_texts(dataset)
+    return {
+        **inspect_splits(dataset),
+        **texts,
+        "texts_that_name_held_out_items": _leaking_texts(dataset) if len(texts["texts"]) == 2 else {},
+        "vectors": {name: _vectors(dataset, name) for name in dataset.vector_names},
+    }
+
+
+def inspect_texts(dataset: Dataset) -> dict[str, Any]:
+    """The part about texts: of items and users that are described, and reviews if there are any."""
     described = [side for side in ("items", "users") if f"{side}.jsonl.gz" in dataset.manifest["files"]]
     of = {
         "items": np.bincount(dataset.train.indices, minlength=dataset.n_items),
         "users": np.diff(dataset.train.indptr),
     }
     return {
-        **inspect_splits(dataset),
         "texts": {side: _texts(getattr(dataset, side), of[side]) for side in described},
-        "texts_that_name_held_out_items": _leaking_texts(dataset) if len(described) == 2 else {},
-        "vectors": {name: _vectors(dataset, name) for name in dataset.vector_names},
+        "reviews": _reviews(dataset),
     }
 
 
@@ -107,6 +116,17 @@ def _texts(entities: list[Entity], degrees: np.ndarray) -> dict[str, Any]:
         "of interactions": float(degrees[there].sum() / max(degrees.sum(), 1)),
         "median characters": int(np.median(length[there])) if there.any() else 0,
         "repeated": int(there.sum() - len({entity.text for entity in entities if entity.text})),
+    }
+
+
+def _reviews(dataset: Dataset) -> dict[str, Any]:
+    length = [len(text) for text in dataset.reviews.values()]
+    if not length:
+        return {}
+    return {
+        "reviews": len(length),
+        "of interactions": len(length) / dataset.train.nnz,
+        "median characters": int(np.median(length)),
     }
 
 

@@ -12,7 +12,8 @@ from .entities import Entity, clean
 from .importing import Source
 from .movielens import read_csv, read_dat, read_u_data
 from .pickles import LARGEST, read_pickle
-from .readers import read_interactions, read_rows
+from .readers import read_interactions
+from .records import read_rows
 
 
 def read_layout(folder: Path) -> Source:

@@ -10,7 +10,8 @@ from ..errors import DmrecError
 from .entities import Entity, clean
 from .importing import Source
 from .interactions import Collector, Interactions
-from .readers import open_text, read_interactions, read_rows
+from .readers import read_interactions
+from .records import open_text, read_rows
 
 TAGS_PER_FILM = 8
 # what numbers stand for in MovieLens-1M, by its README

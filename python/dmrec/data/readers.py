@@ -1,86 +1,42 @@
-"""Reads raw interactions from CSV, TSV, RecBole's .inter and Parquet."""
+"""Reads raw interactions from CSV, TSV, RecBole's .inter, Parquet and JSON lines."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import DmrecError, did_you_mean
+from .fields import INTERACTION, first_of, id_of
 from .interactions import Collector, Interactions, sorted_ids
+from .records import JSON_LINES, check_file, import_pyarrow, iterate_records, kind_of, names_of, read_rows
 
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
-TABLES = (".csv", ".tsv", ".inter", ".parquet")
-ALIASES = {
-    "user": ("user", "user_id", "userid", "uid"),
-    "item": ("item", "item_id", "itemid", "iid", "movieid", "asin"),
-    "rating": ("rating", "score", "stars"),
-}
+TABLES = (".csv", ".tsv", ".inter", ".parquet", *JSON_LINES)
 
 
 def read_interactions(path: Path, columns: dict[str, str] | None = None) -> Interactions:
-    """Interactions from a table with a header; delimited ones may be compressed (``.csv.gz``).
+    """Interactions from a table with a header, or from JSON lines; all but Parquet may be compressed (``.csv.gz``).
 
     ``columns`` maps ``user``, ``item`` and ``rating`` to the table's names; what it leaves out is looked for under the
     usual ones. User and item must be there; others, like a time, are not read. RecBole's ``name:type`` headers are
     understood.
     """
-    if not path.is_file():
-        raise DmrecError(f"{path} is a folder; a table is expected" if path.exists() else f"{path} does not exist")
+    check_file(path)
     kind = kind_of(path)
     if kind not in TABLES:
         known = ", ".join(TABLES)
-        raise DmrecError(f"{path}: the ending says what a table is; known: {known}, and the first three with .gz")
-    found = _read_parquet(path, columns or {}) if kind == ".parquet" else _read_delimited(path, columns or {})
+        raise DmrecError(f"{path}: the ending says what a table is; known: {known}, and all but .parquet with .gz")
+    read = _read_parquet if kind == ".parquet" else _read_records if kind in JSON_LINES else _read_delimited
+    found = read(path, columns or {})
     if len(found) == 0:
-        raise DmrecError(f"{path} has a header and no rows")
+        raise DmrecError(f"{path} has {'no records' if kind in JSON_LINES else 'a header and no rows'}")
     return found
-
-
-def kind_of(path: Path) -> str:
-    """The ending, without that of compression."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
-
-
-def read_rows(path: Path) -> Iterator[list[str]]:
-    """The header of a delimited table, with RecBole's types, then its rows; empty lines are passed over."""
-    delimiter = DELIMITERS[kind_of(path)]
-    number = 0
-    try:
-        with open_text(path) as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            header = next(reader, None)
-            if header is None:
-                raise DmrecError(f"{path} is empty; the first line must name the columns")
-            yield header
-            number = reader.line_num
-            for row in reader:
-                number = reader.line_num
-                if len(row) == len(header):
-                    yield row
-                elif row:
-                    raise DmrecError(f"{path}, line {number}: {len(row)} fields, but the header has {len(header)}")
-    except UnicodeDecodeError as error:
-        raise DmrecError(f"{path} is not UTF-8 text ({error})") from None
-    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DmrecError(f"{path}, line {number + 1}: {error}") from None
-
-
-def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
-    """A text file, decompressed where it ends in .gz."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", newline="", encoding=encoding)
-    return path.open(newline="", encoding=encoding)
 
 
 def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
     rows = read_rows(path)
-    names = [name.split(":")[0].strip() for name in next(rows)]
+    names = names_of(next(rows))
     chosen = _choose_columns(path, names, columns)
     user, item = (names.index(chosen[role]) for role in ("user", "item"))
     rating = names.index(chosen["rating"]) if "rating" in chosen else None
@@ -93,10 +49,27 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
     return found.interactions()
 
 
-def _number(path: Path, column: str, row: int, text: str) -> float:
+def _read_records(path: Path, columns: dict[str, str]) -> Interactions:
+    """Of the usual names, the first that a record has; all records have a rating, or none."""
+    names = {role: (columns[role].lower(),) if role in columns else usual for role, usual in INTERACTION.items()}
+    found = Collector()
+    rated = None
+    for number, record in enumerate(iterate_records(path), start=1):
+        if number == 1:
+            _choose_columns(path, list(record), {role: name.lower() for role, name in columns.items()})
+        user, item = (id_of(path, number, record, role, names[role]) for role in ("user", "item"))
+        rating = first_of(record, names["rating"])
+        rated = rating is not None if rated is None else rated
+        if rated != (rating is not None):
+            raise DmrecError(f"{path}, record {number}: has {'no' if rated else 'a'} rating, unlike those before")
+        found.add(user, item, _number(path, "of the rating", number, rating) if rated else None)
+    return found.interactions()
+
+
+def _number(path: Path, column: str, row: int, text: Any) -> float:
     try:
         return float(text)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise DmrecError(f"{path}, column {column}: '{text}' in row {row} is no number") from None
 
 
@@ -105,10 +78,7 @@ def _no_id(path: Path, column: str, row: int) -> DmrecError:
 
 
 def _read_parquet(path: Path, columns: dict[str, str]) -> Interactions:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DmrecError("reading Parquet needs pyarrow: pip install 'dmrec[parquet]'") from None
+    pyarrow = import_pyarrow()
     try:
         names = pyarrow.parquet.read_schema(path).names
         chosen = _choose_columns(path, names, columns)
@@ -139,7 +109,7 @@ def _ratings(path: Path, table: Any, name: str | None) -> np.ndarray | None:
 def _choose_columns(path: Path, names: list[str], wanted: dict[str, str]) -> dict[str, str]:
     chosen = {}
     by_lower = {name.lower(): name for name in names}
-    for role, aliases in ALIASES.items():
+    for role, aliases in INTERACTION.items():
         if role in wanted:
             if wanted[role] not in names:
                 raise DmrecError(f"{path} has no column '{wanted[role]}'{did_you_mean(wanted[role], names)}")

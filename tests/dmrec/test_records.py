@@ -1,0 +1,359 @@
+"""Texts beside interactions: the layouts of Amazon, Yelp and Steam, what is joined, and what is refused."""
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from dmrec.cli.main import app
+from dmrec.data.dataset import open_dataset
+from dmrec.data.entities import Entity
+from dmrec.data.fields import description_of
+from dmrec.data.importing import Source, make_dataset, read_splits, read_table
+from dmrec.data.inspection import inspect_texts
+from dmrec.data.readers import read_interactions
+from dmrec.data.records import iterate_records
+from dmrec.data.texts import read_all, read_reviews, read_those
+from dmrec.errors import DmrecError
+from typer.testing import CliRunner
+
+USERS, ITEMS = 6, 8
+
+
+def _write(path, records, form=json.dumps):
+    content = "\n".join(map(form, records)).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def _write_table(path, records, delimiter=","):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(records)
+    return path
+
+
+def _write_parquet(path, records):
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow
+
+    pq.write_table(pyarrow.Table.from_pylist(records), path)
+    return path
+
+
+def _steam(record):
+    """A line as the dump has it: texts with the u of Python 2."""
+    return "{" + ", ".join(f"u{key!r}: {'u' * isinstance(value, str)}{value!r}" for key, value in record.items()) + "}"
+
+
+def _pairs():
+    return [(u, i) for u in range(USERS) for i in range(ITEMS)]
+
+
+def _amazon_2018(folder):
+    reviews = [
+        {"overall": 5.0 - i % 2, "reviewerID": f"A{u}", "asin": f"B{i}", "reviewerName": "x", "summary": "s"}
+        | ({"reviewText": f"A{u} on B{i}"} if (u, i) != (0, 0) else {})
+        for u, i in _pairs()
+    ]
+    items = [
+        {
+            "category": ["Tools", "Garden &amp; Yard"],
+            "description": ["A spade.", "Made of steel."],
+            "feature": ["Long", "Light"],
+            "title": f"Spade {i}",
+            "brand": "Dig, Inc.",
+            "asin": f"B{i}",
+        }
+        for i in range(ITEMS)
+    ]
+    items.append({**items[3], "title": "Spade, again"})
+    described = Entity(
+        "B3",
+        "Spade 3",
+        "Spade 3. Tools, Garden &amp; Yard, Dig, Inc.. A spade. Made of steel. Long Light",
+        ("Tools", "Garden &amp; Yard", "Dig, Inc."),
+        "A spade. Made of steel. Long Light",
+    )
+    return _write(folder / "Tools.json.gz", reviews), _write(folder / "meta_Tools.json.gz", items), described
+
+
+def _amazon_2023(folder):
+    reviews = [
+        {
+            "rating": 4.0,
+            "title": "Best ever",
+            "text": f"A{u} on B{i}",
+            "asin": f"variant{u}{i}",
+            "parent_asin": f"B{i}",
+            "user_id": f"A{u}",
+        }
+        for u, i in _pairs()
+    ]
+    items = [
+        {
+            "main_category": "Tools",
+            "title": f"Spade {i}",
+            "features": ["Long"],
+            "description": [],
+            "store": "Digger",
+            "categories": ["Garden", "Spades"],
+            "details": {"Weight": "1 kg"},
+            "parent_asin": f"B{i}",
+        }
+        for i in range(ITEMS)
+    ]
+    described = Entity("B3", "Spade 3", "Spade 3. Garden, Spades, Digger. Long", ("Garden", "Spades", "Digger"), "Long")
+    return _write(folder / "Tools.jsonl.gz", reviews), _write(folder / "meta_Tools.jsonl.gz", items), described
+
+
+def _yelp(folder):
+    reviews = [
+        {"review_id": f"r{u}{i}", "user_id": f"A{u}", "business_id": f"B{i}", "stars": 4.0, "text": f"A{u} on B{i}"}
+        for u, i in _pairs()
+    ]
+    items = [
+        {"business_id": f"B{i}", "name": f"Café {i}", "city": "Tampa", "stars": 3.5, "categories": "Food, Tea Rooms"}
+        for i in range(ITEMS)
+    ]
+    described = Entity("B3", "Café 3", "Café 3. Food, Tea Rooms, Tampa", ("Food", "Tea Rooms", "Tampa"))
+    return _write(folder / "review.json", reviews), _write(folder / "business.json", items), described
+
+
+def _steam_dump(folder):
+    reviews = [
+        {"username": f"A{u}", "hours": 0.5, "product_id": f"B{i}", "date": "2017-12-17", "text": f"A{u} on B{i}"}
+        for u, i in _pairs()
+    ]
+    items = [
+        {
+            "publisher": "Maker",
+            "genres": ["Action"],
+            "app_name": f"Game {i}",
+            "title": f"Game {i}",
+            "tags": ["Action", "Indie"],
+            "price": 4.99,
+            "early_access": False,
+            "id": f"B{i}",
+            "developer": "Maker",
+        }
+        for i in range(ITEMS)
+    ]
+    items.append({"publisher": "nobody", "early_access": True})
+    described = Entity("B3", "Game 3", "Game 3. Action, Indie, Maker", ("Action", "Indie", "Maker"))
+    return (
+        _write(folder / "steam_reviews.json.gz", reviews, _steam),
+        _write(folder / "steam_games.json.gz", items, _steam),
+        described,
+    )
+
+
+@pytest.mark.parametrize("lay_out", [_amazon_2018, _amazon_2023, _yelp, _steam_dump])
+def test_reviews_and_metadata_as_the_data_sets_have_them(tmp_path, lay_out):
+    reviews, items, described = lay_out(tmp_path)
+    found = read_table(reviews, {})
+    assert (found.interactions.rating is None) == (lay_out is _steam_dump)
+    source = Source(found.interactions, found.files, items=items, reviews=found.reviews)
+    dataset = make_dataset(source, tmp_path / "d", name="d", core=5)
+    assert [user.id for user in dataset.users] == [f"A{u}" for u in range(USERS)]
+    assert [item.id for item in dataset.items] == [f"B{i}" for i in range(ITEMS)]
+    assert dataset.items[3] == described
+    rows, columns = dataset.train.nonzero()
+    written = {(u, i): f"A{u} on B{i}" for u, i in zip(rows.tolist(), columns.tolist(), strict=True)}
+    if lay_out is _amazon_2018:
+        written.pop((0, 0), None)
+    assert dataset.reviews == written
+    assert len(written) < USERS * ITEMS  # nothing of what is held out
+    made = dataset.manifest["made"]
+    assert made.get("items_described_without_id", 0) == (lay_out is _steam_dump)
+    assert made.get("items_described_again", 0) == (lay_out is _amazon_2018)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_tables_hold_texts_too(tmp_path, ending):
+    reviews = [{"User_ID": u, "item_id": i, "rating": 5, "text": f'{u}, of\n"{i}"'} for u, i in _pairs()]
+    items = [{"ITEM_ID": i, "Name": f"Thing {i}", "genres": "War|Drama", "description": "good"} for i in range(ITEMS)]
+    paths = tmp_path / f"reviews.{ending}", tmp_path / f"items.{ending}"
+    for path, records in zip(paths, (reviews, items), strict=True):
+        if ending == "parquet":
+            _write_parquet(path, records)
+        else:
+            _write_table(path, records, "\t" if ending == "tsv" else ",")
+    found = read_table(paths[0], {})
+    dataset = make_dataset(
+        Source(found.interactions, [], items=paths[1], reviews=found.reviews), tmp_path / "d", name="d"
+    )
+    assert dataset.items[7] == Entity("7", "Thing 7", "Thing 7. War, Drama. good", ("War", "Drama"), "good")
+    assert len(dataset.reviews) == dataset.train.nnz
+    (user, item), text = next(iter(dataset.reviews.items()))
+    assert text == f'{user}, of "{item}"'
+
+
+def test_tags_of_nested_lists_and_texts():
+    nested = {"categories": [["Books", "Fiction"], ["Books", "Crime"]], "brand": "Smith, Jones", "genre": "War, Drama"}
+    assert description_of(nested)["tags"] == ["War", "Drama", "Books", "Fiction", "Crime", "Smith, Jones"]
+    strange = {"categories": {"a": 1}, "title": None, "name": ["A", "name"], "description": [[["deep"]], "not"]}
+    assert description_of(strange) == {"title": "A name", "tags": [], "description": "not", "text": ""}
+
+
+def test_of_metadata_given_twice_the_first_with_a_title_is_kept(tmp_path):
+    records = [
+        {"asin": "a", "description": "bare"},
+        {"asin": "a", "title": "First"},
+        {"asin": "a", "title": "Second"},
+        {"asin": "other", "title": "Not wanted"},
+        {"asin": "other", "title": "Not wanted"},
+        {"asin": "b"},
+        {"title": "Nobody's"},
+    ]
+    path = _write(tmp_path / "meta.json", records)
+    found, unused = read_those(path, "item", ["a", "b", "c"])
+    assert found == [Entity("a", "First"), Entity("b")]
+    assert unused == {"items_described_again": 2, "items_described_without_id": 1}
+    with pytest.raises(DmrecError, match="no described item has an id .*look like 'x', the described like 'a'"):
+        read_those(path, "item", ["x"])
+    with pytest.raises(DmrecError, match=r"meta.json describes no user with an id .one of id, user, user_id"):
+        read_those(path, "user", ["x"])
+
+
+def test_beside_vectors_and_matrices_every_record_is_read(tmp_path):
+    path = _write(tmp_path / "meta.json", [{"asin": "a", "name": "A"}, {"name": "B"}])
+    assert read_all(path, "item", ids_required=False) == [Entity("a", "A"), Entity("1", "B")]
+    with pytest.raises(DmrecError, match=r"meta.json, record 2: has no id of the item .one of id, item"):
+        read_all(path, "item", ids_required=True)
+    _write(path, [{"id": "a\0"}])
+    with pytest.raises(DmrecError, match="meta.json, record 1: the id 'a.x00' has characters that cannot be shown"):
+        read_all(path, "item", ids_required=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"user": ', "line 3: neither JSON nor a Python literal: '{\"user\":'"),
+        ("{'user': __import__('os').mkdir('run')}", "line 3: neither JSON nor a Python literal: \"{'user': __import__"),
+        ("{'user': [].__class__}", "line 3: neither JSON nor a Python literal"),
+        ("{'user': " + "(" * 50_000, "line 3: neither JSON nor a Python literal"),
+        ("{'user': " + "-" * 50_000 + "1}", "line 3: neither JSON nor a Python literal"),
+        ("{'user': '" + "x" * (1 << 20) + "'}", "line 3: neither JSON nor a Python literal"),
+        ("{[]: 1}", "line 3: neither JSON nor a Python literal"),
+        ('{"user": ' + "[" * 200_000, "line 3: neither JSON nor a Python literal"),
+        ("[1]", "line 3: must be one record, a JSON object, got list"),
+        ("('user', 1)", "line 3: must be one record, a JSON object, got tuple"),
+    ],
+)
+def test_damaged_and_malicious_lines(tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"USER": NaN}\n\n' + line)
+    records = iterate_records(path)
+    assert next(records) == {"user": None}
+    with pytest.raises(DmrecError, match=f"t.jsonl, {message}"):
+        next(records)
+    assert not (tmp_path / "run").exists()
+
+
+def test_odd_escapes_in_literals_are_no_warnings(tmp_path):
+    (tmp_path / "t.json").write_text("{'text': '100\\%'}")
+    assert list(iterate_records(tmp_path / "t.json")) == [{"text": "100\\%"}]
+
+
+def test_files_that_are_none(tmp_path):
+    whole = gzip.compress(b'{"user": 1}\n' * 1000)
+    (tmp_path / "t.jsonl.gz").write_bytes(whole[:-12])
+    with pytest.raises(DmrecError, match=r"t.jsonl.gz, line \d+: Compressed file ended"):
+        list(iterate_records(tmp_path / "t.jsonl.gz"))
+    (tmp_path / "t.json").write_bytes(b'{"user": "\xff"}')
+    with pytest.raises(DmrecError, match="t.json is not UTF-8 text"):
+        list(iterate_records(tmp_path / "t.json"))
+    (tmp_path / "t.xml").write_text("")
+    with pytest.raises(DmrecError, match="t.xml: the ending says what a file of records is; known: .jsonl, .json"):
+        list(iterate_records(tmp_path / "t.xml"))
+    with pytest.raises(DmrecError, match="none.json does not exist"):
+        list(iterate_records(tmp_path / "none.json"))
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(DmrecError, match="t.parquet is no Parquet file"):
+        list(iterate_records(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("records", "columns", "message"),
+    [
+        ([], {}, "r.jsonl has no records"),
+        ([{"user": 1, "name": 2}], {}, r"has no column for the item .columns: user, name"),
+        ([{"user": 1, "item": 2}], {"item": "Itm"}, "has no column 'itm'; did you mean 'item'"),
+        ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .one of item, item_id"),
+        ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is no number"),
+        ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is no number"),
+        ([{"user": 1, "item": 2, "rating": 5}, {"user": 1, "item": 3}], {}, "record 2: has no rating, unlike those"),
+        ([{"user": 1, "item": 2}, {"user": 1, "item": 3, "rating": 5}], {}, "record 2: has a rating, unlike those"),
+    ],
+)
+def test_bad_records_of_interactions(tmp_path, records, columns, message):
+    with pytest.raises(DmrecError, match=message):
+        read_interactions(_write(tmp_path / "r.jsonl", records), columns)
+
+
+def test_of_several_names_the_first_that_is_filled_in(tmp_path):
+    records = [{"username": "a", "product_id": 1}, {"username": "b", "user_id": "76", "asin": 2, "parent_asin": 3}]
+    found = read_interactions(_write(tmp_path / "r.jsonl", records))
+    assert found.user.names[found.user.codes].tolist() == ["a", "76"]
+    assert found.item.names[found.item.codes].tolist() == [1, 3]
+    found = read_interactions(tmp_path / "r.jsonl", {"user": "Username"})
+    assert found.user.names[found.user.codes].tolist() == ["a", "b"]
+
+
+def test_reviews_of_matrices_are_numbered_and_the_last_counts(tmp_path):
+    paths = {}
+    for shift, split in enumerate(("train", "valid", "test")):
+        paths[split] = tmp_path / f"{split}.npz"
+        sp.save_npz(paths[split], sp.csr_matrix(np.roll(np.eye(4), shift, 1)))
+    records = [
+        {"user": "0", "item": "0", "text": "too early"},
+        {"user": 0, "item": 0, "text": "x\n" * 5000},
+        {"user": "0", "item": "0", "text": ""},
+        {"user": 1, "item": 2, "text": "held out for validation"},
+        {"user": 9, "item": 2, "text": "of nobody"},
+    ]
+    reviews = read_reviews(_write(tmp_path / "r.jsonl", records), {})
+    dataset = make_dataset(Source(read_splits(paths, {}).interactions, [], reviews=reviews), tmp_path / "d", name="d")
+    assert dataset.reviews == {(0, 0): " ".join("x" * 1000)}
+    assert inspect_texts(dataset)["reviews"] == {"reviews": 1, "of interactions": 0.25, "median characters": 1999}
+    strangers = read_reviews(_write(tmp_path / "r.jsonl", [{"user": "a", "item": "b", "text": "c"}]), {})
+    with pytest.raises(DmrecError, match="no review is by a user and of an item .* by 'a', of 'b', .*users like '0'"):
+        make_dataset(Source(read_splits(paths, {}).interactions, [], reviews=strangers), tmp_path / "e", name="e")
+    assert not (tmp_path / "e").exists()
+
+
+def test_tables_that_are_split_give_the_reviews_of_training(tmp_path):
+    paths = {}
+    for split, item in (("train", "x"), ("valid", "y"), ("test", "z")):
+        records = [{"who": u, "item": item, "text": f"{u} on {item}"} for u in "ab"]
+        paths[split] = _write_table(tmp_path / f"{split}.csv", records)
+    dataset = make_dataset(read_splits(paths, {"user": "who"}), tmp_path / "d", name="d")
+    assert dataset.reviews == {(0, 0): "a on x", (1, 0): "b on x"}
+
+
+def test_the_command_line_joins_reviews_and_says_what_share_has_texts(tmp_path):
+    ratings = _write_table(tmp_path / "ratings.csv", [{"user": f"A{u}", "item": f"B{i}"} for u, i in _pairs()])
+    items = _write(tmp_path / "meta.jsonl", [{"asin": f"B{i}", "description": "d"} for i in range(ITEMS // 2)])
+    reviews = _write(
+        tmp_path / "r.jsonl", [{"reviewerID": f"A{u}", "asin": f"B{i}", "reviewText": "t"} for u, i in _pairs() if u]
+    )
+    out = tmp_path / "d"
+    options = ["--items", items, "--reviews", reviews, "--out", out]
+    result = CliRunner().invoke(app, [str(part) for part in ("data", "import", ratings, *options)])
+    assert result.exit_code == 0, result.output
+    dataset = open_dataset(out)
+    assert set(dataset.manifest["made"]["source"]) == {"ratings.csv", "meta.jsonl", "r.jsonl"}
+    texts = dataset.train[:, : ITEMS // 2].nnz / dataset.train.nnz
+    reviewed = dataset.train[1:].nnz / dataset.train.nnz
+    assert 0 < reviewed < 1
+    assert f"50.0% of items ({texts:.1%} of training interactions) have a text, {reviewed:.1%} of" in result.output
+    assert "of users" not in result.output
+    result = CliRunner().invoke(app, ["data", "inspect", str(out)])
+    assert "reviews of training interactions" in result.output
+    assert f"{reviewed:.4f}" in result.output
