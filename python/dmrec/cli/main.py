@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DmrecError
-from . import data, doctor, embed, evaluate, experiment, recommend, runs, train, tune
+from . import data, doctor, embed, evaluate, experiment, profile, recommend, runs, train, tune
 from .console import errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(experiment.app, name="experiment")
 app.command()(embed.embed)
+app.command()(profile.profile)
 app.command()(train.train)
 app.command()(train.resume)
 app.command()(tune.tune)
