@@ -20,7 +20,7 @@ from dmrec.cli.main import main
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, iterate_entities
 from dmrec.errors import DmrecError
-from dmrec.language import llm
+from dmrec.language import crew
 from dmrec.language.endpoint import seconds_to_wait
 from dmrec.language.limits import Limits
 from dmrec.language.llm import LlmWriter
@@ -41,10 +41,8 @@ def _make(folder, n_users=30, n_items=20, items=None):
     """Users x items at random; every item has a title, every interaction a review that nothing else has."""
     rng = np.random.default_rng(0)
     part = np.where(rng.random((n_users, n_items)) < 0.8, rng.integers(0, 5, (n_users, n_items)), 5)
-    splits = {
-        name: sp.csr_matrix(np.isin(part, values))
-        for name, values in (("train", (0, 1, 2)), ("valid", (3,)), ("test", (4,)))
-    }
+    values = {"train": (0, 1, 2), "valid": (3,), "test": (4,)}
+    splits = {name: sp.csr_matrix(np.isin(part, of_split)) for name, of_split in values.items()}
     items = items or [
         Entity(f"i{i}", f"Title-{i}-", "", ("red" if i % 2 else "blue", f"kind {i % 5}"), f"What {i} is.")
         for i in range(n_items)
@@ -68,10 +66,8 @@ def _write(dataset, writer, prompts=None, **options):
 
 
 def _rows(dataset, name):
-    return {
-        side: [json.loads(line) for line in gzip.open(dataset.folder / f"{side}.{name}.jsonl.gz", "rt")]
-        for side in ("items", "users")
-    }
+    paths = {side: dataset.folder / f"{side}.{name}.jsonl.gz" for side in ("items", "users")}
+    return {side: [json.loads(line) for line in gzip.open(path, "rt")] for side, path in paths.items()}
 
 
 def _run(*arguments):
@@ -82,9 +78,6 @@ def _run(*arguments):
 
 def _total(counts, what):
     return sum(of_side[what] for of_side in counts.values())
-
-
-# what reaches a prompt
 
 
 @pytest.mark.parametrize("writer", ["template", "llm"])
@@ -189,7 +182,6 @@ def test_edited_prompts_are_other_prompts(shop, tmp_path):
         ("user.llm.txt", "Say.\n---\n$title", "user.llm.txt: unknown placeholder '$title'; did you mean 'titles'"),
         ("item.llm.txt", "Say $title", "item.llm.txt: one line '---' must part"),
         ("item.llm.txt", "Say.\n---\n5 $ $title", "a '$' that starts no placeholder, in '5 $ $title'"),
-        ("item.llm.txt", "Say.\n---\nnothing", "names no placeholder; known: title, tags, description"),
         ("item.llm.txt", None, "item.llm.txt does not exist; --write-prompts"),
     ],
 )
@@ -198,9 +190,6 @@ def test_mistakes_in_prompts_name_the_file(tmp_path, name, text, message):
     (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text)
     with pytest.raises(DmrecError, match=re.escape(message)):
         read_prompts("llm", tmp_path)
-
-
-# what a server may do
 
 
 def test_faults_lose_nothing_and_ask_nothing_twice(tmp_path):
@@ -275,7 +264,7 @@ write_profiles(dataset, writer, read_prompts("llm"), Sampling())
 
 
 def test_interrupted_it_says_how_to_go_on(shop, capsys, monkeypatch):
-    monkeypatch.setattr(llm, "GRACE", 0.3)
+    monkeypatch.setattr(crew, "GRACE", 0.3)
     seen = []
 
     def decide(prompt, request):
@@ -307,14 +296,8 @@ def test_identical_prompts_are_asked_once(tmp_path):
     assert len(of_items) == 4
 
 
-@pytest.mark.parametrize(
-    ("limits", "calls", "message"),
-    [
-        ({"calls": 10}, 10, "the budget of 10 calls is spent"),
-        ({"tokens": 3000}, None, "the budget of 3000 tokens is spent"),
-    ],
-)
-def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls, message):
+@pytest.mark.parametrize(("limits", "calls"), [({"calls": 10}, 10), ({"tokens": 3000}, None)])
+def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
     draw = random.Random(0)
     with FakeLlm(decide=lambda p, r: "429" if draw.random() < 0.2 else None) as server:
         writer = _writer(server, shop, Limits(backoff=0.001, concurrency=2, **limits))
@@ -326,7 +309,7 @@ def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls, message):
         assert 0 < done < 30
         assert _total(counts, "not asked") + _total(counts, "failed") + done == 50
         rows = [row for of_side in _rows(shop, "p").values() for row in of_side]
-        assert sum(message in row.get("failed", "") for row in rows) == _total(counts, "not asked")
+        assert sum("the budget of" in row.get("failed", "") for row in rows) == _total(counts, "not asked")
         first = set(server.answered)
         before = len(server.calls)
         assert _total(_write(shop, _writer(server, shop), name="p"), "done") == 50
@@ -434,9 +417,6 @@ def test_no_more_requests_a_minute_than_allowed(tmp_path):
         counts = _write(dataset, _writer(server, dataset, Limits(per_minute=1200)))
         assert time.monotonic() - started >= 9 * 60 / 1200
     assert _total(counts, "done") == len(server.calls) == 10
-
-
-# the command
 
 
 def test_a_dry_run_asks_nothing(shop, capsys):

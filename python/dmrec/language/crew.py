@@ -1,0 +1,106 @@
+"""Threads that ask a language model, again where it may help, and keep what it answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from ..errors import DmrecError
+from .answers import Answers
+from .endpoint import Endpoint, FaultError, Reply
+from .limits import Meter, SpentError
+from .profiles import Request
+
+GRACE = 3.0  # seconds that answers under way have when a run is stopped
+BYTES_A_TOKEN = 4
+
+Finding = str | FaultError | SpentError | DmrecError  # what became of a prompt: a text, or why not
+
+
+class Crew:
+    """Threads that take tasks and give findings. They are daemons: a server that hangs does not keep the process."""
+
+    def __init__(self, endpoint: Endpoint, store: Answers, meter: Meter, answer_tokens: int) -> None:
+        from tenacity import (
+            Retrying,
+            retry_if_exception,
+            sleep_using_event,
+            stop_after_attempt,
+            stop_when_event_set,
+            wait_random_exponential,
+        )
+
+        self.endpoint, self.store, self.meter, self.answer_tokens = endpoint, store, meter, answer_tokens
+        limits = meter.limits
+        self.tasks: SimpleQueue[tuple[str, Request] | None] = SimpleQueue()
+        self._findings: SimpleQueue[tuple[str, Finding]] = SimpleQueue()
+        backoff = wait_random_exponential(multiplier=limits.backoff, max=60)
+        self._retrying = Retrying(
+            stop=stop_after_attempt(limits.attempts) | stop_when_event_set(meter.stopped),
+            wait=lambda state: backoff(state) + getattr(state.outcome and state.outcome.exception(), "after", 0.0),
+            retry=retry_if_exception(lambda error: isinstance(error, FaultError) and error.again),
+            sleep=sleep_using_event(meter.stopped),
+            reraise=True,
+        )
+        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.concurrency)]
+        for thread in self.threads:
+            thread.start()
+
+    def find(self) -> tuple[str, Finding]:
+        """The next finding."""
+        while True:
+            with suppress(Empty):
+                return self._findings.get(timeout=0.2)  # a signal just before it waits is seen only after
+
+    def leave(self) -> None:
+        """Sends the threads home; what they do not finish within `GRACE` is left to its fate."""
+        until = time.monotonic() + GRACE
+        for _ in self.threads:
+            self.tasks.put(None)
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _work(self) -> None:
+        while (task := self.tasks.get()) is not None and not self.meter.stopped.is_set():
+            key, request = task
+            try:
+                found = self._ask(key, request)
+            except DmrecError as error:
+                found = error
+            except Exception as error:  # a thread must not end silently: others wait for what it finds
+                found = DmrecError(f"{type(error).__name__}: {self.endpoint.safe(error)}")
+            self._findings.put((key, found))
+
+    def _ask(self, key: str, request: Request) -> Finding:
+        try:
+            return self._retrying(self._call, key, request)
+        except SpentError as error:
+            return error
+        except FaultError as error:
+            self.store.fail(key, self.endpoint.model, str(error))
+            return error
+
+    def _call(self, key: str, request: Request) -> str:
+        """One attempt; an answer is on disk before anything else is done with it."""
+        expected = input_tokens(request)
+        most = expected + self.answer_tokens
+        self.meter.begin(most)
+        spent = (0, 0)
+        try:
+            reply: Reply = self.endpoint.ask(request.prompt.instructions, request.text)
+            spent = reply.tokens or (expected, len(reply.text.encode()) // BYTES_A_TOKEN)
+            self.store.put(key, self.endpoint.model, reply.text, *spent)
+        except FaultError as fault:
+            self.meter.fault(fault.kind)
+            spent = fault.tokens or ((0, 0) if fault.kind.isdigit() else (expected, self.answer_tokens))
+            raise
+        finally:
+            self.meter.end(most, *spent)
+        return reply.text
+
+
+def input_tokens(request: Request) -> int:
+    """About how many tokens a prompt has."""
+    return len((request.prompt.instructions + request.text).encode()) // BYTES_A_TOKEN
