@@ -466,6 +466,7 @@ def test_what_cannot_be_run_says_why(shop, options, message, capsys):
     assert _run("profile", shop.folder, *options) == 1
     printed = capsys.readouterr().err
     assert message in printed
+    assert len(printed.splitlines()) == 1
     assert KEY not in printed
     assert open_dataset(shop.folder).profile_names == []
 

@@ -133,7 +133,8 @@ def profile(
         errors.print("stopped; what was answered is kept, the same command goes on", highlight=False)
         raise typer.Exit(130) from None
     finally:
-        _bill(llm, input_price, output_price)
+        if llm.meter.calls:
+            _bill(llm, input_price, output_price)
 
 
 def _run(dataset: Dataset, writer: Writer, prompts: dict[str, Prompt], sampling: Sampling, name: str | None) -> None:

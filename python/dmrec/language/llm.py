@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass
 class LlmWriter:
-    """Asks ``model``. Without ``temperature`` the server's own is used; ``answer_format`` is how JSON is asked for."""
+    """Asks ``model``, in one run. Without ``temperature`` it is the server's own; ``answer_format`` is how JSON is asked for."""
 
     model: str
     cache: Path
