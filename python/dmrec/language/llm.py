@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass
 class LlmWriter:
-    """Asks ``model``, in one run. Without ``temperature`` it is the server's own; ``answer_format`` is how JSON is asked for."""
+    """Asks ``model``, in one run. ``temperature`` None leaves it to the server; ``answer_format`` asks for JSON."""
 
     model: str
     cache: Path
