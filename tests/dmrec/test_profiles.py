@@ -21,11 +21,11 @@ from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, iterate_entities
 from dmrec.errors import DmrecError
 from dmrec.language import crew
-from dmrec.language.endpoint import seconds_to_wait
 from dmrec.language.limits import Limits
 from dmrec.language.llm import LlmWriter
 from dmrec.language.profiles import Sampling, TemplateWriter, iterate_requests, write_profiles
 from dmrec.language.prompts import read_prompts, write_prompts
+from dmrec.language.server import seconds_to_wait
 from fake_llm import FAULTS, FakeLlm, checksum
 
 KEY = "sk-a-secret-that-nobody-may-see"
@@ -363,7 +363,9 @@ def test_the_key_is_kept_nowhere(shop, capsys):
 
 def test_requests_that_are_refused(shop):
     with FakeLlm(decide=lambda p, r: "400") as server:
-        with pytest.raises(DmrecError, match="refuses every request .* --answer-format json_object or none"):
+        with pytest.raises(
+            DmrecError, match="refuses every request .* --answer-format json_object_schema, json_object or none"
+        ):
             _write(shop, _writer(server, shop))
         assert len(server.calls) < 40
     with FakeLlm(decide=lambda p, r: "400" if "Title-7-" in str(r["messages"][1]["content"])[:20] else None) as server:
@@ -374,7 +376,12 @@ def test_requests_that_are_refused(shop):
 
 def test_answers_are_asked_for_as_the_server_can(shop):
     with FakeLlm(decide=lambda p, r: 'Surely: ```json\n{"profile": "good\\u0007 enough"}\n```') as server:
-        for form, kind in (("json_schema", "json_schema"), ("json_object", "json_object"), ("none", None)):
+        for form, kind in (
+            ("json_schema", "json_schema"),
+            ("json_object_schema", "json_object"),
+            ("json_object", "json_object"),
+            ("none", None),
+        ):
             limits = Limits(attempts=1, backoff=0.001)
             counts = _write(shop, _writer(server, shop, limits, answer_format=form, temperature=0.5), name=form)
             request = server.calls[-1].request

@@ -66,7 +66,7 @@ def profile(
         str, typer.Option(help="Environment variable with the key; '' sends none.")
     ] = "OPENAI_API_KEY",
     answer_format: Annotated[
-        str, typer.Option(help="json_schema, json_object or none, as the server can.")
+        str, typer.Option(help="json_schema, json_object_schema (llama.cpp), json_object or none, as the server can.")
     ] = "json_schema",
     answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 800,
     temperature: Annotated[float | None, typer.Option(min=0, help="Default: the server's.", show_default=False)] = None,

@@ -9,9 +9,10 @@ from queue import Empty, SimpleQueue
 
 from ..errors import DmrecError
 from .answers import Answers
-from .endpoint import Endpoint, FaultError, Reply
+from .endpoint import Endpoint, Reply
 from .limits import Meter, SpentError
 from .profiles import Request
+from .server import FaultError, retrying
 
 GRACE = 3.0  # seconds that answers under way have when a run is stopped
 BYTES_A_TOKEN = 4
@@ -23,27 +24,11 @@ class Crew:
     """Threads that take tasks and give findings. They are daemons: a server that hangs does not keep the process."""
 
     def __init__(self, endpoint: Endpoint, store: Answers, meter: Meter, answer_tokens: int) -> None:
-        from tenacity import (
-            Retrying,
-            retry_if_exception,
-            sleep_using_event,
-            stop_after_attempt,
-            stop_when_event_set,
-            wait_random_exponential,
-        )
-
         self.endpoint, self.store, self.meter, self.answer_tokens = endpoint, store, meter, answer_tokens
         limits = meter.limits
         self.tasks: SimpleQueue[tuple[str, Request] | None] = SimpleQueue()
         self._findings: SimpleQueue[tuple[str, Finding]] = SimpleQueue()
-        backoff = wait_random_exponential(multiplier=limits.backoff, max=60)
-        self._retrying = Retrying(
-            stop=stop_after_attempt(limits.attempts) | stop_when_event_set(meter.stopped),
-            wait=lambda state: backoff(state) + getattr(state.outcome and state.outcome.exception(), "after", 0.0),
-            retry=retry_if_exception(lambda error: isinstance(error, FaultError) and error.again),
-            sleep=sleep_using_event(meter.stopped),
-            reraise=True,
-        )
+        self._retrying = retrying(limits.attempts, limits.backoff, meter.stopped)
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.concurrency)]
         for thread in self.threads:
             thread.start()
@@ -75,7 +60,8 @@ class Crew:
 
     def _ask(self, key: str, request: Request) -> Finding:
         try:
-            return self._retrying(self._call, key, request)
+            text: str = self._retrying(self._call, key, request)
+            return text
         except SpentError as error:
             return error
         except FaultError as error:

@@ -12,13 +12,14 @@ import numpy as np
 from ..data.dataset import MANIFEST, Dataset, check_name
 from ..errors import DmrecError, did_you_mean
 from ..files import sha256_of, write_atomically
+from .embeddings import EmbeddingsEndpoint
 from .encoder import TextEncoder
 from .sentences import MiniLm, SentenceTransformers
 from .tfidf import TfidfSvd
 from .wordllama import WordLlama
 
 ENCODERS: dict[str, Callable[..., TextEncoder]] = {
-    each.family: each for each in (TfidfSvd, MiniLm, WordLlama, SentenceTransformers)
+    each.family: each for each in (TfidfSvd, MiniLm, WordLlama, SentenceTransformers, EmbeddingsEndpoint)
 }
 """By family."""
 

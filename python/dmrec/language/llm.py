@@ -8,16 +8,16 @@ import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..errors import DmrecError
 from .answers import Answers
 from .crew import Crew, Finding, input_tokens
-from .endpoint import OPENAI, Endpoint, FaultError, check_url
+from .endpoint import Endpoint
 from .limits import Limits, Meter
 from .profiles import Outcome, Request
+from .server import OPENAI, FaultError, check_url
 
 FIRST = 5  # requests refused before any answer: then it is the server that does not like them
 
@@ -97,11 +97,6 @@ class LlmWriter:
         Raises:
             DmrecError: the server will answer none of them.
         """
-        try:
-            for package in ("openai", "tenacity"):
-                import_module(package)
-        except ImportError:
-            raise DmrecError("the writer 'llm' needs more packages: pip install 'dmrec[llm]'") from None
         endpoint = Endpoint(
             self.model, self.base_url, self.key_variable, self.limits.timeout, self.parameters, self.answer_format
         )
@@ -161,7 +156,7 @@ class LlmWriter:
     def _all_refused(self, fault: FaultError) -> DmrecError:
         return DmrecError(
             f"{self.base_url} refuses every request ({fault}): it may not know an option; "
-            "try --answer-format json_object or none, and look at --model"
+            "try --answer-format json_object_schema, json_object or none, and look at --model"
         )
 
 

@@ -54,8 +54,10 @@ class SentenceTransformers(TextEncoder):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import: the model is on disk
         try:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
         except ImportError:
             raise DmrecError(INSTALL.format(self.family)) from None
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model = SentenceTransformer(str(path.resolve()), device="cpu", local_files_only=True)
         except Exception as error:  # each layer below raises its own

@@ -1,0 +1,184 @@
+"""What words are worth where interactions are missing: ``python -m benchmarks.dmrec.cold data/amazon-scientific``.
+
+Two parts, each with models trained for it (seed 0), written to ``results/cold-DATASET.json``:
+
+- cold users: a tenth of the users (at random) is left out of training altogether. Each is then ranked by a profile, by
+  the first 1, 2 or 5 of its training interactions (in random order, all where there are fewer), by both. Its validation
+  and test interactions are to be found among all items but its training items, whichever of them were shown;
+- cold items: a tenth of the items loses its training and validation interactions before training, and is to be found by
+  users who had some in any split, among all items that the user has no interaction with, and among cold items alone.
+
+Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
+profile" knows of these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from dmrec.config import build_config, with_settings
+from dmrec.data.dataset import Dataset, as_interactions, create_dataset, open_dataset
+from dmrec.eval.ranking import evaluate
+from dmrec.recipes import recipe
+from dmrec.train.build import load_run
+from dmrec.train.new_users import vector_of_likes
+from dmrec.train.train import train
+from rich.console import Console
+from torch import Tensor
+
+from dmrec_ext import Csr, rank_topk
+
+RESULTS = Path(__file__).parents[1] / "results"
+METRICS = ("recall@20", "ndcg@20")
+SHOWN = (1, 2, 5)
+Rank = Callable[[Tensor, int, Csr | None], tuple[Tensor, Tensor]]
+
+
+class Asked:
+    """A way to rank, for `evaluate`."""
+
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+
+    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        return self._rank(users, k, exclude)
+
+
+def figures(rank: Rank, known: sp.csr_matrix, wanted: sp.csr_matrix) -> dict[str, float]:
+    return evaluate(Asked(rank), Csr.from_scipy(known), Csr.from_scipy(wanted), METRICS).means
+
+
+def trained(name: str, dataset: Dataset, folder: Path, options: list[str]) -> Any:
+    """The ranker of a finished run."""
+    console = Console(quiet=True)
+    train(build_config(with_settings(recipe(name), options)), dataset, folder, 0, console)
+    return load_run(folder)[2]
+
+
+def part_of(
+    dataset: Dataset, folder: Path, splits: dict[str, sp.csr_matrix], rows: np.ndarray, vectors: str
+) -> Dataset:
+    """A dataset of these users."""
+    made = create_dataset(folder, dataset.name, {s: as_interactions(m[rows]) for s, m in splits.items()}, made={})
+    whole = dataset.vectors(vectors)
+    made.add_vectors(vectors, np.asarray(whole.items), np.asarray(whole.users)[rows], {})
+    return open_dataset(folder)
+
+
+def splits_of(dataset: Dataset) -> dict[str, sp.csr_matrix]:
+    return {split: getattr(dataset, split) for split in ("train", "valid", "test")}
+
+
+def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str], work: Path) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    cold = np.sort(random.permutation(dataset.n_users)[: dataset.n_users // 10])
+    warm = np.setdiff1d(np.arange(dataset.n_users), cold)
+    data = part_of(dataset, work / "warm", splits_of(dataset), warm, name)
+    known, wanted = dataset.train[cold], as_interactions(dataset.valid[cold] + dataset.test[cold])
+    order = [random.permutation(known[row].indices) for row in range(len(cold))]
+    shown = {n: [sorted(items[:n]) for items in order] for n in SHOWN}
+    items = np.asarray(dataset.vectors(name).items, dtype=np.float32)
+    profiles = torch.from_numpy(np.asarray(dataset.vectors(name).users[cold], dtype=np.float32))
+    likes = {n: np.stack([vector_of_likes(items, of_user) for of_user in shown[n]]) for n in SHOWN}
+    nothing = Csr.from_scipy(sp.csr_matrix(known.shape, dtype=np.float32))
+    rows: list[dict[str, Any]] = []
+
+    def add(model: str, by: str, rank: Rank) -> None:
+        rows.append({"model": model, "by": by, **figures(rank, known, wanted)})
+        print(rows[-1], flush=True)
+
+    def cosine(vectors: Tensor) -> Rank:
+        return lambda users, k, seen: rank_topk(vectors[users], torch.from_numpy(items), k, exclude=seen)
+
+    add("cosine of texts", "profile", cosine(profiles))
+    for n in SHOWN:
+        add("cosine of texts", f"{n} items", cosine(torch.from_numpy(likes[n])))
+    for model in ["popularity", "ease", *models]:
+        ranker = trained(model, data, work / model, options if model in models else [])
+        language = "language" in recipe(model)
+
+        def by(x: Csr, vectors: Tensor | None, ranker: Any = ranker) -> Rank:
+            return lambda u, k, seen: ranker.rank_new(x.rows(u), None if vectors is None else vectors[u], k, seen)
+
+        if model == "popularity":
+            add(model, "nothing", by(nothing, None))
+            continue
+        if language:
+            add(model, "profile", by(nothing, profiles))
+        for n in SHOWN:
+            columns = np.concatenate([np.array(of_user, dtype=np.int64) for of_user in shown[n]])
+            crow = np.cumsum([0, *map(len, shown[n])])
+            x = Csr(torch.from_numpy(crow), torch.from_numpy(columns), None, dataset.n_items)
+            if language:
+                add(model, f"{n} items, no text", by(x, torch.zeros_like(profiles)))
+                add(model, f"{n} items", by(x, torch.from_numpy(likes[n])))
+                add(model, f"{n} items and profile", by(x, profiles))
+            else:
+                add(model, f"{n} items", by(x, None))
+    return rows
+
+
+def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str], work: Path) -> list[dict[str, Any]]:
+    random = np.random.default_rng(1)
+    cold = np.zeros(dataset.n_items, dtype=bool)
+    cold[random.permutation(dataset.n_items)[: dataset.n_items // 10]] = True
+    keep, only = sp.diags((~cold).astype(np.float32)), sp.diags(cold.astype(np.float32))
+    splits = {s: as_interactions(m @ keep) for s, m in splits_of(dataset).items()}
+    data = part_of(dataset, work / "items", splits, np.arange(dataset.n_users), name)
+    wanted = as_interactions(sum(splits_of(dataset).values()) @ only)
+    known, warm = data.train, np.flatnonzero(~cold)
+    vectors = dataset.vectors(name)
+    items = torch.from_numpy(np.asarray(vectors.items, dtype=np.float32))
+    users = torch.from_numpy(np.asarray(vectors.users, dtype=np.float32))
+    x = Csr.from_scipy(known)
+    rows: list[dict[str, Any]] = []
+
+    def all_warm(users: Tensor) -> Csr:
+        crow = torch.arange(len(users) + 1) * len(warm)
+        return Csr(crow, torch.from_numpy(warm).repeat(len(users)), None, dataset.n_items)
+
+    def add(model: str, rank: Rank) -> None:
+        alone = figures(lambda u, k, seen: rank(u, k, all_warm(u)), known, wanted)
+        rows.append({"model": model, **figures(rank, known, wanted), "among cold items": alone})
+        print(rows[-1], flush=True)
+
+    chance = {metric: 20 / int(cold.sum()) for metric in METRICS[:1]}
+    rows.append({"model": "chance", "recall@20": 20 / dataset.n_items, "among cold items": chance})
+    add("cosine of texts", lambda u, k, seen: rank_topk(users[u], items, k, exclude=seen))
+    for model in models:
+        ranker = trained(model, data, work / f"items-{model}", options)
+        add(model, lambda u, k, seen, ranker=ranker: ranker.rank(x.rows(u), u, k, seen))
+    return rows
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--vectors")
+    parser.add_argument("--models", nargs="+", default=["mult-vae", "dmrec-m", "cvga-m"])
+    parser.add_argument("--set", nargs="*", dest="options", default=["training.precision=bf16"])
+    chosen = parser.parse_args()
+    dataset = open_dataset(chosen.data)
+    name = dataset.vectors(chosen.vectors).name
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            "dataset": dataset.name,
+            "vectors": name,
+            "options": chosen.options,
+            "cold users": cold_users(dataset, name, chosen.models, chosen.options, Path(folder)),
+            "cold items": cold_items(dataset, name, chosen.models, chosen.options, Path(folder)),
+        }
+    (RESULTS / f"cold-{dataset.name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Vectors from a server that fails now and then, on this machine."""
+
+import numpy as np
+import pytest
+import tiny
+from dmrec.data.dataset import open_dataset
+from dmrec.errors import DmrecError
+from dmrec.language import embed, embeddings
+from dmrec.language.embed import embed_dataset
+from dmrec.language.embeddings import EmbeddingsEndpoint
+from dmrec.language.encoder import unit
+from dmrec.language.encoders import encoder_of, make_encoder
+from fake_llm import FAULTS, FakeLlm, embedded
+
+TEXTS = [f"text {i}" for i in range(300)]
+KEY = "sk-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def exact(texts):
+    rows = sorted(embedded(texts, ""), key=lambda row: row["index"])
+    return unit(np.array([row["embedding"] for row in rows]))
+
+
+def encoder(server, **options):
+    return EmbeddingsEndpoint("some/model", server.url, timeout=0.5, **{"backoff": 0.001, "attempts": 12, **options})
+
+
+def test_every_text_gets_its_own_vector_whatever_fails(monkeypatch):
+    monkeypatch.setattr(embeddings, "BATCH", 7)
+    with FakeLlm(share=0.4, seed=1) as server:
+        vectors = encoder(server).encode(TEXTS)
+        met = {call.met for call in server.calls}
+    np.testing.assert_array_equal(vectors, exact(TEXTS))
+    assert len(met & set(FAULTS)) >= 6
+    assert len(server.answered) == len(set(server.answered)) == -(-len(TEXTS) // 7)
+    assert {call.key for call in server.calls} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("length", "gave no vectors \\(malformed: not a vector for each of 3 texts\\); .* the same command goes on"),
+        ("other shape", "not a vector for each of 3 texts"),
+        ("not JSON", "not a vector for each of 3 texts"),
+        ("500", "gave no vectors \\(500"),
+        ("401", "refuses requests for the model 'some/model'"),
+    ],
+)
+def test_what_a_server_never_gives_is_said(fault, message):
+    with FakeLlm(decide=lambda prompt, request: fault) as server:
+        with pytest.raises(DmrecError, match=message) as raised:
+            encoder(server, attempts=2).encode(TEXTS[:3])
+        assert len(server.calls) == (1 if fault == "401" else 2)
+    assert KEY not in str(raised.value)
+
+
+def test_a_dataset_by_a_server_and_a_new_text_in_its_space(tmp_path, monkeypatch):
+    made = tiny.make(tmp_path / "data")
+    monkeypatch.setattr(embed, "SHARD", 32)
+    with FakeLlm() as server:
+        assert embed_dataset(made, encoder(server)) == "some-model"
+        dataset = open_dataset(made.folder)
+        texts = [item.text for item in dataset.items]
+        np.testing.assert_array_equal(dataset.vectors("some-model").items, exact(texts).astype(np.float16))
+        np.testing.assert_array_equal(encoder_of(dataset, "some-model").encode(["new"]), exact(["new"]))
+    assert KEY not in (dataset.folder / "manifest.json").read_text()
+
+
+def test_what_it_needs():
+    with pytest.raises(DmrecError, match="the encoder endpoint needs --model"):
+        make_encoder("endpoint")
+    with pytest.raises(DmrecError, match="--base-url takes an address"):
+        make_encoder("endpoint", model="m", base_url="localhost")
