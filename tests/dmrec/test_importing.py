@@ -258,7 +258,9 @@ def _movielens_100k(folder):
     )
     (folder / "u.user").write_text("1|24|M|technician|85711\n")
     (folder / "u.genre").write_text("unknown|0\nAction|1\nWar|2\n\n")
-    return Entity("1", "Café (1995)", "Café (1995). Genres: Action, War."), "24 year old .age group 20s. male, occ"
+    return Entity(
+        "1", "Café (1995)", "Café (1995). Genres: Action, War.", ("Action", "War")
+    ), "24 year old .age group 20s. male, occ"
 
 
 def _movielens_1m(folder):
@@ -268,7 +270,7 @@ def _movielens_1m(folder):
     (folder / "movies.dat").write_bytes("1::Café (1995)::Action|War\n".encode("latin-1"))
     (folder / "users.dat").write_text("1::F::25::10::48067\n")
     return Entity(
-        "1", "Café (1995)", "Café (1995). Genres: Action, War."
+        "1", "Café (1995)", "Café (1995). Genres: Action, War.", ("Action", "War")
     ), "aged 25-34, female, occupation: school student"
 
 
@@ -278,7 +280,7 @@ def _movielens_csv(folder):
     (folder / "movies.csv").write_text('movieId,title,genres\n1,"Café, Le (1995)",Action|War\n', encoding="utf-8")
     (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,1,Paris,0\n2,1,coffee,0\n3,1,coffee,0\n9,9,z,0\n")
     text = "Café, Le (1995). Genres: Action, War. Tags: coffee, paris."
-    return Entity("1", "Café, Le (1995)", text), ""
+    return Entity("1", "Café, Le (1995)", text, ("Action", "War", "coffee", "paris")), ""
 
 
 @pytest.mark.parametrize("lay_out", [_movielens_100k, _movielens_1m, _movielens_csv])

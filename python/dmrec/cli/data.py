@@ -132,9 +132,10 @@ def inspect(
         print_table("texts", ["", *next(iter(found["texts"].values()))], texts)
     if found["reviews"]:
         print_table("reviews of training interactions", list(found["reviews"]), [list(found["reviews"].values())])
-    if found["vectors"]:
-        columns = list(next(iter(found["vectors"].values())))
-        print_table("vectors", ["name", *columns], [[n, *each.values()] for n, each in found["vectors"].items()])
+    for kind in ("profiles", "vectors"):
+        if found[kind]:
+            columns = list(next(iter(found[kind].values())))
+            print_table(kind, ["name", *columns], [[name, *each.values()] for name, each in found[kind].items()])
     _print_faults(dataset, found)
 
 

@@ -23,6 +23,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
         **inspect_splits(dataset),
         **texts,
         "texts_that_name_held_out_items": _leaking_texts(dataset) if len(texts["texts"]) == 2 else {},
+        "profiles": {name: _profiles(dataset, name) for name in dataset.profile_names},
         "vectors": {name: _vectors(dataset, name) for name in dataset.vector_names},
     }
 
@@ -147,6 +148,13 @@ def _leaking_texts(dataset: Dataset) -> dict[str, Any]:
         "users": users,
         "share of held-out titles named": named / max(asked, 1),
         "share of other titles named": by_chance / max(asked, 1),
+    }
+
+
+def _profiles(dataset: Dataset, name: str) -> dict[str, float]:
+    return {
+        f"{side} with profile": float(np.mean([bool(text) for text in dataset.texts(side, name)]))
+        for side in ("items", "users")
     }
 
 

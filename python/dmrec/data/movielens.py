@@ -28,7 +28,7 @@ def film(identity: str, title: str, year: str, genres: Sequence[str], tags: Sequ
     """An item with its title as shown and its text: ``Toy Story (1995). Genres: Animation, Comedy. Tags: pixar.``."""
     shown = clean(f"{title} ({year})" if year else title)
     text = f"{shown}. Genres: {', '.join(genres)}." + (f" Tags: {', '.join(tags)}." if tags else "")
-    return Entity(identity, shown, clean(text))
+    return Entity(identity, shown, clean(text), tuple(clean(each) for each in (*genres, *tags)))
 
 
 def person(identity: str, age: str, gender: str, occupation: str) -> Entity:
