@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections import defaultdict
@@ -25,7 +26,7 @@ import torch
 from dmrec.config import build_config, with_settings
 from dmrec.data.dataset import open_dataset
 from dmrec.recipes import recipe
-from dmrec.train.build import resolve
+from dmrec.train.build import build_recommender, resolve
 from dmrec.train.run import Run
 from dmrec.train.train import train_one
 from rich.console import Console
@@ -33,13 +34,45 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 RESULTS = Path(__file__).parents[1] / "results"
+
+
+def _sparse(event: Any) -> int:
+    """Numbers that a sparse sum reads and writes: a row of the matrix for each entry, a row for each user."""
+    sizes = [shape[0] for shape in event.input_shapes if len(shape) == 1]
+    matrices = [shape for shape in event.input_shapes if len(shape) == 2]
+    if len(sizes) < 2 or not matrices:
+        return 0
+    (rows, entries), matrix = sizes[:2], matrices[-1]
+    written = math.prod(matrix) if "backward" in event.name.lower() else 0
+    return (rows - 1 + entries) * matrix[1] + written
+
+
+def _ranked(event: Any) -> int:
+    """Scores: each is read once."""
+    return int(event.input_shapes[0][0] * event.input_shapes[1][0])
+
+
+def _tanh(event: Any) -> int:
+    """Read and written; its gradient from two arrays to a third."""
+    return math.prod(event.input_shapes[0]) * (3 if "backward" in event.name else 2)
+
+
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "Adam": ("aten::_fused_adam_",),
-    "sparse sums and their gradients": ("dmrec_ext::csr_aggregate", "dmrec_ext::_csr_aggregate_backward"),
+    "sparse sums and their gradients": (
+        "dmrec_ext::csr_aggregate",
+        "dmrec_ext::_csr_aggregate_backward",
+        "GeneratedBackwardFor_dmrec_ext_csr_aggregate_defaultBackward",
+    ),
     "softmax and likelihood, without products": ("dmrec_ext::multinomial_nll", "dmrec_ext::_multinomial_nll_backward"),
     "ranking, without products": ("dmrec_ext::rank_topk",),
     "tanh and its gradient": ("aten::tanh", "aten::tanh_backward"),
+}
+MOVED = {
+    "sparse sums and their gradients": _sparse,
+    "ranking, without products": _ranked,
+    "tanh and its gradient": _tanh,
 }
 
 
@@ -61,32 +94,19 @@ def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, A
         )
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
             train_one(one, dataset, Path(temporary) / "one", quiet)
-    steps = -(-dataset.n_users // config.training.batch_size)
     spent: dict[str, float] = defaultdict(float)
-    operations = 0.0
+    floors: dict[str, float] = defaultdict(float)
+    decoder = build_recommender(config, dataset).backbone.decode(torch.zeros(1, config.model.latent)).weight
+    rates = _rates(config.training.batch_size, decoder.shape[1], dataset.n_items, precision)
     for event in profiled.events():
         if event.device_type == DeviceType.CPU:
             kind = next((kind for kind, names in KINDS.items() if event.name in names), "everything else")
             spent[kind] += event.self_cpu_time_total / 1e6
-            operations += _operations(event) if kind == "matrix products" else 0
-    rates = _rates(config.training.batch_size, config.model.hidden, dataset.n_items, precision)
-    mean_row = dataset.train.nnz / dataset.n_users
-    ranked = sum(int((matrix.getnnz(axis=1) > 0).sum()) for matrix in (dataset.valid, dataset.test))
-    layers = 3 if config.language else 2
-    widths = [config.model.hidden, dataset.vectors(config.language.vectors).items.shape[1]] if config.language else []
-    moved = 4 * sum(widths or [config.model.hidden]) * dataset.n_users * (mean_row + 1)
-    moved += 4 * config.model.hidden * dataset.n_items * steps  # the gradient of the encoder's first layer, written
-    floors = {
-        "matrix products": operations / rates["product"],
-        "Adam": steps * 7 * 4 * weights / rates["memory"],
-        "sparse sums and their gradients": moved / rates["memory"],
-        "ranking, without products": 4 * dataset.n_items * ranked / rates["memory"],
-        "tanh and its gradient": 4
-        * layers
-        * config.model.hidden
-        * (5 * dataset.n_users + 2 * ranked)
-        / rates["memory"],
-    }
+            if kind == "matrix products":
+                floors[kind] += _operations(event) / rates["product"]
+            elif kind in MOVED and event.input_shapes:
+                floors[kind] += 4 * MOVED[kind](event) / rates["memory"]
+    floors["Adam"] = -(-dataset.n_users // config.training.batch_size) * 7 * 4 * weights / rates["memory"]
     return {
         "dataset": dataset.name,
         "model": name,
@@ -94,7 +114,7 @@ def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, A
         "epochs": result["epochs"],
         "phases": {phase: round(seconds, 4) for phase, seconds in phases.items()},
         "kinds": {
-            kind: {"seconds": round(seconds, 4), "floor": round(floors[kind], 4) if kind in floors else None}
+            kind: {"seconds": round(seconds, 4), "floor": round(floors[kind], 4) if floors[kind] else None}
             for kind, seconds in sorted(spent.items(), key=lambda each: -each[1])
         },
         "product_gflop_per_s": round(rates["product"] / 1e9),
