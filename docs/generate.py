@@ -1,7 +1,13 @@
-"""Writes the pages that follow from the code: command-line.md and configuration.md. Run it as ``make docs``."""
+"""Writes what follows from the code and from results: command-line.md, configuration.md, tables of figures.md.
+
+Run it as ``make docs``.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import statistics
 import types
 import typing
 from pathlib import Path
@@ -11,12 +17,14 @@ import typer.cli
 import yaml
 from dmrec.cli.main import app
 from dmrec.config import Config
+from dmrec.experiment.paper import METRICS, published
 from dmrec.models.registry import MODELS, ModelConfig
 from dmrec.recipes import RECIPES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks/results"
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 CONFIGURATION = """# Configuration
 
@@ -110,7 +118,66 @@ def _default(field: FieldInfo) -> str:
     return "-" if value is None else f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
 
 
-PAGES = {"command-line.md": command_line, "configuration.md": configuration}
+def figures() -> str:
+    """The page as it stands, each table under a line ``<!-- KIND .. -->`` made anew from the results."""
+    page = (DOCS / "figures.md").read_text()
+    return re.sub(
+        r"<!-- (\w+)(.*?) -->\n\n(?:\|.*\n)*",
+        lambda found: f"<!-- {found[1]}{found[2]} -->\n\n{TABLES[found[1]](*found[2].split())}",
+        page,
+    )
+
+
+def quality(folder: str, dataset: str) -> str:
+    """Means of the test figures over seeds, with deviations where there are several; the paper's where it has them."""
+    lines = (RESULTS / "experiments" / folder / "rows.jsonl").read_text().splitlines()
+    runs: dict[str, list[dict[str, typing.Any]]] = {}
+    for row in map(json.loads, lines):
+        if row["dataset"] == dataset and row["state"] == "finished":
+            runs.setdefault(row["model"], []).append(row)
+    table = [f"| model | seeds | {' | '.join(METRICS)} | best epoch |", f"| --- |{' ---: |' * (len(METRICS) + 2)}"]
+    for model, of_model in runs.items():
+        cells = [_mean([row["test"][metric] for row in of_model]) for metric in METRICS]
+        epochs = ", ".join(str(row["best_epoch"]) for row in of_model if "best_epoch" in row) or "-"
+        table.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} | {epochs} |")
+        if paper := published(dataset, model, None):
+            cells = [f"{paper[metric]:.4f}" for metric in METRICS]
+            table.append(f"| {model}, in the paper | 10 | {' | '.join(cells)} | - |")
+    return "\n".join(table) + "\n"
+
+
+def cold(dataset: str, part: str) -> str:
+    """Cold users by what is known of them; or cold items, among all and among themselves."""
+    rows = json.loads((RESULTS / f"cold-{dataset}.json").read_text())[f"cold {part}"]
+    if part == "users":
+        table = ["| model | ranked by | recall@20 | ndcg@20 |", "| --- | --- | ---: | ---: |"]
+        table += [f"| {r['model']} | {r['by']} | {r['recall@20']:.4f} | {r['ndcg@20']:.4f} |" for r in rows]
+    else:
+        table = ["| model | recall@20 among all items | among cold items |", "| --- | ---: | ---: |"]
+        alone = [row["among cold items"]["recall@20"] for row in rows]
+        table += [f"| {r['model']} | {r['recall@20']:.4f} | {a:.4f} |" for r, a in zip(rows, alone, strict=True)]
+    return "\n".join(table) + "\n"
+
+
+def embedding() -> str:
+    """Speed and memory of the encoders."""
+    rows = json.loads((RESULTS / "embedding.json").read_text())
+    table = ["| encoder | width | texts a second | peak MB | of these before |", "| --- | ---: | ---: | ---: | ---: |"]
+    for r in rows:
+        cells = (r["family"], r["width"], f"{r['texts_per_second']:.0f}", r["peak_mb"], r["peak_mb_before"])
+        table.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(table) + "\n"
+
+
+TABLES = {"quality": quality, "cold": cold, "embedding": embedding}
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+PAGES = {"command-line.md": command_line, "configuration.md": configuration, "figures.md": figures}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

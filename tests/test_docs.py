@@ -30,8 +30,8 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["command-line.md", "configuration.md"])
-def test_pages_that_follow_from_the_code_are_current(name):
+@pytest.mark.parametrize("name", ["command-line.md", "configuration.md", "figures.md"])
+def test_what_follows_from_code_and_results_is_current(name):
     assert (ROOT / "docs" / name).read_text() == _generator().PAGES[name](), "run: make docs"
 
 
