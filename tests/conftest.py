@@ -82,7 +82,8 @@ def wheel(tmp_path, monkeypatch):
     inter = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     inter += "".join(f"{u}\t{i}\t{4 if i % 2 else 2}\t0\n" for u in range(1, 9) for i in range(1, 21))
     item = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-    item += "".join(f"{i}\tFilm {i}\t1995\tDrama War\n" for i in range(1, 21))
+    kinds = ("Drama War", "Drama War", "Comedy Romance", "Comedy Romance")
+    item += "".join(f"{i}\tFilm {i}\t1995\t{kinds[i % 4]}\n" for i in range(1, 21))
     user = "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
     user += "".join(f"{u}\t24\tF\twriter\t1\n" for u in range(1, 9))
     with zipfile.ZipFile(path, "w") as archive:

