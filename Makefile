@@ -43,10 +43,12 @@ $(VENV)/developing: $(VENV)/torch $(SOURCES)
 demo: $(VENV)/installed
 	$(BIN)/dmrec doctor
 	$(BIN)/dmrec data fetch ml-100k --out demo/ml-100k --force
-	$(BIN)/dmrec embed demo/ml-100k
+	$(BIN)/dmrec profile demo/ml-100k
+	$(BIN)/dmrec embed demo/ml-100k --profiles template
 	$(BIN)/dmrec train mult-vae dmrec-m --config examples/ml-100k.yaml --data demo/ml-100k --out demo/runs \
 	  --plot demo/validation.png --force
 	$(BIN)/dmrec recommend demo/runs/dmrec-m --user 1
+	$(BIN)/dmrec recommend demo/runs/dmrec-m --profile "Science Fiction, Horror, and a robot"
 
 test: $(VENV)/developing
 	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q

@@ -146,9 +146,9 @@ def quality(folder: str, dataset: str) -> str:
     return "\n".join(table) + "\n"
 
 
-def cold(dataset: str, part: str) -> str:
+def cold(of: str, part: str) -> str:
     """Cold users by what is known of them; or cold items, among all and among themselves."""
-    rows = json.loads((RESULTS / f"cold-{dataset}.json").read_text())[f"cold {part}"]
+    rows = json.loads((RESULTS / f"cold-{of}.json").read_text())[f"cold {part}"]
     if part == "users":
         table = ["| model | ranked by | recall@20 | ndcg@20 |", "| --- | --- | ---: | ---: |"]
         table += [f"| {r['model']} | {r['by']} | {r['recall@20']:.4f} | {r['ndcg@20']:.4f} |" for r in rows]

@@ -1,15 +1,15 @@
 """What words are worth where interactions are missing: ``python -m benchmarks.dmrec.cold data/amazon-scientific``.
 
-Two parts, each with models trained for it (seed 0), written to ``results/cold-DATASET.json``:
+Two parts, each with models trained for it (seed 0), written to ``results/cold-DATASET-VECTORS.json``:
 
 - cold users: a tenth of the users (at random) is left out of training altogether. Each is then ranked by a profile, by
   the first 1, 2 or 5 of its training interactions (in random order, all where there are fewer), by both. Its validation
   and test interactions are to be found among all items but its training items, whichever of them were shown;
-- cold items: a tenth of the items loses its training and validation interactions before training, and is to be found by
-  users who had some in any split, among all items that the user has no interaction with, and among cold items alone.
+- cold items: a tenth of the items loses its interactions of all splits before training. Those of validation and test
+  are to be found among all items that the user has no other interaction with, and among cold items alone.
 
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
-profile" knows of these.
+profile" knows of these: "all items" beside it, the whole of a cold user's training interactions, knows as much.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dmrec_ext import Csr, rank_topk
 
 RESULTS = Path(__file__).parents[1] / "results"
 METRICS = ("recall@20", "ndcg@20")
-SHOWN = (1, 2, 5)
+SHOWN = {"1 item": 1, "2 items": 2, "5 items": 5, "all items": None}
 Rank = Callable[[Tensor, int, Csr | None], tuple[Tensor, Tensor]]
 
 
@@ -84,7 +84,7 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
     data = part_of(dataset, work / "warm", splits_of(dataset), warm, name)
     known, wanted = dataset.train[cold], as_interactions(dataset.valid[cold] + dataset.test[cold])
     order = [random.permutation(known[row].indices) for row in range(len(cold))]
-    shown = {n: [sorted(items[:n]) for items in order] for n in SHOWN}
+    shown = {told: [sorted(items[:n]) for items in order] for told, n in SHOWN.items()}
     items = np.asarray(dataset.vectors(name).items, dtype=np.float32)
     profiles = torch.from_numpy(np.asarray(dataset.vectors(name).users[cold], dtype=np.float32))
     likes = {n: np.stack([vector_of_likes(items, of_user) for of_user in shown[n]]) for n in SHOWN}
@@ -100,7 +100,7 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
 
     add("cosine of texts", "profile", cosine(profiles))
     for n in SHOWN:
-        add("cosine of texts", f"{n} items", cosine(torch.from_numpy(likes[n])))
+        add("cosine of texts", n, cosine(torch.from_numpy(likes[n])))
     for model in ["popularity", "ease", *models]:
         ranker = trained(model, data, work / model, options if model in models else [])
         language = "language" in recipe(model)
@@ -118,11 +118,11 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
             crow = np.cumsum([0, *map(len, shown[n])])
             x = Csr(torch.from_numpy(crow), torch.from_numpy(columns), None, dataset.n_items)
             if language:
-                add(model, f"{n} items, no text", by(x, torch.zeros_like(profiles)))
-                add(model, f"{n} items", by(x, torch.from_numpy(likes[n])))
-                add(model, f"{n} items and profile", by(x, profiles))
+                add(model, f"{n}, no text", by(x, torch.zeros_like(profiles)))
+                add(model, n, by(x, torch.from_numpy(likes[n])))
+                add(model, f"{n} and profile", by(x, profiles))
             else:
-                add(model, f"{n} items", by(x, None))
+                add(model, n, by(x, None))
     return rows
 
 
@@ -133,20 +133,23 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
     keep, only = sp.diags((~cold).astype(np.float32)), sp.diags(cold.astype(np.float32))
     splits = {s: as_interactions(m @ keep) for s, m in splits_of(dataset).items()}
     data = part_of(dataset, work / "items", splits, np.arange(dataset.n_users), name)
-    wanted = as_interactions(sum(splits_of(dataset).values()) @ only)
-    known, warm = data.train, np.flatnonzero(~cold)
+    wanted = as_interactions((dataset.valid + dataset.test) @ only)
+    known = as_interactions(sum(splits_of(dataset).values()) - wanted)
+    warm = np.flatnonzero(~cold)
     vectors = dataset.vectors(name)
     items = torch.from_numpy(np.asarray(vectors.items, dtype=np.float32))
     users = torch.from_numpy(np.asarray(vectors.users, dtype=np.float32))
-    x = Csr.from_scipy(known)
+    x = Csr.from_scipy(data.train)
     rows: list[dict[str, Any]] = []
 
-    def all_warm(users: Tensor) -> Csr:
-        crow = torch.arange(len(users) + 1) * len(warm)
-        return Csr(crow, torch.from_numpy(warm).repeat(len(users)), None, dataset.n_items)
+    def but_cold(users: Tensor) -> Csr:
+        """All warm items, and those cold ones that the users are known to have."""
+        seen = sp.lil_matrix(known[users.numpy()])
+        seen[:, warm] = 1
+        return Csr.from_scipy(as_interactions(seen))
 
     def add(model: str, rank: Rank) -> None:
-        alone = figures(lambda u, k, seen: rank(u, k, all_warm(u)), known, wanted)
+        alone = figures(lambda u, k, seen: rank(u, k, but_cold(u)), known, wanted)
         rows.append({"model": model, **figures(rank, known, wanted), "among cold items": alone})
         print(rows[-1], flush=True)
 
@@ -177,7 +180,7 @@ def main() -> None:
             "cold users": cold_users(dataset, name, chosen.models, chosen.options, Path(folder)),
             "cold items": cold_items(dataset, name, chosen.models, chosen.options, Path(folder)),
         }
-    (RESULTS / f"cold-{dataset.name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / f"cold-{dataset.name}-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

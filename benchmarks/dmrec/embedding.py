@@ -35,10 +35,11 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
     """One family, in this process."""
     import torch
     from dmrec.data.dataset import Dataset, create_dataset, open_dataset
-    from dmrec.language import embed
+    from dmrec.language.embed import embed_dataset
+    from dmrec.language.encoder import TextEncoder
     from dmrec.language.encoders import make_encoder
 
-    embed.SHARD = 1024
+    TextEncoder.shard = 1024
     whole = open_dataset(folder)
     items, users = whole.items[:TEXTS], whole.users[: max(TEXTS - whole.n_items, 1)]
     splits = {s: getattr(whole, s)[: len(users)][:, : len(items)] for s in ("train", "valid", "test")}
@@ -57,13 +58,13 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
         encoder.encode(["a b"])  # loads the model
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
-        embed.embed_dataset(dataset, encoder, name="it")
+        embed_dataset(dataset, encoder, name="it")
         seconds = time.perf_counter() - started
         peak, at_once = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, files(dataset)
         try:
-            embed.embed_dataset(dataset, encoder, name="it", progress=breaking_off)
+            embed_dataset(dataset, encoder, name="it", progress=breaking_off)
         except BrokenOffError:
-            embed.embed_dataset(dataset, encoder, name="it")
+            embed_dataset(dataset, encoder, name="it")
         equal, width = files(dataset) == at_once, int(dataset.vectors("it").items.shape[1])
     return {
         "family": family,

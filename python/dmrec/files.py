@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,6 +86,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, len(array), 65_536):
             file.write(np.ascontiguousarray(array[first : first + 65_536]).data)
+
+
+@contextlib.contextmanager
+def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds the lock ``path``. Waits for it; with ``refusal`` that is the error instead. Nothing is held on Windows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except OSError:
+            raise DmrecError(str(refusal)) from None
+        yield
 
 
 UNSEALED = "0" * 64

@@ -5,7 +5,7 @@ import pytest
 import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language import embed, embeddings
+from dmrec.language import embeddings
 from dmrec.language.embed import embed_dataset
 from dmrec.language.embeddings import EmbeddingsEndpoint
 from dmrec.language.encoder import unit
@@ -61,7 +61,7 @@ def test_what_a_server_never_gives_is_said(fault, message):
 
 def test_a_dataset_by_a_server_and_a_new_text_in_its_space(tmp_path, monkeypatch):
     made = tiny.make(tmp_path / "data")
-    monkeypatch.setattr(embed, "SHARD", 32)
+    monkeypatch.setattr(EmbeddingsEndpoint, "shard", 32)
     with FakeLlm() as server:
         assert embed_dataset(made, encoder(server)) == "some-model"
         dataset = open_dataset(made.folder)
@@ -69,6 +69,19 @@ def test_a_dataset_by_a_server_and_a_new_text_in_its_space(tmp_path, monkeypatch
         np.testing.assert_array_equal(dataset.vectors("some-model").items, exact(texts).astype(np.float16))
         np.testing.assert_array_equal(encoder_of(dataset, "some-model").encode(["new"]), exact(["new"]))
     assert KEY not in (dataset.folder / "manifest.json").read_text()
+
+
+def test_a_text_that_is_refused_is_named():
+    bad = "far too long " * 9
+
+    def decide(prompt, request):
+        return "400" if any(len(text) > 50 for text in request["input"]) else None
+
+    with FakeLlm(decide=decide) as server:
+        with pytest.raises(DmrecError, match="refuses the text 'far too long .*' of 117 characters .*--max-characters"):
+            encoder(server).encode([*TEXTS[:40], bad])
+        vectors = encoder(server, max_characters=50).encode([*TEXTS[:40], bad])
+    np.testing.assert_array_equal(vectors, exact([*TEXTS[:40], bad[:50]]))
 
 
 def test_what_it_needs():

@@ -22,6 +22,7 @@ from dmrec.experiment.plan import grid, read_plan
 from dmrec.experiment.report import collect, tables
 from dmrec.experiment.runner import ROWS, append_row, forget, open_jobs, read_rows, run_jobs
 from dmrec.experiment.statistics import compare, holm
+from dmrec.files import locked
 from dmrec.recipes import recipe
 from dmrec.train.run import Run
 from dmrec.train.train import train_one
@@ -247,7 +248,7 @@ def test_what_a_changed_model_left_unfinished_is_not_gone_on_with(dataset, tmp_p
 
 
 def test_one_runner_at_a_time(tmp_path):
-    with runner._alone(tmp_path), pytest.raises(DmrecError, match="another process runs this experiment"):
+    with locked(tmp_path / ".lock"), pytest.raises(DmrecError, match="another process runs this experiment"):
         run_jobs([], tmp_path, QUIET, workers=1)
 
 

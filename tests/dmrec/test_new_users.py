@@ -107,8 +107,14 @@ def test_what_cannot_be_done_is_said(runs, name, wanted, error):
 def test_an_encoder_of_another_width(runs):
     narrow = TfidfSvd(2)
     narrow.fit(["tea cup", "tea kettle", "guitar cup", "guitar"])
-    with pytest.raises(DmrecError, match="the vectors 'tfidf-svd' are 8 wide, the encoder's 2"):
+    with pytest.raises(DmrecError, match="what made the vectors 'tfidf-svd' is known, and no other will do"):
         ask(runs, "dmrec-m", profile="tea", encoder=narrow)
+    run, dataset, ranker = load_run(runs / "dmrec-m")
+    del dataset.manifest["vectors"]["tfidf-svd"]["made"]["encoder"]  # as if they had been imported
+    with pytest.raises(DmrecError, match="the vectors 'tfidf-svd' are 8 wide, the encoder's 2"):
+        recommend_to_new_user(ranker, run.config, dataset, profile="tea", encoder=narrow)
+    with pytest.raises(DmrecError, match="were imported, and what made them is not known"):
+        recommend_to_new_user(ranker, run.config, dataset, profile="tea")
 
 
 def test_items_go_by_id_or_title(runs):

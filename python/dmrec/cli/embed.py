@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..language.embed import embed_dataset
+from ..language.embed import embed_dataset, name_of
 from ..language.encoder import TextEncoder
 from ..language.encoders import OPTIONS, make_encoder
 from .console import errors, output
@@ -27,12 +27,15 @@ def encoder_from(
     model: str | None = None,
     base_url: str | None = None,
     key_variable: str | None = None,
+    max_characters: int | None = None,
 ) -> TextEncoder:
     """The encoder that options of the command line name; an option that it does not have is an error."""
     given: dict[str, Any] = {"width": width, "max_pieces": max_pieces, "precision": precision}
-    given |= {"model": model, "base_url": base_url, "key_variable": key_variable}
+    given |= {"model": model, "base_url": base_url, "key_variable": key_variable, "max_characters": max_characters}
     options = {name: value for name, value in given.items() if value is not None}
-    if Path(family).is_dir():
+    if family == "sentence-transformers":
+        raise DmrecError("give the model's folder itself: --encoder FOLDER")
+    if family not in OPTIONS and Path(family).is_dir():
         family, options["folder"] = "sentence-transformers", family
     for name in options:
         if family in OPTIONS and name not in OPTIONS[family]:
@@ -51,7 +54,7 @@ def embed(
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Dimensions (tfidf-svd, default 128).")] = None,
     max_pieces: Annotated[
-        int | None, typer.Option(min=8, help="Word pieces of a text (minilm, folders; default 128).")
+        int | None, typer.Option(min=8, help="Word pieces of a text (minilm: default 128; folders: the model's).")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="bf16 or float32 (minilm, folders). Default: bf16 where it is fast.")
@@ -61,6 +64,10 @@ def embed(
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable with the key (endpoint; default OPENAI_API_KEY).")
     ] = None,
+    max_characters: Annotated[
+        int | None, typer.Option(min=1, help="Of a text; what is longer is cut (endpoint).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace vectors of this name.")] = False,
 ) -> None:
     """Turn the texts of items and users, or their profiles, into vectors, stored in the dataset.
 
@@ -75,7 +82,13 @@ def embed(
     - `dmrec embed data/shop --encoder endpoint --model text-embedding-3-small --base-url https://api.openai.com/v1`
     """
     dataset = open_dataset(folder)
-    made = encoder_from(encoder, width, max_pieces, precision, model, base_url, key_variable)
+    made = encoder_from(encoder, width, max_pieces, precision, model, base_url, key_variable, max_characters)
+    wanted = name_of(made, profiles, name)
+    if wanted in dataset.vector_names and not force:
+        raise DmrecError(
+            f"{dataset.name} has vectors '{wanted}', and models may have been trained with them; "
+            "give these another name (--name), or replace them (--force)"
+        )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("texts", total=dataset.n_items + dataset.n_users)

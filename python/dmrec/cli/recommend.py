@@ -16,6 +16,7 @@ from ..data.dataset import Dataset, as_interactions
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
+from ..language.encoder import TextEncoder
 from ..train.build import load_run
 from ..train.new_users import item_named, recommend_to_new_user
 from .console import errors, output, print_table
@@ -64,6 +65,8 @@ def recommend(
     if profile or likes:
         if users or out or exclude is not Exclude.known:
             raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
+        if encoder is not None and not profile:
+            raise DmrecError("--encoder is for a --profile: leave it out")
         _print_for_new_user(run, data, profile or "", likes or [], k, encoder)
         return
     if encoder is not None:
@@ -101,12 +104,20 @@ def _print_for_new_user(
         likes=liked,
         profile=profile,
         k=k,
-        encoder=None if encoder is None else encoder_from(encoder),
+        encoder=None if encoder is None else _encoder_named(encoder),
     )
     told = [clean(profile), *(f"likes {dataset.items[item].label}" for item in liked)]
     output.print("\n" + "; ".join(filter(None, told)), highlight=False, markup=False)
     rows = [[rank, dataset.items[item].label, score] for rank, (item, score) in enumerate(found, start=1)]
     print_table(f"{len(rows)} recommendations", ["rank", "item", "score"], rows, numbers_from=2)
+
+
+def _encoder_named(family: str) -> TextEncoder:
+    if family in ("tfidf-svd", "endpoint"):
+        raise DmrecError(
+            f"imported vectors cannot be those of {family} here: make them with dmrec embed, which notes how"
+        )
+    return encoder_from(family)
 
 
 def _user_rows(dataset: Dataset, ids: list[str]) -> torch.Tensor:

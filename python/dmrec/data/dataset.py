@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +27,7 @@ import scipy.sparse as sp
 from ..errors import DmrecError, did_you_mean
 from ..files import (
     json_lines,
+    locked,
     read_json,
     replace_file,
     sha256_of,
@@ -130,16 +132,24 @@ class Dataset:
     def add_profiles(self, name: str, rows: dict[str, Iterable[dict[str, Any]]], made: dict[str, Any]) -> None:
         """Stores profiles under ``name``: for "items" and "users" a row each, in order, ``id`` and ``text`` in it."""
         check_name(name)
-        known = self.manifest.setdefault("profiles", {})
-        if known.pop(name, None) is not None:
-            write_json(self.folder / MANIFEST, self.manifest)
+        self._note("profiles", name, None)  # while its files are being replaced it does not exist
         checksums = {}
         for side, of_side in rows.items():
             path = self.folder / f"{side}.{name}.jsonl.gz"
             replace_file(path, partial(write_lines, rows=of_side))
             checksums[side] = sha256_of(path)
-        known[name] = {"sha256": checksums, "made": made}
-        write_json(self.folder / MANIFEST, self.manifest)
+        self._note("profiles", name, {"sha256": checksums, "made": made})
+
+    def _note(self, kind: str, name: str, value: dict[str, Any] | None) -> None:
+        """Sets or removes an entry of the manifest as it is on disk: another process may have written to it."""
+        with locked(self.folder / ".lock"):
+            manifest = read_json(self.folder / MANIFEST)
+            known = manifest.setdefault(kind, {})
+            if value is not None or known.pop(name, None) is not None:
+                known.update({} if value is None else {name: value})
+                write_json(self.folder / MANIFEST, manifest)
+        self.manifest.clear()
+        self.manifest.update(manifest)
 
     @property
     def vector_names(self) -> list[str]:
@@ -170,29 +180,40 @@ class Dataset:
             sides[side] = array
         return TextVectors(name, **sides)
 
-    def add_vectors(self, name: str, items: np.ndarray, users: np.ndarray, made: dict[str, Any]) -> None:
-        """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made."""
+    def add_vectors(
+        self, name: str, items: np.ndarray, users: np.ndarray, made: dict[str, Any], state: Path | None = None
+    ) -> None:
+        """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made.
+
+        ``state``: a file with what their encoder has learned, kept beside them.
+        """
         check_name(name)
         check_vectors(items, users, self.n_items, self.n_users)
         kept = {
             side: array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
             for side, array in (("items", items), ("users", users))
         }
-        vectors = self.manifest.setdefault("vectors", {})
-        if vectors.pop(name, None) is not None:  # while its files are being replaced it does not exist
-            write_json(self.folder / MANIFEST, self.manifest)
+        self._note("vectors", name, None)  # while its files are being replaced it does not exist
+        if state is not None:
+            path = self.folder / f"encoder.{name}.npz"
+            write_atomically(path, state.read_bytes())
+            made = {**made, "encoder": {**made["encoder"], "state": sha256_of(path)}}
         checksums = {}
         for side, array in kept.items():
             path = self.folder / f"{side}.{name}.npy"
             replace_file(path, partial(write_array, array=array))
             checksums[side] = sha256_of(path)
-        vectors[name] = {"width": int(items.shape[1]), "sha256": checksums, "made": made}
-        write_json(self.folder / MANIFEST, self.manifest)
+        self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": made})
 
     def fingerprint(self, vectors: str | None) -> dict[str, Any]:
         """Checksums of the interactions, and of the vectors called so: what a trained model depends on."""
         files = {f"{split}.npz": self.manifest["files"][f"{split}.npz"]["sha256"] for split in SPLITS}
-        return {**files, **({vectors: self.manifest["vectors"][vectors]["sha256"]} if vectors else {})}
+        if vectors is None:
+            return files
+        known = self.manifest.get("vectors", {})
+        if vectors not in known:
+            raise DmrecError(f"dataset {self.folder} has no vectors '{vectors}'{did_you_mean(vectors, known)}")
+        return {**files, vectors: known[vectors]["sha256"]}
 
     def _entities(self, side: str, count: int) -> list[Entity]:
         path = self.folder / f"{side}.jsonl.gz"
@@ -260,6 +281,8 @@ def create_dataset(
     if of_train := _reviews_of(splits["train"], reviews):
         files[REVIEWS] = json_lines({"user": u, "item": i, "text": text} for (u, i), text in sorted(of_train.items()))
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
+    for leftover in folder.glob(".*.embedding"):
+        shutil.rmtree(leftover)
     for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS):
         (folder / stale).unlink(missing_ok=True)
     for file_name, content in files.items():

@@ -7,13 +7,12 @@ again only when asked.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from rich.console import Console
 
 from ..config import dump_config
 from ..errors import DmrecError
-from ..files import write_atomically
+from ..files import locked, write_atomically
 from ..train.run import RESULT, Run, clear
 from .plan import Job
 
@@ -88,7 +87,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: in
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = threads or max(1, processors // workers)
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
-    with _alone(folder):
+    with locked(folder / ".lock", f"{folder}: another process runs this experiment"):  # two would run everything twice
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -109,22 +108,6 @@ def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: in
                 process.terminate()
             for process in running:
                 process.wait()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two at once would run everything twice, in the same folders. Where there are no such locks, nothing is held."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DmrecError(f"{folder}: another process runs this experiment") from None
-        yield
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:

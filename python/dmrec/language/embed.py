@@ -2,7 +2,8 @@
 
 ``.NAME.embedding/`` in the dataset holds them until all are done: ``about.json`` says of what, a file per shard and its
 checksums say which are done. Interrupted, it goes on there; a shard is encoded by itself, so the vectors are the same
-to the bit. Nothing is held in memory but one shard, whatever the number of texts.
+to the bit. Nothing is held in memory but one shard, whatever the number of texts, and what an encoder learns from all
+of them, which ``tfidf-svd`` alone does.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ import numpy as np
 
 from ..data.dataset import Dataset, check_name
 from ..errors import DmrecError
-from ..files import read_json, sha256_of, write_atomically, write_json
+from ..files import locked, read_json, sha256_of, write_atomically, write_json
 from .encoder import TextEncoder
-from .encoders import save_encoder
 
-SHARD = 2048  # texts
 SIDES = ("items", "users")
+STATE = "state.npz"
 Progress = Callable[[int], None]
 
 
@@ -39,33 +39,44 @@ def embed_dataset(
 ) -> str:
     """Encodes the texts of all items and users, or the profiles called so, and stores float16 unit vectors.
 
-    They are called ``name``, which is returned; default: the encoder's name, and the profiles' after it. A row without
-    text is zeros. ``progress`` is told how many texts are done.
+    They are called ``name``, which is returned; default: `name_of`. A row without text is zeros. ``progress`` is told
+    how many texts are done.
     """
-    name = check_name(name or "-".join(filter(None, (encoder.name, profiles))))
+    name = name_of(encoder, profiles, name)
     for side in SIDES:
         if not any(dataset.texts(side, profiles)):
             raise DmrecError(f"dataset {dataset.folder} has no texts of its {side} to make vectors from")
-    about = {"encoder": encoder.describe(), "profiles": profiles, "shard": SHARD}
-    shards = Shards(dataset.folder / f".{name}.embedding", about)
-    encoder.fit(text for text in chain(*(dataset.texts(side, profiles) for side in SIDES)) if text)
-    made: dict[str, Any] = {"encoder": save_encoder(dataset, name, encoder), "profiles": profiles}
-    done, joined = 0, []
-    for side in SIDES:
-        parts, empty = [], 0
-        for number, texts in enumerate(batched(dataset.texts(side, profiles), SHARD)):
-            file = f"{side}-{number:08d}.npy"
-            if not shards.has(file, texts):
-                shards.add(file, texts, _encode(encoder, texts))
-            parts.append(file)
-            done, empty = done + len(texts), empty + texts.count("")
-            progress(done)
-        made[f"{side}_without_text"] = empty
-        joined.append(shards.joined(parts, f"{side}.npy"))
-    items, users = joined
-    dataset.add_vectors(name, items, users, made)
-    shards.remove()
+    about = {key: value for key, value in encoder.describe().items() if key != "key_variable"}
+    about |= {"profiles": profiles, "shard": encoder.shard}
+    if encoder.learns:
+        about["texts"] = _digest(chain(*(dataset.texts(side, profiles) for side in SIDES)))
+    folder = dataset.folder / f".{name}.embedding"
+    with locked(folder.with_suffix(".lock"), f"another process makes the vectors '{name}' of {dataset.folder}"):
+        shards = Shards(folder, about)
+        if encoder.learns:
+            shards.learned(encoder, (text for side in SIDES for text in dataset.texts(side, profiles) if text))
+        made: dict[str, Any] = {"encoder": encoder.describe(), "profiles": profiles}
+        done, joined = 0, []
+        for side in SIDES:
+            parts, empty = [], 0
+            for number, texts in enumerate(batched(dataset.texts(side, profiles), encoder.shard)):
+                file = f"{side}-{number:08d}.npy"
+                if not shards.has(file, texts):
+                    shards.add(file, texts, _encode(encoder, texts))
+                parts.append(file)
+                done, empty = done + len(texts), empty + texts.count("")
+                progress(done)
+            made[f"{side}_without_text"] = empty
+            joined.append(shards.joined(parts, f"{side}.npy"))
+        items, users = joined
+        dataset.add_vectors(name, items, users, made, folder / STATE if encoder.learns else None)
+        shards.remove()
     return name
+
+
+def name_of(encoder: TextEncoder, profiles: str | None = None, name: str | None = None) -> str:
+    """What vectors are called: ``name``, or the encoder's name, and that of the profiles after it."""
+    return check_name(name or "-".join(filter(None, (encoder.name, profiles))))
 
 
 def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -101,6 +112,18 @@ class Shards:
                     row = json.loads(line)
                     self.known[row["file"]] = row
 
+    def learned(self, encoder: TextEncoder, texts: Iterable[str]) -> None:
+        """Fits the encoder, or gives back what it had learned before it was interrupted."""
+        path = self.folder / STATE
+        if path.exists():
+            with np.load(path, allow_pickle=False) as state:
+                encoder.restore(dict(state))
+            return
+        encoder.fit(texts)
+        buffer = io.BytesIO()
+        np.savez(buffer, **encoder.state())  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
+
     def has(self, file: str, texts: Sequence[str]) -> bool:
         """It is there, undamaged, and of these texts."""
         path, row = self.folder / file, self.known.get(file, {})
@@ -118,10 +141,13 @@ class Shards:
 
     def joined(self, files: Sequence[str], into: str) -> np.ndarray:
         """These, one after another, mapped from disk."""
-        parts = [np.load(self.folder / file, mmap_mode="r") for file in files]
-        shape = (sum(map(len, parts)), parts[0].shape[1])
-        whole = np.lib.format.open_memmap(self.folder / into, mode="w+", dtype=np.float16, shape=shape)
-        np.concatenate(parts, out=whole)
+        with (self.folder / into).open("wb") as file:
+            shapes = [np.load(self.folder / part, mmap_mode="r").shape for part in files]
+            header = {"descr": "<f2", "fortran_order": False, "shape": (sum(n for n, _ in shapes), shapes[0][1])}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in files:
+                file.write(np.load(self.folder / part).astype("<f2", copy=False).data)
+        whole: np.ndarray = np.load(self.folder / into, mmap_mode="r")
         return whole
 
     def remove(self) -> None:
@@ -129,5 +155,8 @@ class Shards:
         shutil.rmtree(self.folder)
 
 
-def _digest(texts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()

@@ -21,17 +21,20 @@ class EmbeddingsEndpoint(TextEncoder):
     """``model`` behind ``base_url``. The key, where one is wanted, is in the environment variable ``key_variable``."""
 
     family = "endpoint"
+    shard = 4 * BATCH  # what is paid for is soon on disk
 
     def __init__(
         self,
         model: str,
         base_url: str = OPENAI,
         key_variable: str = "OPENAI_API_KEY",
+        max_characters: int | None = None,
         timeout: float = 60.0,
         attempts: int = 6,
         backoff: float = 1.0,
     ) -> None:
         self.model, self.base_url, self.key_variable = model, check_url(base_url), key_variable
+        self.max_characters = max_characters
         self.timeout, self.attempts, self.backoff = timeout, attempts, backoff
 
     @property
@@ -40,8 +43,9 @@ class EmbeddingsEndpoint(TextEncoder):
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.model).strip("-._")[:64]
 
     def options(self) -> dict[str, Any]:
-        """Model and server."""
-        return {"model": self.model, "base_url": self.base_url, "key_variable": self.key_variable}
+        """Model, server, cut."""
+        cut = {"max_characters": self.max_characters}
+        return {"model": self.model, "base_url": self.base_url, "key_variable": self.key_variable, **cut}
 
     @cached_property
     def _server(self) -> Server:
@@ -51,7 +55,8 @@ class EmbeddingsEndpoint(TextEncoder):
         """(len(texts), width) float32 unit vectors, each put where its text stands."""
         asked = retrying(self.attempts, self.backoff, threading.Event())
         try:
-            parts = [asked(self._batch, list(texts[first : first + BATCH])) for first in range(0, len(texts), BATCH)]
+            cut = [text[: self.max_characters] for text in texts]
+            parts = [self._ask(asked, cut[first : first + BATCH]) for first in range(0, len(texts), BATCH)]
         except FaultError as fault:
             raise DmrecError(
                 f"{self.base_url} gave no vectors ({fault}); what it gave before is kept: the same command goes on"
@@ -59,6 +64,22 @@ class EmbeddingsEndpoint(TextEncoder):
         if len({part.shape[1] for part in parts}) != 1:
             raise DmrecError(f"{self.base_url} gave vectors of several widths for the model '{self.model}'")
         return unit(np.concatenate(parts))
+
+    def _ask(self, asked: Any, texts: list[str]) -> np.ndarray:
+        """Texts that a server refuses together are asked for in halves, to find which one it is."""
+        try:
+            vectors: np.ndarray = asked(self._batch, texts)
+            return vectors
+        except FaultError as fault:
+            if not fault.refused:
+                raise
+            if len(texts) == 1:
+                raise DmrecError(
+                    f"{self.base_url} refuses the text '{texts[0][:60]}..' of {len(texts[0])} characters ({fault}); "
+                    "shorten it, or cut all of them (--max-characters)"
+                ) from None
+        half = len(texts) // 2
+        return np.concatenate([self._ask(asked, texts[:half]), self._ask(asked, texts[half:])])
 
     def _batch(self, texts: list[str]) -> np.ndarray:
         asked = {"model": self.model, "input": texts, "encoding_format": "float"}

@@ -16,6 +16,8 @@ class TextEncoder(ABC):
     """
 
     family: str
+    learns = False  # from all texts, in `fit`
+    shard = 2048  # texts that are encoded before they are written to disk
 
     @property
     def name(self) -> str:

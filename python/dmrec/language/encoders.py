@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..data.dataset import MANIFEST, Dataset, check_name
 from ..errors import DmrecError, did_you_mean
-from ..files import sha256_of, write_atomically
+from ..files import sha256_of
 from .embeddings import EmbeddingsEndpoint
 from .encoder import TextEncoder
 from .sentences import MiniLm, SentenceTransformers
@@ -41,28 +40,15 @@ def make_encoder(family: str, **options: Any) -> TextEncoder:
     return ENCODERS[family](**options)
 
 
-def save_encoder(dataset: Dataset, name: str, encoder: TextEncoder) -> dict[str, Any]:
-    """For the manifest: how to make the encoder of the vectors ``name`` again. What it learned lies beside them."""
-    made = encoder.describe()
-    if state := encoder.state():
-        path = dataset.folder / f"encoder.{check_name(name)}.npz"
-        buffer = io.BytesIO()
-        np.savez(buffer, **state)  # type: ignore[arg-type]
-        write_atomically(path, buffer.getvalue())
-        made["state"] = sha256_of(path)
-    return made
-
-
 def encoder_of(dataset: Dataset, name: str) -> TextEncoder:
     """The encoder that made the vectors called ``name``, to place other texts in their space."""
     made = dataset.manifest["vectors"][name]["made"].get("encoder")
     if not isinstance(made, dict):
         raise DmrecError(
             f"the vectors '{name}' of {dataset.folder} were imported, and what made them is not known: "
-            f"name it (--encoder {', '.join(ENCODERS)})"
+            "name it, if it was one of minilm, wordllama or a folder of a sentence-transformers model (--encoder)"
         )
-    options = {key: value for key, value in made.items() if key not in ("family", "state")}
-    encoder = make_encoder(made["family"], **options)
+    encoder = make_encoder(**{key: value for key, value in made.items() if key != "state"})
     if "state" in made:
         path = dataset.folder / f"encoder.{check_name(name)}.npz"
         if not path.exists() or sha256_of(path) != made["state"]:

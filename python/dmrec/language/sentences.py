@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 
 from ..errors import DmrecError
+from ..files import sha256_of
 from .encoder import TextEncoder, unit
 
 INSTALL = "the encoder {} needs packages: pip install 'dmrec[text]'"
 BATCH = 64
+PRECISIONS = ("bf16", "float32")
 
 
 def precision_here() -> str:
@@ -24,13 +27,29 @@ def precision_here() -> str:
     return "bf16" if any(supported() for supported in asked) else "float32"
 
 
+def checksum_of(folder: Path) -> str:
+    """Of the configuration and the weights of a model."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
+    told = [f"{path.relative_to(folder)} {sha256_of(path)}" for path in files]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
 class SentenceTransformers(TextEncoder):
-    """A folder that sentence-transformers loads; texts longer than ``max_pieces`` word pieces are cut."""
+    """A folder that sentence-transformers loads; texts longer than ``max_pieces`` word pieces are cut.
+
+    Without ``max_pieces`` the model's own limit holds. ``model``, a checksum of the folder's configuration and weights,
+    is noted when it is first asked for; given, the folder must still be that model.
+    """
 
     family = "sentence-transformers"
 
-    def __init__(self, folder: str, max_pieces: int = 128, precision: str | None = None) -> None:
+    def __init__(
+        self, folder: str, max_pieces: int | None = None, precision: str | None = None, model: str | None = None
+    ) -> None:
+        if precision not in (None, *PRECISIONS):
+            raise DmrecError(f"the precision of an encoder must be {' or '.join(PRECISIONS)}, got '{precision}'")
         self.folder, self.max_pieces, self.precision = folder, max_pieces, precision or precision_here()
+        self.model = model
 
     @property
     def name(self) -> str:
@@ -38,8 +57,9 @@ class SentenceTransformers(TextEncoder):
         return Path(self.folder).resolve().name
 
     def options(self) -> dict[str, Any]:
-        """Folder, cut, precision."""
-        return {"folder": self.folder, "max_pieces": self.max_pieces, "precision": self.precision}
+        """Folder and its checksum, cut, precision."""
+        asked = {"max_pieces": self.max_pieces, "precision": self.precision}
+        return {"folder": str(self.path().resolve()), **asked, "model": self.model or checksum_of(self.path())}
 
     def path(self) -> Path:
         """Where the model lies."""
@@ -49,8 +69,10 @@ class SentenceTransformers(TextEncoder):
         return path
 
     @cached_property
-    def _model(self) -> Any:
+    def _loaded(self) -> Any:
         path = self.path()
+        if self.model is not None and checksum_of(path) != self.model:
+            raise DmrecError(f"{path} is not the model that it was: its configuration or weights have changed")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import: the model is on disk
         try:
             from sentence_transformers import SentenceTransformer
@@ -62,13 +84,20 @@ class SentenceTransformers(TextEncoder):
             model = SentenceTransformer(str(path.resolve()), device="cpu", local_files_only=True)
         except Exception as error:  # each layer below raises its own
             raise DmrecError(f"{path} cannot be loaded as a sentence-transformers model: {error}") from None
-        model.max_seq_length = self.max_pieces
+        if self.max_pieces is not None:
+            config = getattr(getattr(model[0], "auto_model", None), "config", None)
+            most = getattr(config, "max_position_embeddings", None) or self.max_pieces
+            if self.max_pieces > most:
+                raise DmrecError(f"the model in {path} takes {most} word pieces of a text, not {self.max_pieces}")
+            model.max_seq_length = self.max_pieces
         return model.to(torch.bfloat16) if self.precision == "bf16" else model
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(len(texts), width) float32 unit vectors; batches are of texts of like length."""
         with torch.inference_mode():
-            vectors = self._model.encode(list(texts), batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
+            vectors = self._loaded.encode(
+                list(texts), batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
+            )
         return unit(vectors.float().numpy())
 
 

@@ -1,12 +1,13 @@
 """Text vectors without a language model: TF-IDF, reduced by a truncated SVD (latent semantic analysis).
 
 It knows which words texts share, and nothing of what words mean. Its space is that of the texts it was fitted to; it is
-kept, so that other texts can be placed in it later.
+kept, so that other texts can be placed in it later. Fitting holds 8 bytes for every different word of every text.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,12 +20,14 @@ from ..errors import DmrecError
 from .encoder import TextEncoder, unit
 
 WORD = re.compile(r"[^\W_]+")
+MOST_WORDS = 200_000  # those in most texts
 
 
 class TfidfSvd(TextEncoder):
     """Unit vectors of at most ``width`` dimensions. Words in fewer than ``min_texts`` texts are left out."""
 
     family = "tfidf-svd"
+    learns = True
 
     def __init__(self, width: int = 128, min_texts: int = 2, seed: int = 0) -> None:
         self.width, self.min_texts, self.seed = width, min_texts, seed
@@ -38,19 +41,34 @@ class TfidfSvd(TextEncoder):
 
     def fit(self, texts: Iterable[str]) -> None:
         """Counts words, weighs them by rarity, finds the directions in which the texts differ most."""
-        counts = [Counter(WORD.findall(text.lower())) for text in texts]
-        frequency = Counter(word for count in counts for word in count)
-        words = sorted(word for word, n in frequency.items() if n >= self.min_texts)
-        width = min(self.width, len(counts) - 1, len(words) - 1)
-        if width < 1:
-            raise DmrecError(f"TF-IDF needs more text: {len(counts)} texts share {len(words)} words")
-        self._column = {word: i for i, word in enumerate(words)}
-        self._weight = np.log(len(counts) / np.array([frequency[word] for word in words]))
-        matrix = self._weighted(counts)
+        known: dict[str, int] = {}
+        columns, counts, ends = array("i"), array("f"), array("q", [0])
+        for text in texts:
+            for word, count in Counter(WORD.findall(text.lower())).items():
+                columns.append(known.setdefault(word, len(known)))
+                counts.append(count)
+            ends.append(len(columns))
+        n_texts = len(ends) - 1
+        frequency = np.bincount(np.array(columns, dtype=np.int64), minlength=len(known))
+        names = np.array(list(known), dtype=object)
+        kept = np.flatnonzero(frequency >= self.min_texts)
+        kept = kept[np.argsort(-frequency[kept], kind="stable")[:MOST_WORDS]]
+        kept = kept[np.argsort(names[kept])]
+        self._column = {str(word): i for i, word in enumerate(names[kept])}
+        self._weight = np.log(n_texts / frequency[kept])
+        parts = (np.array(counts), np.array(columns), np.array(ends))
+        matrix = self._scaled(sp.csr_matrix(parts, shape=(n_texts, len(known)))[:, kept])
+        width = min(self.width, n_texts - 1, len(kept) - 1)
+        if width < 1 or matrix.count_nonzero() == 0:
+            raise DmrecError(
+                f"TF-IDF needs more text: {n_texts} texts share {len(kept)} words, or all share all of them"
+            )
         start = np.random.default_rng(self.seed).standard_normal(min(matrix.shape))
         _, _, right = svds(matrix, k=width, v0=start)
-        # the sign of a singular vector is arbitrary: fix it by its largest entry, so that it is nobody's rounding
-        sign = np.sign(right[np.arange(width), np.abs(right).argmax(axis=1)])
+        # the sign of a singular vector is arbitrary: its largest entry is made positive, of equal ones the first
+        size = np.abs(right)
+        first = (size > (1 - 1e-6) * size.max(axis=1, keepdims=True)).argmax(axis=1)
+        sign = np.sign(right[np.arange(width), first])
         self._projection = (right.T * sign)[:, ::-1]  # the largest singular value first
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -69,10 +87,15 @@ class TfidfSvd(TextEncoder):
         self._weight, self._projection = state["weight"], state["projection"]
 
     def _weighted(self, counts: Sequence[Counter[str]]) -> sp.csr_matrix:
-        """Unit rows: (1 + log count) times the words' weights."""
         known = self._column
-        entries = [(row, known[w], 1 + np.log(n)) for row, c in enumerate(counts) for w, n in c.items() if w in known]
+        entries = [(row, known[w], n) for row, c in enumerate(counts) for w, n in c.items() if w in known]
         rows, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
-        weighted = np.array(values, dtype=np.float64) * self._weight[np.array(columns, dtype=np.int64)]
-        matrix = sp.csr_matrix((weighted, (rows, columns)), shape=(len(counts), len(known)))
+        shape = (len(counts), len(known))
+        return self._scaled(sp.csr_matrix((np.array(values, dtype=np.float64), (rows, columns)), shape=shape))
+
+    def _scaled(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
+        """Counts of words to unit rows: (1 + log count) times the words' weights."""
+        matrix = matrix.astype(np.float64)
+        matrix.data = 1 + np.log(matrix.data)
+        matrix = sp.csr_matrix(matrix @ sp.diags(self._weight))
         return sp.csr_matrix(sp.diags(1 / np.maximum(sp.linalg.norm(matrix, axis=1), 1e-12)) @ matrix)

@@ -61,7 +61,8 @@ def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dat
     if differing := [name for name, value in about["fingerprint"].items() if here["fingerprint"].get(name) != value]:
         raise DmrecError(
             f"{folder} was trained on another version of {dataset.folder}: {', '.join(differing)} changed since "
-            "(another split would leak test interactions); train again, or give the old dataset with --data"
+            "(another split would leak test interactions, and other vectors mean nothing to it); "
+            "train again, or give the old dataset with --data"
         )
 
 

@@ -102,6 +102,8 @@ def _text_vector(
     vectors = dataset.vectors(config.language.vectors)
     if not profile:
         return vector_of_likes(vectors.items, likes)
+    if encoder is not None and dataset.manifest["vectors"][vectors.name]["made"].get("encoder"):
+        raise DmrecError(f"what made the vectors '{vectors.name}' is known, and no other will do: leave out --encoder")
     (vector,) = (encoder or encoder_of(dataset, vectors.name)).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
