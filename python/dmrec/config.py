@@ -194,5 +194,5 @@ def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | Non
 
 def _in_words(error: dict[str, Any]) -> str:
     key = ".".join(map(str, error["loc"]))
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
     return f"{key}: {message}, got {error['input']!r}" if key else message
