@@ -1,5 +1,6 @@
 """Datasets from tables, splits, matrices and the folders of others; what is said of what is wrong with them."""
 
+import gzip
 import json
 import pickle
 import re
@@ -7,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from dmrec.cli.main import app
 from dmrec.data.dataset import create_dataset, open_dataset, read_matrix, read_vectors
 from dmrec.data.entities import Entity, read_entities
 from dmrec.data.importing import Source, make_dataset, read_splits
@@ -15,6 +17,7 @@ from dmrec.data.interactions import Ids, Interactions
 from dmrec.data.layouts import read_layout
 from dmrec.data.readers import read_interactions
 from dmrec.errors import DmrecError
+from typer.testing import CliRunner
 
 PAIRS = [(u, f"sku-{i}") for u in "abcdef" for i in range(8)]
 
@@ -473,3 +476,39 @@ def test_texts_that_name_what_is_held_out_are_found(tmp_path, leaking):
     said = faults(inspect_dataset(create_dataset(tmp_path, "d", splits, items=items, users=users, made={})))
     assert any("held out for them, 100.0% of these" in line for line in said) == leaking
     assert any("held out for them" in line for line in said) == leaking
+
+
+def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):
+    reviews, items = tmp_path / "reviews.jsonl.gz", tmp_path / "items.jsonl.gz"
+    reviews.write_bytes(gzip.compress("\n".join(json.dumps({"user": u, "item": i}) for u, i in PAIRS).encode()))
+    items.write_bytes(gzip.compress(b'{"id": "sku-0", "title": "Spade"}'))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    given = ["data", "import", str(reviews), "--out", str(tmp_path)]
+    for options in ([], ["--force"]):
+        refused = CliRunner().invoke(app, [*given, *options])
+        assert "reviews.jsonl.gz is a source and would be overwritten" in str(refused.exception)
+    with pytest.raises(DmrecError, match="items.jsonl.gz is a source"):
+        make_dataset(Source(_table(), [items]), tmp_path / ".." / tmp_path.name, name="d", core=1)
+    elsewhere = _write(tmp_path / "t.csv", PAIRS)
+    given[2] = str(elsewhere)
+    assert "is no dataset but holds items.jsonl.gz, reviews" in str(CliRunner().invoke(app, given).exception)
+    vectors = tmp_path / "items.mine.npy"
+    options = ["--item-vectors", str(vectors), "--user-vectors", str(vectors), "--vectors-name", "mine", "--force"]
+    assert "items.mine.npy is a source" in str(CliRunner().invoke(app, [*given, *options]).exception)
+    elsewhere.unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert (
+        CliRunner()
+        .invoke(app, ["data", "synthetic", "--users", "50", "--items", "50", "--out", str(tmp_path), "--force"])
+        .exit_code
+        == 0
+    )
+    assert open_dataset(tmp_path).n_items == 50
+
+
+def test_reviews_of_matrices_described_in_their_order_go_by_ids(tmp_path):
+    names = ["3", "1", "0", "9"]
+    reviews = [(u, i, f"{u} on {i}") for u in names for i in names]
+    entities = [Entity(name) for name in names]
+    dataset = make_dataset(Source(_matrices(0, 1, 2), [], entities, entities, None, reviews), tmp_path / "d", name="d")
+    assert dataset.reviews == {(row, row): f"{name} on {name}" for row, name in enumerate(names)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.dataset import MANIFEST, SPLITS, Dataset, check_name, open_dataset, read_vectors
+from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, check_sources, open_dataset, read_vectors
 from ..data.fetching import TERMS, fetch_ml100k
 from ..data.importing import Source, make_dataset, read_splits, read_table
 from ..data.inspection import faults, inspect_dataset, inspect_splits, inspect_texts
@@ -70,8 +70,10 @@ def import_(
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
     """
-    _refuse_existing(out, force)
     check_name(vectors_name)
+    given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
+    check_sources(out, [path for path in given_files if path is not None], vectors_name)
+    _refuse_existing(out, force)
     if (item_vectors is None) != (user_vectors is None):
         raise DmrecError("give both --item-vectors and --user-vectors, or neither")
     given = {"user": user_column, "item": item_column, "rating": rating_column}
@@ -183,6 +185,12 @@ def _refuse_existing(folder: Path, force: bool) -> None:
     if (folder / MANIFEST).exists() and not force:
         raise DmrecError(
             f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
+        )
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not force:
+        raise DmrecError(
+            f"{folder} is no dataset but holds {', '.join(there)}, which would be overwritten or removed; "
+            "name another folder (--out), or replace them (--force)"
         )
 
 

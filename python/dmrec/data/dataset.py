@@ -43,6 +43,7 @@ SPLITS = ("train", "valid", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
 REVIEWS = "reviews.jsonl.gz"
+FILES = (MANIFEST, *(f"{split}.npz" for split in SPLITS), "items.jsonl.gz", "users.jsonl.gz", REVIEWS)
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,17 @@ def create_dataset(
     }
     write_json(folder / MANIFEST, manifest)
     return open_dataset(folder)
+
+
+def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = None) -> None:
+    """No source is a file that a dataset in ``folder``, with vectors called so, would replace or remove."""
+    names = FILES if vectors is None else (*FILES, f"items.{vectors}.npy", f"users.{vectors}.npy")
+    written = {(folder / name).resolve() for name in names}
+    for source in sources:
+        if source.resolve() in written:
+            raise DmrecError(
+                f"{source} is a source and would be overwritten by the dataset; name another folder (--out)"
+            )
 
 
 def _reviews_of(train: sp.csr_matrix, reviews: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:

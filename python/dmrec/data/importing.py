@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError
 from ..files import sha256_of
-from .dataset import SPLITS, Dataset, check_vectors, create_dataset, read_matrix
+from .dataset import SPLITS, Dataset, check_sources, check_vectors, create_dataset, read_matrix
 from .entities import Entity
 from .interactions import Interactions
 from .readers import TABLES, read_interactions
@@ -80,6 +80,7 @@ def make_dataset(
     notes: dict[str, Any] | None = None,
 ) -> Dataset:
     """Filters and splits what is not split, checks what is, writes it. ``notes`` go into the manifest."""
+    check_sources(folder, source.files, vectors_name)
     made: dict[str, Any] = {"source": {path.name: sha256_of(path) for path in source.files}, **(notes or {})}
     match source.interactions:
         case Interactions() as table:
@@ -107,7 +108,8 @@ def make_dataset(
         )
     if vectors is not None:  # before a dataset that stands in the folder is replaced
         check_vectors(*vectors, n_items, n_users)
-    reviews = reviews_of(prepared.splits["train"], prepared.user_ids, prepared.item_ids, source.reviews)
+    user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
+    reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews)
     dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, made=made)
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
