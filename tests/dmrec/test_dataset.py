@@ -112,6 +112,8 @@ def test_vectors_never_unpickle(tmp_path):
 def test_texts_are_data(tmp_path):
     assert clean("a\x1b[31m\nb\x00  c") == "a [31m b c"
     assert len(clean("x" * 100_000)) == 20_000
+    for word in ("می\u200cخواهم", "👩\u200d💻"):
+        assert clean(f"\u200d{word}\u200c  {word}\u200b\u200d") == f"{word} {word}"
     path = tmp_path / "items.jsonl"
     path.write_text('{"id": 4, "title": "T"}\n{"text": "only"}\n')
     assert read_entities(path) == [Entity("4", "T", ""), Entity("1", "", "only")]

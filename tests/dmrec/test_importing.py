@@ -220,7 +220,7 @@ def atomic(tmp_path):
     )
     (folder / "shop.item").write_text(
         "item_id:token\titem_title:token_seq\tcategories:token_seq\tprice:float\temb:float_seq\n"
-        'sku-0\t"A ""big"" spade"\tgarden tools\t9.5\t0.1 0.2\nsku-1\tKettle\t\t\t0.1 0.2\n'
+        'sku-0\tA "big" spade\tgarden tools\t9.5\t0.1 0.2\nsku-1\tKettle\t\t\t0.1 0.2\n'
     )
     (folder / "shop.user").write_text("user_id:token\tage:float\tjob_title:token\na\t24\twriter\n")
     return folder
@@ -394,14 +394,17 @@ def test_what_is_refused_replaces_nothing(tmp_path):
 
 
 def test_ids_are_kept_as_they_are_or_refused(tmp_path):
-    names = ["two  spaces", "a,comma", "ключ", "-3", "007", "x" * 512]
+    names = ["two  spaces", "a,comma", "ключ", "z\u200bw", "nb\u00a0sp", "id\u3000eo", "-3", "007", "x" * 512]
     pairs = [(u, name) for u in "abcdef" for name in names]
     dataset = make_dataset(Source(_table(pairs), [], [Entity(names[0], "Found")]), tmp_path / "d", name="d", core=1)
     assert {item.id for item in dataset.items} == set(names)
     assert [item.title for item in dataset.items if item.id == names[0]] == ["Found"]
-    for strange, message in (("a\0", "cannot be shown"), ("b\u200d", "cannot be shown"), ("x" * 513, "at most 512")):
+    for strange, message in (("a\0", "cannot be shown"), ("b\u2028", "cannot be shown"), ("x" * 513, "at most 512")):
         with pytest.raises(DmrecError, match=message):
             _table([("u", strange)])
+        (tmp_path / "t.jsonl").write_text(json.dumps({"user": "u", "item": strange}))
+        with pytest.raises(DmrecError, match=f"t.jsonl: the id .*{message}"):
+            read_interactions(tmp_path / "t.jsonl")
         (tmp_path / "items.jsonl").write_text(json.dumps({"id": strange}))
         with pytest.raises(DmrecError, match=f"items.jsonl, line 1: the id .*{message}"):
             read_entities(tmp_path / "items.jsonl")

@@ -41,7 +41,8 @@ def test_reading_tables(tmp_path, kind):
         ("user,item\n1,2,3\n", {}, "line 2: 3 fields, but the header has 2"),
         ("user,item,rating\n1,2,good\n", {}, "column rating: 'good' in row 1 is no number"),
         ("user,item\n1,2\n,3\n", {}, "column user: row 2 has no id"),
-        ("user,item\n1," + "x" * 200_000 + "\n", {}, "line 2: field larger than field limit"),
+        ('user,item\n1,"2\n3,4\n', {}, "t.csv, line 2: a quote is opened and never closed"),
+        ("user,item\n1," + "x" * (1 << 24) + "x\n", {}, "line 2: field larger than field limit"),
     ],
 )
 def test_bad_tables(tmp_path, content, columns, message):
@@ -49,6 +50,20 @@ def test_bad_tables(tmp_path, content, columns, message):
     path.write_text(content)
     with pytest.raises(DmrecError, match=message):
         read_interactions(path, columns)
+
+
+def test_quotes_between_tabs_are_characters_like_others(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text('user\titem\ttext\n1\t2\t"never closed\n3\t"4"\tx\n')
+    found = read_interactions(path)
+    assert found.user.names.tolist() == [1, 3]
+    assert found.item.names.tolist() == ['"4"', "2"]
+
+
+def test_long_texts_are_read(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("user,item,text\n1,2," + "x" * 200_000 + "\n")
+    assert len(read_interactions(path)) == 1
 
 
 def test_unknown_ending(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from ..errors import DmrecError
 
 LONGEST_ID = 512
 MOST_TAGS = 50
+NOT_IN_IDS = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines
+JOINERS = "\u200c\u200d"  # within words of Persian and of emoji
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def fault_of_id(identity: str) -> str | None:
     """Why it cannot be an id: ids are kept as they are, and so must be shown as they are."""
     if len(identity) > LONGEST_ID:
         return f"the id '{identity[:20]}..' has {len(identity)} characters, at most {LONGEST_ID} are allowed"
-    if not identity.isprintable():
+    if not identity.isprintable() and any(unicodedata.category(c) in NOT_IN_IDS for c in identity):
         return f"the id {identity!r} has characters that cannot be shown"
     return None
 
@@ -101,5 +105,6 @@ def clean(text: object, limit: int = 20_000) -> str:
     """``text`` as one line without control characters, at most ``limit`` characters."""
     line = str(text)[:limit]
     if not line.isprintable():
-        line = "".join(c if c.isprintable() else " " for c in line)
+        line = "".join(c if c.isprintable() or c in JOINERS else " " for c in line)
+        line = re.sub(rf"(?<!\S)[{JOINERS}]+|[{JOINERS}]+(?!\S)", " ", line)
     return " ".join(line.split())

@@ -41,9 +41,13 @@ class Interactions:
 
 
 class Collector:
-    """Takes interactions one by one, in memory that grows with their number and not with the length of their ids."""
+    """Takes interactions one by one, in memory that grows with their number and not with the length of their ids.
 
-    def __init__(self) -> None:
+    ``place``: the file they are from, for errors.
+    """
+
+    def __init__(self, place: str = "") -> None:
+        self._place = place
         self._known: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self._codes = (array("q"), array("q"))
         self._ratings = array("d")
@@ -57,27 +61,29 @@ class Collector:
 
     def interactions(self) -> Interactions:
         """All that were taken."""
-        user, item = (sorted_ids(list(k), np.array(c)) for k, c in zip(self._known, self._codes, strict=True))
+        user, item = (
+            sorted_ids(list(k), np.array(c), self._place) for k, c in zip(self._known, self._codes, strict=True)
+        )
         return Interactions(user, item, np.array(self._ratings) if self._ratings else None)
 
 
-def sorted_ids(names: list[str], codes: np.ndarray) -> Ids:
+def sorted_ids(names: list[str], codes: np.ndarray, place: str = "") -> Ids:
     """From distinct ids in any order, and which of them each entry is.
 
-    Whole numbers are sorted as numbers, so that rows and columns keep a natural order.
+    Whole numbers are sorted as numbers, so that rows and columns keep a natural order. ``place``: the file, for errors.
 
     Raises:
         DmrecError: an id is too long, or has control characters.
     """
     for name in names:
         if (fault := fault_of_id(name)) is not None:
-            raise DmrecError(fault)
+            raise DmrecError(f"{place}: {fault}" if place else fault)
     distinct = np.array(names, dtype=object)
     with contextlib.suppress(ValueError, OverflowError):
         numbers = distinct.astype(np.int64)
         if all(map(str.__eq__, map(str, numbers.tolist()), names)):
             distinct = numbers
     order = np.argsort(distinct)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return Ids(distinct[order], place[codes.astype(np.int64)])
+    new = np.empty(len(order), dtype=np.int64)
+    new[order] = np.arange(len(order))
+    return Ids(distinct[order], new[codes.astype(np.int64)])

@@ -93,7 +93,7 @@ def _films(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _ratings(path: Path, separator: str) -> Interactions:
-    found = Collector()
+    found = Collector(str(path))
     for number, row in enumerate(_split(path, separator, 3), start=1):
         try:
             found.add(row[0], row[1], float(row[2]))

@@ -40,7 +40,7 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
     chosen = _choose_columns(path, names, columns)
     user, item = (names.index(chosen[role]) for role in ("user", "item"))
     rating = names.index(chosen["rating"]) if "rating" in chosen else None
-    found = Collector()
+    found = Collector(str(path))
     for number, row in enumerate(rows, start=1):
         for column in (user, item):
             if not row[column]:
@@ -52,7 +52,7 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
 def _read_records(path: Path, columns: dict[str, str]) -> Interactions:
     """Of the usual names, the first that a record has; all records have a rating, or none."""
     names = {role: (columns[role].lower(),) if role in columns else usual for role, usual in INTERACTION.items()}
-    found = Collector()
+    found = Collector(str(path))
     rated = None
     for number, record in enumerate(iterate_records(path), start=1):
         if number == 1:
@@ -93,7 +93,7 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> Interactions:
         missing = np.isnan(codes) if column.null_count else np.array([name in ("", None) for name in distinct])[codes]
         if missing.any():
             raise _no_id(path, chosen[role], int(missing.argmax()) + 1)
-        ids[role] = sorted_ids(list(map(str, distinct)), codes)
+        ids[role] = sorted_ids(list(map(str, distinct)), codes, str(path))
     return Interactions(ids["user"], ids["item"], _ratings(path, table, chosen.get("rating")))
 
 

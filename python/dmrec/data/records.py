@@ -17,8 +17,10 @@ from ..errors import DmrecError
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 LONGEST_LITERAL = 1 << 20  # characters
+LONGEST_FIELD = 1 << 24
 JSON = json.JSONDecoder(parse_constant=lambda _: None)  # NaN, as pandas writes what is missing
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+csv.field_size_limit(LONGEST_FIELD)
 
 
 def iterate_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -57,12 +59,16 @@ def open_text(path: Path, encoding: str = "utf-8-sig") -> TextIO:
 
 
 def read_rows(path: Path) -> Iterator[list[str]]:
-    """The header of a delimited table, with RecBole's types, then its rows; empty lines are passed over."""
+    """The header of a delimited table, with RecBole's types, then its rows; empty lines are passed over.
+
+    Quotes mean something in .csv alone: between tabs they are characters like others.
+    """
     delimiter = DELIMITERS[kind_of(path)]
     number = 0
     try:
         with open_text(path) as file:
-            reader = csv.reader(file, delimiter=delimiter)
+            quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+            reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
             header = next(reader, None)
             if header is None:
                 raise DmrecError(f"{path} is empty; the first line must name the columns")
@@ -77,7 +83,8 @@ def read_rows(path: Path) -> Iterator[list[str]]:
     except UnicodeDecodeError as error:
         raise DmrecError(f"{path} is not UTF-8 text ({error})") from None
     except (csv.Error, *DAMAGED) as error:
-        raise DmrecError(f"{path}, line {number + 1}: {error}") from None
+        unclosed = "a quote is opened and never closed" if "unexpected end of data" in str(error) else error
+        raise DmrecError(f"{path}, line {number + 1}: {unclosed}") from None
 
 
 def names_of(header: list[str]) -> list[str]:
