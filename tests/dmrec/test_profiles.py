@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, iterate_entities
 from dmrec.errors import DmrecError
 from dmrec.language import crew
+from dmrec.language.answers import Answers
 from dmrec.language.limits import Limits
 from dmrec.language.llm import LlmWriter
 from dmrec.language.profiles import Sampling, TemplateWriter, iterate_requests, write_profiles
@@ -294,6 +296,37 @@ def test_identical_prompts_are_asked_once(tmp_path):
     assert counts["items"]["done"] == 20
     of_items = [call for call in server.calls if "Title: " in call.request["messages"][1]["content"]]
     assert len(of_items) == 4
+
+
+def test_two_runs_do_not_pay_for_the_same_answer(shop):
+    refusals = []
+
+    def decide(prompt, request):
+        if not refusals:
+            try:
+                _write(shop, _writer(server, shop), name="other")
+            except DmrecError as error:
+                refusals.append(str(error))
+
+    with FakeLlm(decide=decide) as server:
+        assert _total(_write(shop, _writer(server, shop)), "done") == 50
+        assert "answers.sqlite; wait for it or name another file: --cache" in refusals[0]
+        assert len(server.calls) == 50
+        _write(shop, _writer(server, shop))
+    assert len(server.calls) == 50
+
+
+def test_what_was_answered_meanwhile_is_not_asked(shop):
+    cache = shop.folder / "answers.sqlite"
+
+    def decide(prompt, request):
+        for each in iterate_requests(shop, read_prompts("llm"), Sampling()):
+            store.put(writer.key_of(each), "some/model", "elsewhere", 1, 1)
+
+    with FakeLlm(decide=decide) as server, closing(Answers(cache)) as store:
+        writer = _writer(server, shop, Limits(concurrency=1))
+        assert _total(_write(shop, writer), "done") == 50
+    assert len(server.calls) == 1
 
 
 @pytest.mark.parametrize(("limits", "calls"), [({"calls": 10}, 10), ({"tokens": 3000}, None)])

@@ -7,11 +7,13 @@ import json
 import re
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DmrecError
+from ..files import locked
 from .answers import Answers
 from .crew import Crew, Finding, input_tokens
 from .endpoint import Endpoint
@@ -100,19 +102,15 @@ class LlmWriter:
         endpoint = Endpoint(
             self.model, self.base_url, self.key_variable, self.limits.timeout, self.parameters, self.answer_format
         )
-        try:
-            store = Answers(self.cache)
-        except DmrecError:
-            endpoint.close()
-            raise
-        crew = Crew(endpoint, store, self.meter, self.answer_tokens)
-        try:
-            yield from self._outcomes(requests, store, crew)
-        finally:
-            self.stopped.set()
-            crew.leave()
-            endpoint.close()
-            store.close()
+        lock = self.cache.with_name(f"{self.cache.name}.lock")
+        refusal = f"another run writes to {self.cache}; wait for it or name another file: --cache"
+        with closing(endpoint), locked(lock, refusal), closing(Answers(self.cache)) as store:
+            crew = Crew(endpoint, store, self.meter, self.answer_tokens)
+            try:
+                yield from self._outcomes(requests, store, crew)
+            finally:
+                self.stopped.set()
+                crew.leave()
 
     def _outcomes(self, requests: Iterable[Request], store: Answers, crew: Crew) -> Iterator[Outcome]:
         waiting: dict[str, list[Request]] = {}
