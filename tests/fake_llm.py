@@ -36,7 +36,7 @@ class Call(NamedTuple):
 class FakeLlm(ThreadingHTTPServer):
     """Answers every prompt with its checksum; a ``share`` of the calls meets a fault, drawn by ``seed``.
 
-    ``decide`` names the fault of a call by its prompt instead, None for an answer.
+    ``decide`` names the fault of a call by its prompt instead, None for an answer, "slow 3" for one after 3 seconds.
     """
 
     daemon_threads = False
@@ -90,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = checksum(request["messages"] if "messages" in request else request["input"])
         met = self.server.decide(prompt, request) or "answered"
+        if met.startswith("slow "):
+            self.server.released.wait(float(met[5:]))
+            met = "answered"
         self.server.note(Call(prompt, request, self.headers.get("Authorization", ""), met))
         text, reason = json.dumps({"profile": f"profile {prompt}"}), "stop"
         if met == "close":

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -21,7 +22,6 @@ from dmrec.cli.main import main
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, iterate_entities
 from dmrec.errors import DmrecError
-from dmrec.language import crew
 from dmrec.language.answers import Answers
 from dmrec.language.limits import Limits
 from dmrec.language.llm import LlmWriter
@@ -265,27 +265,45 @@ write_profiles(dataset, writer, read_prompts("llm"), Sampling())
         assert len(server.calls) - before == 50 - len(kept)
 
 
-def test_interrupted_it_says_how_to_go_on(shop, capsys, monkeypatch):
-    monkeypatch.setattr(crew, "GRACE", 0.3)
+def _interrupts(then, again=None):
+    """Answers 19 calls; the 20th interrupts, and again ``again`` seconds later. It and those after meet ``then``."""
     seen = []
 
     def decide(prompt, request):
         seen.append(prompt)
         if len(seen) == 20:
             os.kill(os.getpid(), signal.SIGINT)
-        return None if len(seen) < 20 else "hang"
+            if again:
+                threading.Timer(again, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return None if len(seen) < 20 else then
 
+    return decide
+
+
+def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, capsys):
     command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--name", "p"]
-    with FakeLlm(decide=decide) as server:
-        started = time.monotonic()
+    with FakeLlm(decide=_interrupts("slow 3.5")) as server:
         assert _run(*command, "--base-url", server.url, "--timeout", "30") == 130
-        assert time.monotonic() - started < 5
-    assert "stopped; what was answered is kept, the same command goes on" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "calls under way, at most 30 s; Ctrl-C leaves at once" in printed
+    assert "stopped; what was answered is kept, the same command goes on" in printed
     answered = set(server.answered)
-    assert len(answered) == 19
+    assert 20 <= len(answered) == len(server.calls) <= 23
     with FakeLlm() as server:
         assert _run(*command, "--base-url", server.url) == 0
     assert not answered & {call.prompt for call in server.calls}
+    assert len(server.calls) == 50 - len(answered)
+
+
+def test_interrupted_twice_it_leaves_at_once(shop, capsys):
+    command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--name", "p"]
+    with FakeLlm(decide=_interrupts("hang", again=1.5)) as server:
+        started = time.monotonic()
+        assert _run(*command, "--base-url", server.url, "--timeout", "30") == 130
+        assert time.monotonic() - started < 15
+    assert "stopped; what was answered is kept" in capsys.readouterr().err
+    with FakeLlm() as server:
+        assert _run(*command, "--base-url", server.url) == 0
     assert len(server.calls) == 50 - 19
 
 

@@ -121,6 +121,7 @@ def profile(
         answer_tokens=answer_tokens,
         temperature=temperature,
         limits=Limits(attempts, timeout, concurrency, requests_per_minute, max_calls, max_tokens),
+        tell=lambda message: errors.print(message, highlight=False, markup=False),
     )
     check_name(name or llm.name)
     dataset = open_dataset(folder)

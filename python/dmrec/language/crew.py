@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -14,7 +15,7 @@ from .limits import Meter, SpentError
 from .profiles import Request
 from .server import FaultError, retrying
 
-GRACE = 3.0  # seconds that answers under way have when a run is stopped
+SOON = 0.5  # seconds until it is worth saying that calls are waited for
 BYTES_A_TOKEN = 4
 
 Finding = str | FaultError | SpentError | DmrecError  # what became of a prompt: a text, or why not
@@ -39,13 +40,18 @@ class Crew:
             with suppress(Empty):
                 return self._findings.get(timeout=0.2)  # a signal just before it waits is seen only after
 
-    def leave(self) -> None:
-        """Sends the threads home; what they do not finish within `GRACE` is left to its fate."""
-        until = time.monotonic() + GRACE
+    def leave(self, tell: Callable[[str], None]) -> None:
+        """Sends the threads home, once the calls under way have ended. A call takes no longer than the timeout."""
+        timeout = self.meter.limits.timeout
+        soon, until = (time.monotonic() + seconds for seconds in (SOON, SOON + timeout))
+        told = False
         for _ in self.threads:
             self.tasks.put(None)
-        for thread in self.threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        while (busy := sum(thread.is_alive() for thread in self.threads)) and time.monotonic() < until:
+            if not told and time.monotonic() > soon:
+                tell(f"waiting for {busy} calls under way, at most {timeout:g} s; Ctrl-C leaves at once")
+                told = True
+            time.sleep(0.01)
 
     def _work(self) -> None:
         while (task := self.tasks.get()) is not None and not self.meter.stopped.is_set():

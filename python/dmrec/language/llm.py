@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,10 @@ class Estimate:
 
 @dataclass
 class LlmWriter:
-    """Asks ``model``, in one run. ``temperature`` None leaves it to the server; ``answer_format`` asks for JSON."""
+    """Asks ``model``, in one run. ``temperature`` None leaves it to the server; ``answer_format`` asks for JSON.
+
+    ``tell`` is told what the run waits for.
+    """
 
     model: str
     cache: Path
@@ -47,6 +50,7 @@ class LlmWriter:
     answer_tokens: int = 800
     temperature: float | None = None
     limits: Limits = field(default_factory=Limits)
+    tell: Callable[[str], None] = lambda message: None
 
     def __post_init__(self) -> None:
         self.base_url = check_url(self.base_url)
@@ -94,7 +98,7 @@ class LlmWriter:
         return Estimate(prompts, answered, len(wanted), tokens, len(wanted) * self.answer_tokens)
 
     def write(self, requests: Iterable[Request]) -> Generator[Outcome, None, None]:
-        """One outcome for each request, as answers arrive. Left early, it waits some seconds for those under way.
+        """One outcome for each request, as answers arrive. Left early, it waits for those under way.
 
         Raises:
             DmrecError: the server will answer none of them.
@@ -110,7 +114,7 @@ class LlmWriter:
                 yield from self._outcomes(requests, store, crew)
             finally:
                 self.stopped.set()
-                crew.leave()
+                crew.leave(self.tell)
 
     def _outcomes(self, requests: Iterable[Request], store: Answers, crew: Crew) -> Iterator[Outcome]:
         waiting: dict[str, list[Request]] = {}
