@@ -398,18 +398,27 @@ def test_the_key_is_kept_nowhere(shop, capsys):
     with FakeLlm(decide=lambda p, r: next(decide)) as server:
         command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--base-url", server.url]
         assert _run(*command, "--concurrency", "1") == 1
+        assert sum(KEY in call.met for call in server.calls) == 1
         assert all(call.key == f"Bearer {KEY}" for call in server.calls)
     printed = capsys.readouterr()
     assert "400: 400 for Bearer ***" in printed.err
     assert "1 profiles are missing; the same command asks for these alone" in printed.err
     assert KEY not in printed.out + printed.err
     texts = list(open_dataset(shop.folder).texts("items", "m"))
-    assert "look: ***" in texts
+    assert sum("profile" in text for text in texts) == shop.n_items - 1
     files = [path for path in shop.folder.rglob("*") if path.is_file()]
     assert shop.folder / "answers.sqlite" in files
     for path in files:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         assert KEY.encode() not in content, path
+
+
+@pytest.mark.parametrize("key", ["x", "none", "ollama"])
+def test_short_keys_do_not_change_answers(shop, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with FakeLlm(decide=lambda p, r: '{"profile": "expert, as none of ollama"}') as server:
+        _write(shop, _writer(server, shop), name="p")
+    assert set(shop.texts("users", "p")) == {"expert, as none of ollama"}
 
 
 def test_requests_that_are_refused(shop):

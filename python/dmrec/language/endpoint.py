@@ -87,9 +87,12 @@ class Endpoint(Server):
         if self.answer_format == "none":
             text = text[max(text.find("{"), 0) : text.rfind("}") + 1]
         try:
-            profile = clean(self._scrubbed(Profile.model_validate_json(text).profile), LONGEST)
+            profile = Profile.model_validate_json(text).profile
         except ValidationError as error:
             raise FaultError("malformed", str(error.errors()[0]["msg"]), tokens=tokens) from None
+        if self._secret and self._key in profile:
+            raise FaultError("malformed", "the answer has the key in it", tokens=tokens)
+        profile = clean(profile, LONGEST)
         if not profile:
             raise FaultError("malformed", "the profile is blank", tokens=tokens)
         return Reply(profile, tokens)

@@ -20,6 +20,7 @@ from ..errors import DmrecError
 OPENAI = "https://api.openai.com/v1"
 PASSING = (408, 409, 425, 429)
 LONGEST_WAIT = 300.0
+SHORTEST_KEY = 16  # characters; what is shorter is a dummy for a local server
 
 
 class FaultError(Exception):
@@ -101,7 +102,12 @@ class Server:
         return clean(self._scrubbed(str(text)), 300)
 
     def _scrubbed(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        return text.replace(self._key, "***") if self._secret else text
+
+    @property
+    def _secret(self) -> bool:
+        """The key is no dummy such as ``none`` or ``test``, which are words of any answer."""
+        return len(self._key) >= SHORTEST_KEY
 
 
 def retrying(attempts: int, backoff: float, stopped: threading.Event) -> Any:
