@@ -511,7 +511,7 @@ def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):
 
 def test_reviews_of_matrices_described_in_their_order_go_by_ids(tmp_path):
     names = ["3", "1", "0", "9"]
-    reviews = [(u, i, f"{u} on {i}") for u in names for i in names]
+    reviews = [(u, i, f"{u} on {i}", None) for u in names for i in names]
     entities = [Entity(name) for name in names]
     dataset = make_dataset(Source(_matrices(0, 1, 2), [], entities, entities, None, reviews), tmp_path / "d", name="d")
     assert dataset.reviews == {(row, row): f"{name} on {name}" for row, name in enumerate(names)}

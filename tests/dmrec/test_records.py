@@ -218,14 +218,14 @@ def test_of_metadata_given_twice_the_first_with_a_title_is_kept(tmp_path):
     assert unused == {"items_described_again": 2, "items_described_without_id": 1}
     with pytest.raises(DmrecError, match="no described item has an id .*look like 'x', the described like 'a'"):
         read_those(path, "item", ["x"])
-    with pytest.raises(DmrecError, match=r"meta.json describes no user with an id .one of id, user, user_id"):
+    with pytest.raises(DmrecError, match=r"meta.json describes no user with an id .one of user, user_id"):
         read_those(path, "user", ["x"])
 
 
 def test_beside_vectors_and_matrices_every_record_is_read(tmp_path):
     path = _write(tmp_path / "meta.json", [{"asin": "a", "name": "A"}, {"name": "B"}])
     assert read_all(path, "item", ids_required=False) == [Entity("a", "A"), Entity("1", "B")]
-    with pytest.raises(DmrecError, match=r"meta.json, record 2: has no id of the item .one of id, item"):
+    with pytest.raises(DmrecError, match=r"meta.json, record 2: has no id of the item .asin"):
         read_all(path, "item", ids_required=True)
     _write(path, [{"id": "a\0"}])
     with pytest.raises(DmrecError, match="meta.json, record 1: the id 'a.x00' has characters that cannot be shown"):
@@ -288,7 +288,7 @@ def test_files_that_are_none(tmp_path):
         ([], {}, "r.jsonl has no records"),
         ([{"user": 1, "name": 2}], {}, r"has no column for the item .columns: user, name"),
         ([{"user": 1, "item": 2}], {"item": "Itm"}, "has no column 'itm'; did you mean 'item'"),
-        ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .one of item, item_id"),
+        ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .item\\)"),
         ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is no number"),
         ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is no number"),
         ([{"user": 1, "item": 2, "rating": 5}, {"user": 1, "item": 3}], {}, "record 2: has no rating, unlike those"),
@@ -300,12 +300,13 @@ def test_bad_records_of_interactions(tmp_path, records, columns, message):
         read_interactions(_write(tmp_path / "r.jsonl", records), columns)
 
 
-def test_of_several_names_the_first_that_is_filled_in(tmp_path):
+def test_of_several_names_the_first_that_the_first_record_has(tmp_path):
     records = [{"username": "a", "product_id": 1}, {"username": "b", "user_id": "76", "asin": 2, "parent_asin": 3}]
+    with pytest.raises(DmrecError, match="record 2: has no 'product_id', by which the file names the item, but anoth"):
+        read_interactions(_write(tmp_path / "r.jsonl", records))
+    records[1]["product_id"] = 7
     found = read_interactions(_write(tmp_path / "r.jsonl", records))
-    assert found.user.names[found.user.codes].tolist() == ["a", "76"]
-    assert found.item.names[found.item.codes].tolist() == [1, 3]
-    found = read_interactions(tmp_path / "r.jsonl", {"user": "Username"})
+    assert found.item.names[found.item.codes].tolist() == [1, 7]
     assert found.user.names[found.user.codes].tolist() == ["a", "b"]
 
 
@@ -360,3 +361,55 @@ def test_the_command_line_joins_reviews_and_says_what_share_has_texts(tmp_path):
     result = CliRunner().invoke(app, ["data", "inspect", str(out)])
     assert "reviews of training interactions" in result.output
     assert f"{reviewed:.4f}" in result.output
+
+
+def test_descriptions_and_reviews_are_found_by_the_name_that_the_interactions_use(tmp_path):
+    pairs = _pairs()
+    ratings = _write_table(tmp_path / "t.csv", [{"customer": f"A{u}", "asin": i + 1} for u, i in pairs])
+    items = [{"id": i, "item_id": 99, "asin": i + 1, "title": f"Thing {i + 1}"} for i in range(ITEMS)]
+    users = [{"id": f"A{5 - u}", "customer": f"A{u}", "title": f"User {u}"} for u in range(USERS)]
+    reviews = [
+        {"user_id": f"A{5 - u}", "customer": f"A{u}", "item_id": 1, "asin": i + 1, "text": f"A{u} {i + 1}"}
+        for u, i in pairs
+    ]
+    described = [
+        *("--items", _write_table(tmp_path / "items.csv", items), "--users", _write(tmp_path / "users.jsonl", users)),
+        *("--reviews", _write(tmp_path / "r.jsonl", reviews)),
+    ]
+    given = ["data", "import", ratings, "--user-column", "customer", *described, "--out", tmp_path / "d"]
+    result = CliRunner().invoke(app, [str(part) for part in given])
+    assert result.exit_code == 0, result.output
+    dataset = open_dataset(tmp_path / "d")
+    assert [item.title for item in dataset.items] == [f"Thing {i + 1}" for i in range(ITEMS)]
+    assert [user.title for user in dataset.users] == [f"User {u}" for u in range(USERS)]
+    assert len(dataset.reviews) == dataset.train.nnz
+    assert all(text == f"A{user} {item + 1}" for (user, item), text in dataset.reviews.items())
+    items = _write_table(tmp_path / "items.csv", [{"id": i, "item_id": i + 1, "title": "T"} for i in range(ITEMS)])
+    assert [item.id for item in read_those(items, "item", ["8"])[0]] == ["8"]
+
+
+def test_columns_are_found_for_matrices_too(tmp_path):
+    paths = []
+    for shift, split in enumerate(("train", "valid", "test")):
+        paths += [f"--{split}", str(tmp_path / f"{split}.npz")]
+        sp.save_npz(paths[-1], sp.csr_matrix(np.roll(np.eye(4), shift, 1)))
+    items = _write_table(tmp_path / "items.csv", [{"item_id": 3 - i, "sku": i, "title": f"T{i}"} for i in range(4)])
+    given = ["data", "import", *paths, "--items", str(items), "--item-column", "SKU", "--out", str(tmp_path / "d")]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert [item.title for item in open_dataset(tmp_path / "d").items] == ["T0", "T1", "T2", "T3"]
+    refused = CliRunner().invoke(app, [*given, "--force", "--user-column", "u"])
+    assert "--user-column does nothing" in str(refused.exception)
+
+
+def test_reviews_late_in_a_file_are_found_and_those_of_dropped_ratings_are_not(tmp_path):
+    loved = [{"user": u, "item": i, "stars": 5} for u in range(50) for i in range(30)]
+    loved[-1]["text"] = "the last"
+    late = read_table(_write(tmp_path / "late.jsonl", loved), {})
+    assert [text for *_, text, _ in late.reviews if text] == ["the last"]
+    records = [{"user": u, "item": i, "stars": 5, "text": "love it"} for u, i in _pairs()]
+    records += [{"user": u, "item": i, "stars": 1, "text": "hate it"} for u, i in _pairs()]
+    found = read_table(_write(tmp_path / "r.jsonl", records), {})
+    dataset = make_dataset(found, tmp_path / "d", name="d")
+    assert len(dataset.reviews) == dataset.train.nnz
+    assert set(dataset.reviews.values()) == {"love it"}

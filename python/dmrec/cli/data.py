@@ -85,15 +85,19 @@ def import_(
         found = read_splits(splits, columns)
     else:
         raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
+    found = replace(found, columns=columns)
     files = [*found.files, *(path for path in (items, users, reviews, item_vectors, user_vectors) if path)]
     found = replace(found, files=files)
-    _refuse_unused(context, found, source is not None and source.is_dir())
+    described = {"user": users or reviews, "item": items or reviews}
+    without_table = found.numbered or (source is not None and source.is_dir())
+    unused = [f"{role}_column" for role in given if without_table and not described.get(role)]
+    _refuse_unused(context, found, unused)
     if items is not None:
         found = replace(found, items=items)
     if users is not None:
         found = replace(found, users=users)
     if reviews is not None:
-        found = replace(found, reviews=read_reviews(reviews, columns))
+        found = replace(found, reviews=read_reviews(reviews, found.names))
     if item_vectors is not None and user_vectors is not None:
         found = replace(found, vectors=(read_vectors(item_vectors), read_vectors(user_vectors)))
     dataset = make_dataset(
@@ -194,13 +198,12 @@ def _refuse_existing(folder: Path, force: bool) -> None:
         )
 
 
-def _refuse_unused(context: typer.Context, source: Source, is_folder: bool) -> None:
+def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) -> None:
     """Options that were given and would do nothing."""
-    unused = [] if isinstance(source.interactions, Interactions) else ["k_core", "seed"]
+    if not isinstance(source.interactions, Interactions):
+        unused = [*unused, "k_core", "seed"]
     if source.numbered:
-        unused.append("min_rating")
-    if source.numbered or is_folder:
-        unused += ["user_column", "item_column", "rating_column"]
+        unused = [*unused, "min_rating"]
     for name in unused:
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE":

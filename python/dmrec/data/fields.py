@@ -13,7 +13,7 @@ USER = ("user", "user_id", "userid", "uid", "reviewerid", "username")
 ITEM = ("item", "item_id", "itemid", "iid", "movieid", "parent_asin", "asin", "business_id", "product_id")
 INTERACTION = {"user": USER, "item": ITEM, "rating": ("rating", "score", "stars", "overall")}
 REVIEW = ("text", "reviewtext", "review_text", "review")
-IDS = {"item": ("id", *ITEM), "user": ("id", *USER)}
+IDS = {"item": (*ITEM, "id"), "user": (*USER, "id")}
 TITLE = ("title", "name", "app_name", "item_title")
 TEXT = ("text", "profile")
 LISTS = ("tags", "genres", "genre", "categories", "category")
@@ -26,12 +26,40 @@ def first_of(record: dict[str, Any], names: Sequence[str]) -> Any:
     return next((value for name in names if (value := record.get(name)) is not None and value != ""), None)
 
 
-def id_of(path: Path, number: int, record: dict[str, Any], role: str, names: Sequence[str]) -> str:
-    """The id of a record (its ``number`` in ``path``) that must have one."""
-    identity = first_of(record, names)
-    if identity is None:
-        raise DmrecError(f"{path}, record {number}: has no id of the {role} (one of {', '.join(names)})")
-    return str(identity)
+class Finder:
+    """Finds what records of a file hold for a role ("user", "item", "rating").
+
+    The first record that has any of these fields says which of them holds it, for all.
+    """
+
+    def __init__(self, path: Path, role: str, names: Sequence[str], column: str | None = None) -> None:
+        self.path, self.role = path, role
+        self.names = names if column is None else (column.lower(), *names)
+        self.field: str | None = None
+
+    @property
+    def known(self) -> str:
+        """The field, or those that it may be."""
+        return self.field or f"one of {', '.join(self.names)}"
+
+    def find(self, record: dict[str, Any]) -> Any:
+        """What a record holds, None where that is empty."""
+        if self.field is None:
+            self.field = next((name for name in self.names if name in record), None)
+        value = None if self.field is None else record.get(self.field)
+        return None if value == "" else value
+
+    def required(self, number: int, record: dict[str, Any]) -> str:
+        """The id of a record (its ``number`` in the file) that must have one."""
+        identity = self.find(record)
+        if identity is not None:
+            return str(identity)
+        if self.field is not None and first_of(record, self.names) is not None:
+            raise DmrecError(
+                f"{self.path}, record {number}: has no '{self.field}', by which the file names the {self.role}, but "
+                f"another; name a column that all records have: --{self.role}-column"
+            )
+        raise DmrecError(f"{self.path}, record {number}: has no id of the {self.role} ({self.known})")
 
 
 def description_of(record: dict[str, Any]) -> dict[str, Any]:

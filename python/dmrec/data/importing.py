@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .entities import Entity
 from .interactions import Interactions
 from .readers import TABLES, read_interactions
 from .split import Prepared, join, prepare
-from .texts import has_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
+from .texts import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
 
 MATRICES = (".npz", ".pkl")
 
@@ -30,8 +30,8 @@ class Source:
     ``interactions``: one table, which will be filtered and split; or three of tables or of matrices, by split. Entities
     are found by their ids; beside matrices by the numbers of rows and columns, or, where their ids are no such numbers,
     they stand in the order of these. Those in a file (a path) are read when it is known whose are needed. ``vectors``
-    of items and users: a row for each entity beside tables, for each column and row of matrices. ``reviews``: ids of
-    user and item, text; gone through once.
+    of items and users: a row for each entity beside tables, for each column and row of matrices. ``reviews`` are gone
+    through once. ``columns``: what user and item are called, where that was given.
     """
 
     interactions: Interactions | dict[str, Interactions] | dict[str, sp.csr_matrix]
@@ -39,17 +39,30 @@ class Source:
     items: Sequence[Entity] | Path | None = None
     users: Sequence[Entity] | Path | None = None
     vectors: tuple[np.ndarray, np.ndarray] | None = None
-    reviews: Iterable[tuple[str, str, str]] = ()
+    reviews: Iterable[Review] = ()
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def numbered(self) -> bool:
         """Whether users and items are rows and columns of matrices."""
         return isinstance(self.interactions, dict) and not isinstance(self.interactions["train"], Interactions)
 
+    @property
+    def table(self) -> Interactions | None:
+        """The table of interactions, or that of training."""
+        table = self.interactions["train"] if isinstance(self.interactions, dict) else self.interactions
+        return table if isinstance(table, Interactions) else None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What user, item and rating are called: as was given, or as the interactions call them."""
+        return {**(self.table.columns if self.table is not None else {}), **self.columns}
+
 
 def read_table(path: Path, columns: dict[str, str]) -> Source:
     """One table of interactions, with reviews where it has their texts."""
-    return Source(read_interactions(path, columns), [path], reviews=_reviews(path, columns))
+    found = read_interactions(path, columns)
+    return Source(found, [path], reviews=_reviews(path, found), columns=columns)
 
 
 def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
@@ -59,13 +72,13 @@ def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
         return Source({split: read_matrix(path) for split, path in paths.items()}, files)
     if not any(path.suffix in MATRICES for path in files):
         tables = {split: read_interactions(path, columns) for split, path in paths.items()}
-        return Source(tables, files, reviews=_reviews(paths["train"], columns))
+        return Source(tables, files, reviews=_reviews(paths["train"], tables["train"]), columns=columns)
     known = ", ".join((*MATRICES, *TABLES))
     raise DmrecError(f"train, valid and test must be three matrices or three tables ({known})")
 
 
-def _reviews(path: Path, columns: dict[str, str]) -> Iterable[tuple[str, str, str]]:
-    return read_reviews(path, columns) if has_reviews(path) else ()
+def _reviews(path: Path, found: Interactions) -> Iterable[Review]:
+    return read_reviews(path, found.columns) if may_have_reviews(path) else ()
 
 
 def make_dataset(
@@ -108,8 +121,9 @@ def make_dataset(
         )
     if vectors is not None:  # before a dataset that stands in the folder is replaced
         check_vectors(*vectors, n_items, n_users)
+    lowest = min_rating if source.table is not None and source.table.rating is not None else None
     user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
-    reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews)
+    reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews, lowest)
     dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, made=made)
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
@@ -145,8 +159,8 @@ def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[
     if not isinstance(given, Path):
         return given, {}
     if source.numbered or source.vectors is not None:
-        return read_all(given, kind, ids_required=not source.numbered), {}
-    return read_those(given, kind, ids)
+        return read_all(given, kind, source.names.get(kind), ids_required=not source.numbered), {}
+    return read_those(given, kind, ids, source.names.get(kind))
 
 
 def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, kind: str) -> list[Entity] | None:

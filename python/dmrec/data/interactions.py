@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,11 +30,12 @@ class Ids:
 
 @dataclass(frozen=True)
 class Interactions:
-    """One entry each; the rating may be missing."""
+    """One entry each; the rating may be missing. ``columns``: what the source calls user, item and rating."""
 
     user: Ids
     item: Ids
     rating: np.ndarray | None = None
+    columns: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user.codes)
@@ -59,12 +60,12 @@ class Collector:
         if rating is not None:
             self._ratings.append(rating)
 
-    def interactions(self) -> Interactions:
-        """All that were taken."""
+    def interactions(self, columns: dict[str, str] | None = None) -> Interactions:
+        """All that were taken; ``columns``: what the source calls user, item and rating."""
         user, item = (
             sorted_ids(list(k), np.array(c), self._place) for k, c in zip(self._known, self._codes, strict=True)
         )
-        return Interactions(user, item, np.array(self._ratings) if self._ratings else None)
+        return Interactions(user, item, np.array(self._ratings) if self._ratings else None, columns or {})
 
 
 def sorted_ids(names: list[str], codes: np.ndarray, place: str = "") -> Ids:

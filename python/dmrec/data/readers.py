@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DmrecError, did_you_mean
-from .fields import INTERACTION, first_of, id_of
+from .fields import INTERACTION, Finder
 from .interactions import Collector, Interactions, sorted_ids
 from .records import JSON_LINES, check_file, import_pyarrow, iterate_records, kind_of, names_of, read_rows
 
@@ -46,24 +46,25 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
             if not row[column]:
                 raise _no_id(path, names[column], number)
         found.add(row[user], row[item], None if rating is None else _number(path, names[rating], number, row[rating]))
-    return found.interactions()
+    return found.interactions(chosen)
 
 
 def _read_records(path: Path, columns: dict[str, str]) -> Interactions:
-    """Of the usual names, the first that a record has; all records have a rating, or none."""
+    """Of the usual names, the first that the first record has; all records have a rating, or none."""
     names = {role: (columns[role].lower(),) if role in columns else usual for role, usual in INTERACTION.items()}
+    user, item, rating = (Finder(path, role, names[role]) for role in INTERACTION)
     found = Collector(str(path))
     rated = None
     for number, record in enumerate(iterate_records(path), start=1):
         if number == 1:
             _choose_columns(path, list(record), {role: name.lower() for role, name in columns.items()})
-        user, item = (id_of(path, number, record, role, names[role]) for role in ("user", "item"))
-        rating = first_of(record, names["rating"])
-        rated = rating is not None if rated is None else rated
-        if rated != (rating is not None):
+        value = rating.find(record)
+        rated = value is not None if rated is None else rated
+        if rated != (value is not None):
             raise DmrecError(f"{path}, record {number}: has {'no' if rated else 'a'} rating, unlike those before")
-        found.add(user, item, _number(path, "of the rating", number, rating) if rated else None)
-    return found.interactions()
+        stars = _number(path, "of the rating", number, value) if rated else None
+        found.add(user.required(number, record), item.required(number, record), stars)
+    return found.interactions({each.role: each.field for each in (user, item, rating) if each.field})
 
 
 def _number(path: Path, column: str, row: int, text: Any) -> float:
@@ -94,7 +95,7 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> Interactions:
         if missing.any():
             raise _no_id(path, chosen[role], int(missing.argmax()) + 1)
         ids[role] = sorted_ids(list(map(str, distinct)), codes, str(path))
-    return Interactions(ids["user"], ids["item"], _ratings(path, table, chosen.get("rating")))
+    return Interactions(ids["user"], ids["item"], _ratings(path, table, chosen.get("rating")), chosen)
 
 
 def _ratings(path: Path, table: Any, name: str | None) -> np.ndarray | None:

@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import scipy.sparse as sp
 
 from ..errors import DmrecError
 from .entities import Entity, clean, entity_of, fault_of_id
-from .fields import IDS, INTERACTION, REVIEW, description_of, first_of, id_of
-from .records import iterate_records
+from .fields import IDS, INTERACTION, REVIEW, Finder, description_of, first_of
+from .records import JSON_LINES, iterate_records, kind_of
 
 LONGEST_REVIEW = 2_000
-PEEK = 1_000  # records, some of which lack the text of a review
+Review = tuple[str, str, str, float | None]
+"""User, item, text, and the rating that came with it."""
 
 
-def read_all(path: Path, kind: str, *, ids_required: bool) -> list[Entity]:
-    """Every item or user ("item", "user") in order. Without an id, unless ``ids_required``, its number stands in."""
+def read_all(path: Path, kind: str, column: str | None = None, *, ids_required: bool) -> list[Entity]:
+    """Every item or user ("item", "user") in order. Without an id, unless ``ids_required``, its number stands in.
+
+    ``column``: where to look first for the id.
+    """
+    finder = Finder(path, kind, IDS[kind], column)
     entities = []
     for number, record in enumerate(iterate_records(path)):
-        if not ids_required and first_of(record, IDS[kind]) is None:
-            record["id"] = number
-        identity = id_of(path, number + 1, record, kind, IDS[kind])
+        there = ids_required or first_of(record, finder.names) is not None
+        identity = finder.required(number + 1, record) if there else str(number)
         if (fault := fault_of_id(identity)) is not None:
             raise DmrecError(f"{path}, record {number + 1}: {fault}")
         entities.append(entity_of(identity, description_of(record)))
     return entities
 
 
-def read_those(path: Path, kind: str, ids: Sequence[str]) -> tuple[list[Entity], dict[str, int]]:
+def read_those(
+    path: Path, kind: str, ids: Sequence[str], column: str | None = None
+) -> tuple[list[Entity], dict[str, int]]:
     """The items or users with these ids: of several descriptions the first with a title. And how many others were not
-    used: of the same id, or without one.
+    used: of the same id, or without one. ``column``: where to look first for the id.
     """
     wanted, found = set(ids), dict[str, Entity]()
     unused = {f"{kind}s_described_again": 0, f"{kind}s_described_without_id": 0}
-    example = None
+    finder, example = Finder(path, kind, IDS[kind], column), None
     for record in iterate_records(path):
-        identity = first_of(record, IDS[kind])
+        identity = finder.find(record)
         if identity is None:
             unused[f"{kind}s_described_without_id"] += 1
             continue
@@ -52,7 +57,7 @@ def read_those(path: Path, kind: str, ids: Sequence[str]) -> tuple[list[Entity],
             if known is None or entity.title:
                 found[identity] = entity
     if example is None:
-        raise DmrecError(f"{path} describes no {kind} with an id (one of {', '.join(IDS[kind])})")
+        raise DmrecError(f"{path} describes no {kind} with an id ({finder.known})")
     if not found:
         raise no_common_id(kind, ids[0], example)
     return list(found.values()), {name: count for name, count in unused.items() if count}
@@ -66,35 +71,51 @@ def no_common_id(kind: str, of_interactions: str, described: str) -> DmrecError:
     )
 
 
-def has_reviews(path: Path) -> bool:
-    """Whether a file of interactions holds what users wrote, too."""
-    return any(first_of(record, REVIEW) is not None for record in islice(iterate_records(path), PEEK))
+def may_have_reviews(path: Path) -> bool:
+    """Whether a file of interactions may hold what users wrote, too: of JSON lines any may have a text, of tables the
+    header tells.
+    """
+    return kind_of(path) in JSON_LINES or not set(REVIEW).isdisjoint(next(iterate_records(path), {}))
 
 
-def read_reviews(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, str, str]]:
-    """User, item and text of each record. ``columns`` may map ``user`` and ``item`` to other names than the usual."""
-    chosen = {role: (columns[role].lower(),) if role in columns else () for role in ("user", "item")}
-    names = {role: (*chosen[role], *INTERACTION[role]) for role in chosen}
+def read_reviews(path: Path, columns: dict[str, str]) -> Iterator[Review]:
+    """What each record holds. ``columns`` may map ``user``, ``item`` and ``rating`` to other names than the usual."""
+    user, item, rating = (Finder(path, role, names, columns.get(role)) for role, names in INTERACTION.items())
     for number, record in enumerate(iterate_records(path), start=1):
-        user, item = (id_of(path, number, record, role, names[role]) for role in names)
-        yield user, item, clean(first_of(record, REVIEW) or "", LONGEST_REVIEW)
+        text = clean(first_of(record, REVIEW) or "", LONGEST_REVIEW)
+        yield user.required(number, record), item.required(number, record), text, _rating(rating.find(record))
+
+
+def _rating(value: object) -> float | None:
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
 
 
 def reviews_of(
-    train: sp.csr_matrix, user_ids: Sequence[str], item_ids: Sequence[str], reviews: Iterable[tuple[str, str, str]]
+    train: sp.csr_matrix,
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
+    reviews: Iterable[Review],
+    min_rating: float | None = None,
 ) -> Iterator[tuple[int, int, str]]:
-    """Row, column and text of those reviews whose interaction is in ``train``; without ids, they are numbers."""
+    """Row, column and text of those reviews whose interaction is in ``train``; without ids, they are numbers.
+
+    One with a rating of its own below ``min_rating`` is passed over: it is of an interaction that was dropped.
+    """
     rows, columns = (
         {name: number for number, name in enumerate(ids or map(str, range(count)))}
         for ids, count in zip((user_ids, item_ids), train.shape, strict=True)
     )
     pair, met = None, False
-    for user, item, text in reviews:
+    for user, item, text, rating in reviews:
         pair = pair or (user, item)
         if user in rows and item in columns:
             met = True
             row, column = rows[user], columns[item]
-            if column in train.indices[train.indptr[row] : train.indptr[row + 1]]:
+            dropped = min_rating is not None and rating is not None and rating < min_rating
+            if not dropped and column in train.indices[train.indptr[row] : train.indptr[row + 1]]:
                 yield row, column, text
     if pair is not None and not met:
         raise DmrecError(
