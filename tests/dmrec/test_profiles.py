@@ -367,6 +367,24 @@ def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
         assert not first & {call.prompt for call in server.calls[before:]}
 
 
+def test_fewer_profiles_do_not_replace_more(shop, capsys):
+    command = ["profile", shop.folder, "--writer", "llm", "--model", "m"]
+    with FakeLlm() as server:
+        command += ["--base-url", server.url]
+        assert _run(*command) == 0
+        whole = _rows(shop, "m")
+        fewer = [*command, "--sample", "1", "--cache", shop.folder / "other.sqlite", "--max-calls", "2"]
+        assert _run(*fewer) == 1
+        printed = capsys.readouterr().err
+        assert "the profiles 'm' of" in printed
+        assert "have 50 texts and stay: this run has 2. Run it again to its end" in printed
+        assert _rows(shop, "m") == whole
+        assert open_dataset(shop.folder).profile_names == ["m"]
+        assert _run(*fewer, "--name", "few") == _run(*fewer, "--force") == 1
+    assert open_dataset(shop.folder).profile_names == ["few", "m"]
+    assert sum(bool(row["text"]) for rows in _rows(shop, "m").values() for row in rows) == 6
+
+
 def test_what_a_filter_refuses_failed_at_once(shop):
     with FakeLlm(decide=lambda p, r: "content_filter" if "Title-7-" in str(r["messages"]) else None) as server:
         counts = _write(shop, _writer(server, shop), name="p")

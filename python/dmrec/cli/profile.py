@@ -53,6 +53,7 @@ def profile(
     name: Annotated[str | None, typer.Option(help="Default: template, or the model.", show_default=False)] = None,
     sample: Annotated[int, typer.Option(min=1, help="Training interactions of a user in a prompt, at most.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace profiles that have more texts.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="Folder of edited prompts.", show_default=False)] = None,
     write_prompts: Annotated[
         Path | None,
@@ -102,7 +103,7 @@ def profile(
     wording, sampling = read_prompts(writer, prompts), Sampling(sample, seed)
     if writer == "template":
         _refuse_unused(context)
-        _run(open_dataset(folder), TemplateWriter(), wording, sampling, name)
+        _run(open_dataset(folder), TemplateWriter(), wording, sampling, name, force)
         return
     from ..language.endpoint import FORMATS
     from ..language.limits import Limits
@@ -129,7 +130,7 @@ def profile(
         _estimate(dataset, llm, wording, sampling, input_price, output_price)
         return
     try:
-        _run(dataset, llm, wording, sampling, name)
+        _run(dataset, llm, wording, sampling, name, force)
     except KeyboardInterrupt:
         errors.print("stopped; what was answered is kept, the same command goes on", highlight=False)
         raise typer.Exit(130) from None
@@ -138,7 +139,9 @@ def profile(
             _bill(llm, input_price, output_price)
 
 
-def _run(dataset: Dataset, writer: Writer, prompts: dict[str, Prompt], sampling: Sampling, name: str | None) -> None:
+def _run(
+    dataset: Dataset, writer: Writer, prompts: dict[str, Prompt], sampling: Sampling, name: str | None, force: bool
+) -> None:
     """Writes and stores the profiles, says what became of them."""
     missing: list[Outcome] = []
     bar = rich.progress.Progress(console=errors, transient=True, disable=not errors.is_terminal)
@@ -150,7 +153,7 @@ def _run(dataset: Dataset, writer: Writer, prompts: dict[str, Prompt], sampling:
             if outcome.reason:
                 missing.append(outcome)
 
-        made = write_profiles(dataset, writer, prompts, sampling, name=name, watch=watch)
+        made = write_profiles(dataset, writer, prompts, sampling, name=name, force=force, watch=watch)
     rows = [[side, *counts.values()] for side, counts in made["counts"].items()]
     columns = ["", *made["counts"]["items"]]
     print_table(f"{dataset.name}: profiles '{name or writer.name}'", columns, rows)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.dataset import Dataset, check_name
 from ..data.entities import Entity, clean
+from ..errors import DmrecError
 from .prompts import SIDES, Prompt
 
 LONGEST = 4_000  # characters of a profile
@@ -100,11 +101,13 @@ def write_profiles(
     sampling: Sampling,
     *,
     name: str | None = None,
+    force: bool = False,
     watch: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[str, Any]:
     """Writes profiles of all items and users, stores them and returns what the manifest says of how they were made.
 
     Every row is stored: with a text, empty because there is nothing to write from, or with the reason why it failed.
+    Profiles of that name with more texts are replaced with ``force`` alone.
     """
     name = check_name(name or writer.name)
     rows = {side: [{"id": entity.id, "text": ""} for entity in getattr(dataset, side)] for side in SIDES}
@@ -125,6 +128,12 @@ def write_profiles(
             counts[outcome.side]["failed"] -= 1
             counts[outcome.side]["done" if not outcome.reason else "failed" if outcome.asked else "not asked"] += 1
             watch(outcome)
+    before, now = _texts(dataset.manifest.get("profiles", {}).get(name, {}).get("made", {})), _texts({"counts": counts})
+    if now < before and not force:
+        raise DmrecError(
+            f"the profiles '{name}' of {dataset.folder} have {before} texts and stay: this run has {now}. "
+            "Run it again to its end, call these otherwise (--name) or replace those (--force)"
+        )
     made = {
         **writer.describe(),
         "prompts": {side: prompt.sha256 for side, prompt in prompts.items()},
@@ -134,6 +143,11 @@ def write_profiles(
     }
     dataset.add_profiles(name, dict(rows), made)
     return made
+
+
+def _texts(made: dict[str, Any]) -> int:
+    """How many texts profiles have, by what the manifest says of how they were made."""
+    return sum(int(of_side["done"]) for of_side in made.get("counts", {}).values())
 
 
 def iterate_requests(dataset: Dataset, prompts: Mapping[str, Prompt], sampling: Sampling) -> Iterator[Request]:
