@@ -291,7 +291,7 @@ def test_files_that_are_none(tmp_path):
         ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .item\\)"),
         ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is no number"),
         ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is no number"),
-        ([{"user": 1, "item": 2, "rating": 5}, {"user": 1, "item": 3}], {}, "record 2: has no rating, unlike those"),
+        ([{"user": 1, "item": 2, "rating": None}], {}, "r.jsonl: no row has a rating; fill in the column"),
         ([{"user": 1, "item": 2}, {"user": 1, "item": 3, "rating": 5}], {}, "record 2: has a rating, unlike those"),
     ],
 )
@@ -413,3 +413,27 @@ def test_reviews_late_in_a_file_are_found_and_those_of_dropped_ratings_are_not(t
     dataset = make_dataset(found, tmp_path / "d", name="d")
     assert len(dataset.reviews) == dataset.train.nnz
     assert set(dataset.reviews.values()) == {"love it"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_rows_without_a_rating_are_left_out_and_counted(tmp_path, ending):
+    write = {"csv": _write_table, "jsonl": _write, "parquet": _write_parquet}[ending]
+    rows = [{"user": u, "item": i, "rating": 5} for u, i in _pairs()]
+    rows += [{"user": u, "item": 77, "rating": None} for u in range(3)]
+    path = write(tmp_path / f"t.{ending}", rows)
+    result = CliRunner().invoke(app, ["data", "import", str(path), "--out", str(tmp_path / "d")])
+    assert result.exit_code == 0, result.output
+    assert "3 rows without a rating were left out" in result.output
+    dataset = open_dataset(tmp_path / "d")
+    assert dataset.n_items == ITEMS
+    assert {name: dataset.manifest["made"][name] for name in ("rows", "rows_without_rating")} == {
+        "rows": USERS * ITEMS,
+        "rows_without_rating": 3,
+    }
+
+
+@pytest.mark.parametrize("content", ['[{"user": 1}, {"user": 2}]', '[\n{"user": 1},\n{"user": 2}\n]'])
+def test_an_array_is_no_file_of_lines(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(DmrecError, match="t.json is one JSON array; one object a line is expected: jq"):
+        list(iterate_records(tmp_path / "t.json"))

@@ -104,6 +104,8 @@ def import_(
         found, out, name=name or out.name, min_rating=min_rating, core=k_core, seed=seed, vectors_name=vectors_name
     )
     _describe(dataset)
+    if unrated := dataset.manifest["made"].get("rows_without_rating"):
+        errors.print(f"{dataset.name}: {unrated} rows without a rating were left out", highlight=False, markup=False)
     _print_texts(dataset)
 
 

@@ -48,15 +48,15 @@ class Source:
         return isinstance(self.interactions, dict) and not isinstance(self.interactions["train"], Interactions)
 
     @property
-    def table(self) -> Interactions | None:
-        """The table of interactions, or that of training."""
-        table = self.interactions["train"] if isinstance(self.interactions, dict) else self.interactions
-        return table if isinstance(table, Interactions) else None
+    def tables(self) -> list[Interactions]:
+        """The tables of interactions, that of training first; none beside matrices."""
+        parts = self.interactions.values() if isinstance(self.interactions, dict) else (self.interactions,)
+        return [part for part in parts if isinstance(part, Interactions)]
 
     @property
     def names(self) -> dict[str, str]:
         """What user, item and rating are called: as was given, or as the interactions call them."""
-        return {**(self.table.columns if self.table is not None else {}), **self.columns}
+        return {**(self.tables[0].columns if self.tables else {}), **self.columns}
 
 
 def read_table(path: Path, columns: dict[str, str]) -> Source:
@@ -106,6 +106,8 @@ def make_dataset(
             prepared = _numbered(matrices)
             made |= {"split": "as given"}
     made |= prepared.report
+    if unrated := sum(table.unrated for table in source.tables):
+        made["rows_without_rating"] = unrated
     _check_splits(prepared.splits)
     n_users, n_items = prepared.splits["train"].shape
     all_items, unused_items = _described(source, "item", prepared.item_ids)
@@ -121,7 +123,7 @@ def make_dataset(
         )
     if vectors is not None:  # before a dataset that stands in the folder is replaced
         check_vectors(*vectors, n_items, n_users)
-    lowest = min_rating if source.table is not None and source.table.rating is not None else None
+    lowest = min_rating if source.tables and source.tables[0].rating is not None else None
     user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
     reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews, lowest)
     dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, made=made)

@@ -30,12 +30,16 @@ class Ids:
 
 @dataclass(frozen=True)
 class Interactions:
-    """One entry each; the rating may be missing. ``columns``: what the source calls user, item and rating."""
+    """One entry each; the rating may be missing. ``columns``: what the source calls user, item and rating.
+
+    ``unrated``: how many rows were left out, having no rating where others have one.
+    """
 
     user: Ids
     item: Ids
     rating: np.ndarray | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    unrated: int = 0
 
     def __len__(self) -> int:
         return len(self.user.codes)

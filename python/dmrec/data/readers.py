@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def read_interactions(path: Path, columns: dict[str, str] | None = None) -> Inte
         raise DmrecError(f"{path}: the ending says what a table is; known: {known}, and all but .parquet with .gz")
     read = _read_parquet if kind == ".parquet" else _read_records if kind in JSON_LINES else _read_delimited
     found = read(path, columns or {})
+    if len(found) == 0 and found.unrated:
+        raise DmrecError(f"{path}: no row has a rating; fill in the column of ratings or drop it")
     if len(found) == 0:
         raise DmrecError(f"{path} has {'no records' if kind in JSON_LINES else 'a header and no rows'}")
     return found
@@ -40,31 +43,38 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
     chosen = _choose_columns(path, names, columns)
     user, item = (names.index(chosen[role]) for role in ("user", "item"))
     rating = names.index(chosen["rating"]) if "rating" in chosen else None
-    found = Collector(str(path))
+    found, unrated = Collector(str(path)), 0
     for number, row in enumerate(rows, start=1):
         for column in (user, item):
             if not row[column]:
                 raise _no_id(path, names[column], number)
+        if rating is not None and not row[rating].strip():
+            unrated += 1
+            continue
         found.add(row[user], row[item], None if rating is None else _number(path, names[rating], number, row[rating]))
-    return found.interactions(chosen)
+    return replace(found.interactions(chosen), unrated=unrated)
 
 
 def _read_records(path: Path, columns: dict[str, str]) -> Interactions:
-    """Of the usual names, the first that the first record has; all records have a rating, or none."""
+    """Of the usual names, the first that the first record has. Where that has a rating, others without are left out."""
     names = {role: (columns[role].lower(),) if role in columns else usual for role, usual in INTERACTION.items()}
     user, item, rating = (Finder(path, role, names[role]) for role in INTERACTION)
-    found = Collector(str(path))
-    rated = None
+    found, unrated, rated = Collector(str(path)), 0, False
     for number, record in enumerate(iterate_records(path), start=1):
         if number == 1:
             _choose_columns(path, list(record), {role: name.lower() for role, name in columns.items()})
         value = rating.find(record)
-        rated = value is not None if rated is None else rated
-        if rated != (value is not None):
-            raise DmrecError(f"{path}, record {number}: has {'no' if rated else 'a'} rating, unlike those before")
-        stars = _number(path, "of the rating", number, value) if rated else None
-        found.add(user.required(number, record), item.required(number, record), stars)
-    return found.interactions({each.role: each.field for each in (user, item, rating) if each.field})
+        if number == 1:
+            rated = rating.field is not None
+        if rating.field is not None and not rated:
+            raise DmrecError(f"{path}, record {number}: has a rating, unlike those before")
+        who, what = user.required(number, record), item.required(number, record)
+        if rated and value is None:
+            unrated += 1
+        else:
+            found.add(who, what, _number(path, "of the rating", number, value) if rated else None)
+    names_used = {each.role: each.field for each in (user, item, rating) if each.field}
+    return replace(found.interactions(names_used), unrated=unrated)
 
 
 def _number(path: Path, column: str, row: int, text: Any) -> float:
@@ -86,6 +96,9 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> Interactions:
         table = pyarrow.parquet.read_table(path, columns=list(chosen.values()))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DmrecError(f"{path} is no Parquet file ({error})") from None
+    rows = len(table)
+    if "rating" in chosen:
+        table = table.filter(table[chosen["rating"]].is_valid())
     ids = {}
     for role in ("user", "item"):
         column = table[chosen[role]].combine_chunks().dictionary_encode()
@@ -95,7 +108,9 @@ def _read_parquet(path: Path, columns: dict[str, str]) -> Interactions:
         if missing.any():
             raise _no_id(path, chosen[role], int(missing.argmax()) + 1)
         ids[role] = sorted_ids(list(map(str, distinct)), codes, str(path))
-    return Interactions(ids["user"], ids["item"], _ratings(path, table, chosen.get("rating")), chosen)
+    return Interactions(
+        ids["user"], ids["item"], _ratings(path, table, chosen.get("rating")), chosen, rows - len(table)
+    )
 
 
 def _ratings(path: Path, table: Any, name: str | None) -> np.ndarray | None:

@@ -121,6 +121,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    if number == 1 and line.startswith("["):
+        raise DmrecError(f"{path} is one JSON array; one object a line is expected: jq -c '.[]' {path.name} > t.jsonl")
     try:
         record = JSON.decode(line)
     except (ValueError, RecursionError):
