@@ -22,6 +22,7 @@ from dmrec.cli.main import main
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, iterate_entities
 from dmrec.errors import DmrecError
+from dmrec.language import crew
 from dmrec.language.answers import Answers
 from dmrec.language.limits import Limits
 from dmrec.language.llm import LlmWriter
@@ -367,6 +368,16 @@ def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
         assert not first & {call.prompt for call in server.calls[before:]}
 
 
+def test_calls_under_way_do_not_end_a_budget(shop):
+    limits = Limits(concurrency=8, tokens=3000)
+    with FakeLlm(decide=lambda p, r: "slow 0.05") as server:
+        writer = _writer(server, shop, limits)
+        done = _total(_write(shop, writer), "done")
+    largest = max(crew.input_tokens(r) for r in iterate_requests(shop, read_prompts("llm"), Sampling())) + 800
+    assert done >= (3000 - largest) // 120
+    assert done * 120 == writer.meter.input_tokens + writer.meter.output_tokens <= 3000
+
+
 def test_fewer_profiles_do_not_replace_more(shop, capsys):
     command = ["profile", shop.folder, "--writer", "llm", "--model", "m"]
     with FakeLlm() as server:
@@ -450,6 +461,17 @@ def test_requests_that_are_refused(shop):
         counts = _write(shop, _writer(server, shop))
     assert counts["items"] == {"done": 19, "failed": 1, "not asked": 0, "empty": 0}
     assert max(Counter(call.prompt for call in server.calls).values()) == 1
+
+
+def test_a_server_that_is_not_there_ends_the_run(shop):
+    with FakeLlm() as server:
+        pass
+    writer = _writer(server, shop, Limits(attempts=2, backoff=0.001, concurrency=1))
+    with pytest.raises(DmrecError, match=r"cannot be reached \(no connection: .*\); does it run\? Look at --base-url"):
+        _write(shop, writer)
+    assert writer.meter.calls <= 2 * 6
+    assert writer.meter.input_tokens == writer.meter.output_tokens == 0
+    assert shop.profile_names == []
 
 
 def test_answers_are_asked_for_as_the_server_can(shop):

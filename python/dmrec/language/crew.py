@@ -88,7 +88,8 @@ class Crew:
             self.store.put(key, self.endpoint.model, reply.text, *spent)
         except FaultError as fault:
             self.meter.fault(fault.kind)
-            spent = fault.tokens or ((0, 0) if fault.kind.isdigit() else (expected, self.answer_tokens))
+            nothing = fault.kind.isdigit() or fault.kind == "no connection"
+            spent = fault.tokens or ((0, 0) if nothing else (expected, self.answer_tokens))
             raise
         finally:
             self.meter.end(most, *spent)

@@ -21,7 +21,7 @@ from .limits import Limits, Meter
 from .profiles import Outcome, Request
 from .server import OPENAI, FaultError, check_url
 
-FIRST = 5  # requests refused before any answer: then it is the server that does not like them
+FIRST = 5  # prompts that fail alike before any answer: then it is the server's doing
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,11 @@ class LlmWriter:
     def _outcomes(self, requests: Iterable[Request], store: Answers, crew: Crew) -> Iterator[Outcome]:
         waiting: dict[str, list[Request]] = {}
         unanswered: dict[str, Finding] = {}
-        refused, understood = 0, False
+        refused = unreached = 0
+        understood = reached = False
 
         def settle() -> Iterator[Outcome]:
-            nonlocal refused, understood
+            nonlocal refused, unreached, understood, reached
             key, found = crew.find()
             if isinstance(found, DmrecError):
                 raise found
@@ -130,6 +131,12 @@ class LlmWriter:
                 refused += 1
                 if refused >= FIRST and not understood:
                     raise self._all_refused(found)
+            if isinstance(found, FaultError) and found.kind == "no connection":
+                unreached += 1
+                if unreached >= FIRST and not reached:
+                    raise DmrecError(f"{self.base_url} cannot be reached ({found}); does it run? Look at --base-url")
+            else:
+                reached = True
             understood = understood or isinstance(found, str) or getattr(found, "kind", "") == "content_filter"
             if not isinstance(found, str):
                 unanswered[key] = found
