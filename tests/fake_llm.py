@@ -48,6 +48,11 @@ class FakeLlm(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.calls: list[Call] = []
+        self.usage: dict[str, int | None] | None = {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": 120,
+        }
         self.lock = threading.Lock()
         self.released = threading.Event()
         self._random = random.Random(seed)
@@ -119,9 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif met != "answered":
                 text = met
             choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
             head = {"id": "1", "object": "chat.completion", "created": 0, "model": request["model"]}
-            self._send(200, {**head, "choices": [choice], "usage": usage}, {})
+            self._send(200, {**head, "choices": [choice], "usage": self.server.usage}, {})
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
         content = json.dumps(body).encode()

@@ -422,6 +422,29 @@ def test_a_server_that_refuses_us_ends_the_run(shop, status, capsys):
     assert shop.profile_names == []
 
 
+def test_a_gateway_that_forbids_single_prompts_does_not_end_the_run(shop):
+    forbidden = ("Title-7-", "Title-9-")
+    with FakeLlm(decide=lambda p, r: "403" if _item_of(r) in forbidden else None) as server:
+        writer = _writer(server, shop, Limits(concurrency=1))
+        counts = _write(shop, writer, name="p")
+        assert counts["items"] == {"done": 18, "failed": 2, "not asked": 0, "empty": 0}
+        assert _rows(shop, "p")["items"][7]["failed"].startswith("403: 403 for Bearer ***")
+        assert writer.meter.faults == {"403": 2}
+        assert _total(_write(shop, _writer(server, shop), name="p"), "done") == 48
+    several = [f"Title-{i}-" for i in range(7, 12)]
+    with FakeLlm(decide=lambda p, r: "403" if _item_of(r) in several else None) as server:
+        writer = _writer(server, shop, Limits(concurrency=1), cache=shop.folder / "other.sqlite")
+        with pytest.raises(DmrecError, match="refuses requests for the model 'some/model' .403: "):
+            _write(shop, writer, name="p")
+        assert 12 <= len(server.calls) < 20
+
+
+def _item_of(request):
+    """The title that a prompt is about; something else for a user's."""
+    found = re.match('Title: "?(Title-[0-9]+-)', request["messages"][1]["content"])
+    return found and found[1]
+
+
 def test_the_key_is_kept_nowhere(shop, capsys):
     decide = iter(["500", "429", "400", f'{{"profile": "look: {KEY}"}}', *[None] * 200])
     with FakeLlm(decide=lambda p, r: next(decide)) as server:
@@ -486,13 +509,23 @@ def test_answers_are_asked_for_as_the_server_can(shop):
             counts = _write(shop, _writer(server, shop, limits, answer_format=form, temperature=0.5), name=form)
             request = server.calls[-1].request
             assert request.get("response_format", {}).get("type") == kind
-            assert (request["model"], request["temperature"], request["max_completion_tokens"]) == (
-                "some/model",
-                0.5,
-                800,
-            )
+            assert (request["model"], request["temperature"], request["max_tokens"]) == ("some/model", 0.5, 800)
+            assert "max_completion_tokens" not in request
             assert _total(counts, "done") == (50 if form == "none" else 0)
     assert set(shop.texts("users", "none")) == {"good enough"}
+
+
+def test_openai_gets_the_limit_by_the_name_that_it_knows(tmp_path):
+    assert LlmWriter("m", tmp_path / "a.sqlite").parameters == {"max_completion_tokens": 800}
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 100, "completion_tokens": None, "total_tokens": 100}])
+def test_answers_without_counted_tokens_are_answers(shop, usage):
+    with FakeLlm() as server:
+        server.usage = usage
+        writer = _writer(server, shop)
+        assert _total(_write(shop, writer), "done") == len(server.calls) == 50
+    assert writer.meter.input_tokens > 50 * 100
 
 
 def test_servers_are_given_the_time_they_ask_for(shop):

@@ -13,7 +13,7 @@ from .answers import Answers
 from .endpoint import Endpoint, Reply
 from .limits import Meter, SpentError
 from .profiles import Request
-from .server import FaultError, retrying
+from .server import FaultError, ForbiddenError, retrying
 
 SOON = 0.5  # seconds until it is worth saying that calls are waited for
 BYTES_A_TOKEN = 4
@@ -90,6 +90,9 @@ class Crew:
             self.meter.fault(fault.kind)
             nothing = fault.kind.isdigit() or fault.kind == "no connection"
             spent = fault.tokens or ((0, 0) if nothing else (expected, self.answer_tokens))
+            raise
+        except ForbiddenError:
+            self.meter.fault("403")
             raise
         finally:
             self.meter.end(most, *spent)

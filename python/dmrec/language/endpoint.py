@@ -72,11 +72,10 @@ class Endpoint(Server):
     def _read(self, completion: Any) -> Reply:
         try:
             (choice,) = completion.choices
-            usage = completion.usage
-            tokens = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else None
             reason, content, refusal = choice.finish_reason, choice.message.content, choice.message.refusal
         except (AttributeError, TypeError, ValueError):
             raise FaultError("malformed", "no completion in the server's answer") from None
+        tokens = _tokens(completion)
         if reason == "content_filter" or refusal:
             raise FaultError("content_filter", self.safe(refusal or ""), again=False, tokens=tokens)
         if reason == "length":
@@ -96,3 +95,11 @@ class Endpoint(Server):
         if not profile:
             raise FaultError("malformed", "the profile is blank", tokens=tokens)
         return Reply(profile, tokens)
+
+
+def _tokens(completion: Any) -> tuple[int, int] | None:
+    """What the server counted, None where it did not count both."""
+    try:
+        return int(completion.usage.prompt_tokens), int(completion.usage.completion_tokens)
+    except (AttributeError, TypeError, ValueError):
+        return None

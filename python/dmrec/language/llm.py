@@ -19,7 +19,7 @@ from .crew import Crew, Finding, input_tokens
 from .endpoint import Endpoint
 from .limits import Limits, Meter
 from .profiles import Outcome, Request
-from .server import OPENAI, FaultError, check_url
+from .server import OPENAI, FaultError, ForbiddenError, check_url
 
 FIRST = 5  # prompts that fail alike before any answer: then it is the server's doing
 
@@ -66,7 +66,8 @@ class LlmWriter:
     def parameters(self) -> dict[str, Any]:
         """What is sent beside the prompt."""
         given = {} if self.temperature is None else {"temperature": self.temperature}
-        return {"max_completion_tokens": self.answer_tokens, **given}
+        most = "max_completion_tokens" if self.base_url == OPENAI else "max_tokens"  # others may ignore OpenAI's
+        return {most: self.answer_tokens, **given}
 
     def describe(self) -> dict[str, Any]:
         """Server, model and parameters."""
@@ -119,12 +120,18 @@ class LlmWriter:
     def _outcomes(self, requests: Iterable[Request], store: Answers, crew: Crew) -> Iterator[Outcome]:
         waiting: dict[str, list[Request]] = {}
         unanswered: dict[str, Finding] = {}
-        refused = unreached = 0
+        refused = unreached = forbidden = 0
         understood = reached = False
 
         def settle() -> Iterator[Outcome]:
-            nonlocal refused, unreached, understood, reached
+            nonlocal refused, unreached, forbidden, understood, reached
             key, found = crew.find()
+            if isinstance(found, ForbiddenError) and understood and forbidden < FIRST - 1:
+                forbidden += 1
+                found = found.fault
+                store.fail(key, self.model, str(found))
+            elif isinstance(found, str):
+                forbidden = 0
             if isinstance(found, DmrecError):
                 raise found
             if isinstance(found, FaultError) and found.refused:

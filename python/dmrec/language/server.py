@@ -44,6 +44,14 @@ class FaultError(Exception):
         self.kind, self.again, self.after, self.refused, self.tokens = kind, again, after, refused, tokens
 
 
+class ForbiddenError(DmrecError):
+    """A 403: the key is not allowed to ask, or a gateway does not let this prompt pass, which is ``fault``."""
+
+    def __init__(self, message: str, fault: FaultError) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class Server:
     """A server and a model."""
 
@@ -91,11 +99,15 @@ class Server:
             return FaultError(str(status), message, after=after)
         if status in (400, 413, 422):
             return FaultError(str(status), message, again=False, refused=True)
-        kept = f"the key in {self.key_variable}" if self._key else f"no key: {self.key_variable or 'none'} is not set"
-        return DmrecError(
+        unset = f"no key: {self.key_variable} is not set" if self.key_variable else "no key is sent: --key-variable ''"
+        kept = f"the key in {self.key_variable}" if self._key else unset
+        refusal = (
             f"{self.base_url} refuses requests for the model '{self.model}' ({status}: {message}); {kept}. "
             "Look at --model, --base-url and --key-variable; what was answered is kept"
         )
+        if status == 403 and code != "insufficient_quota":
+            return ForbiddenError(refusal, FaultError("403", message, again=False))
+        return DmrecError(refusal)
 
     def safe(self, text: object) -> str:
         """What a server says, fit to be shown."""
