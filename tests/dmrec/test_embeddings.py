@@ -13,7 +13,7 @@ from dmrec.language.encoders import encoder_of, make_encoder
 from fake_llm import FAULTS, FakeLlm, embedded
 
 TEXTS = [f"text {i}" for i in range(300)]
-KEY = "sk-very-secret"
+KEY = "sk-a-very-secret-key"
 
 
 @pytest.fixture(autouse=True)

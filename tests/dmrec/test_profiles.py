@@ -127,6 +127,16 @@ def test_data_in_prompts_are_data(tmp_path):
     assert json.loads(fields["Tags"])[0].startswith("$title")
 
 
+def test_long_titles_and_answers_are_cut(tmp_path):
+    dataset = _make(tmp_path / "d", 10, 20, [Entity(f"i{i}", "long " * 500) for i in range(20)])
+    for writer in ("template", "llm"):
+        for request in iterate_requests(dataset, read_prompts(writer), Sampling(1)):
+            assert len(re.findall("long", request.text)) <= 2 * 300 / 5
+    with FakeLlm(decide=lambda p, r: json.dumps({"profile": "word " * 2000})) as server:
+        assert _total(_write(dataset, _writer(server, dataset), name="p"), "done") == 30
+    assert {len(text) for text in dataset.texts("items", "p")} == {3999}
+
+
 def test_templates_tell_what_is_there_and_nothing_else(tmp_path):
     items = [Entity("a", "Spade", "", ("garden", "iron"), "Digs."), Entity("b", "Rope"), Entity("c"), Entity("d")]
     items += [Entity("e", "Kettle, small", "Kettle, small. Boils water."), Entity("f", "", "", ("garden",))]
@@ -622,6 +632,14 @@ def test_a_cache_that_is_none_is_an_error(shop):
     with FakeLlm() as server, pytest.raises(DmrecError, match=r"answers.sqlite: file is not a database; name another"):
         _write(shop, _writer(server, shop))
     assert server.calls == []
+
+
+def test_without_a_key_the_message_says_so(shop):
+    with (
+        FakeLlm(decide=lambda p, r: "401") as server,
+        pytest.raises(DmrecError, match="no key is sent: --key-variable"),
+    ):
+        _write(shop, _writer(server, shop, Limits(concurrency=1), key_variable=""))
 
 
 def test_local_servers_need_no_key(shop, monkeypatch):

@@ -34,6 +34,11 @@ class Crew:
         for thread in self.threads:
             thread.start()
 
+    @property
+    def found(self) -> bool:
+        """Whether `find` need not wait."""
+        return not self._findings.empty()
+
     def find(self) -> tuple[str, Finding]:
         """The next finding."""
         while True:

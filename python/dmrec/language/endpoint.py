@@ -30,7 +30,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    profile: str = Field(min_length=1, max_length=LONGEST)
+    profile: str = Field(min_length=1)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class LlmWriter:
             else:
                 waiting[key] = [request]
                 crew.tasks.put((key, request))
-            while len(waiting) >= 4 * self.limits.concurrency:
+            while crew.found or len(waiting) >= 4 * self.limits.concurrency:
                 yield from settle()
         while waiting:
             yield from settle()

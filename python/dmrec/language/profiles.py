@@ -20,6 +20,7 @@ from ..errors import DmrecError
 from .prompts import SIDES, Prompt
 
 LONGEST = 4_000  # characters of a profile
+LONGEST_TITLE = 300
 LONGEST_DESCRIPTION = 2_000
 LONGEST_IN_HISTORY = 400  # of a description or a review there
 LONGEST_QUOTE = 200  # of a review in a list of reviews, of a description in place of a title
@@ -153,7 +154,8 @@ def _texts(made: dict[str, Any]) -> int:
 def iterate_requests(dataset: Dataset, prompts: Mapping[str, Prompt], sampling: Sampling) -> Iterator[Request]:
     """A request for every item and user that there is something to say about."""
     for row, item in enumerate(dataset.items):
-        fields = {"title": item.title, "tags": list(item.tags), "description": _description(item, LONGEST_DESCRIPTION)}
+        description = _description(item, LONGEST_DESCRIPTION)
+        fields = {"title": _title(item), "tags": list(item.tags), "description": description}
         if text := prompts["items"].fill(fields):
             yield Request("items", row, prompts["items"], text)
     for row in range(dataset.n_users):
@@ -169,7 +171,7 @@ def _history(dataset: Dataset, user: int, sampling: Sampling) -> dict[str, Any]:
     tags = Counter(tag for i in told for tag in dataset.items[i].tags)
     history = [
         {
-            "title": dataset.items[i].title,
+            "title": _title(dataset.items[i]),
             "tags": list(dataset.items[i].tags),
             "description": _description(dataset.items[i], LONGEST_IN_HISTORY),
             "review": clean(dataset.reviews.get((user, i), ""), LONGEST_IN_HISTORY),
@@ -185,7 +187,11 @@ def _history(dataset: Dataset, user: int, sampling: Sampling) -> dict[str, Any]:
 
 
 def _name(item: Entity) -> str:
-    return item.title or _description(item, LONGEST_QUOTE)
+    return _title(item) or _description(item, LONGEST_QUOTE)
+
+
+def _title(item: Entity) -> str:
+    return clean(item.title, LONGEST_TITLE)
 
 
 def _description(item: Entity, limit: int) -> str:
