@@ -122,8 +122,8 @@ def figures() -> str:
     """The page as it stands, each table under a line ``<!-- KIND .. -->`` made anew from the results."""
     page = (DOCS / "figures.md").read_text()
     return re.sub(
-        r"<!-- (\w+)(.*?) -->\n\n(?:\|.*\n)*",
-        lambda found: f"<!-- {found[1]}{found[2]} -->\n\n{TABLES[found[1]](*found[2].split())}",
+        r"<!-- (\w+)(.*?) -->\n\n(?:\|.*\n)*\n?",
+        lambda found: f"<!-- {found[1]}{found[2]} -->\n\n{TABLES[found[1]](*found[2].split())}\n",
         page,
     )
 
@@ -169,7 +169,33 @@ def embedding() -> str:
     return "\n".join(table) + "\n"
 
 
-TABLES = {"quality": quality, "cold": cold, "embedding": embedding}
+def phases(*recipes: str) -> str:
+    """Seconds of an epoch by phase, and evaluation as a share of training."""
+    rows = [row for recipe in recipes for row in json.loads((RESULTS / f"epoch-{recipe}.json").read_text())]
+    names = list(rows[0]["phases"])
+    table = [f"| model | products in | {' | '.join(names)} | share |", f"| --- | --- |{' ---: |' * (len(names) + 1)}"]
+    for row in rows:
+        training = sum(seconds for name, seconds in row["phases"].items() if name != "evaluation")
+        cells = [f"{seconds:.3f}" for seconds in row["phases"].values()]
+        share = f"{row['phases']['evaluation'] / training:.0%}"
+        table.append(f"| {row['model']} | {row['precision']} | {' | '.join(cells)} | {share} |")
+    return "\n".join(table) + "\n"
+
+
+def kinds(*recipes: str) -> str:
+    """Seconds of an epoch and two rankings by kind of operator, the floor beside, in bf16."""
+    runs = [json.loads((RESULTS / f"epoch-{recipe}.json").read_text())[1] for recipe in recipes]
+    table = [f"| | {' | floor | '.join(recipes)} | floor |", f"| --- |{' ---: |' * (2 * len(recipes))}"]
+    for kind in runs[0]["kinds"]:
+        cells = []
+        for run in runs:
+            floor = run["kinds"][kind]["floor"]
+            cells += [f"{run['kinds'][kind]['seconds']:.3f}", "-" if floor is None else f"{floor:.3f}"]
+        table.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+TABLES = {"quality": quality, "cold": cold, "embedding": embedding, "phases": phases, "kinds": kinds}
 
 
 def _mean(values: list[float]) -> str:

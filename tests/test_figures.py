@@ -66,14 +66,3 @@ def test_growth_with_the_catalogue_is_what_was_measured():
         figures = [row["ms_per_step"], row["step_floor_ms"], row["ranking_seconds"], row["peak_mb"]]
         cells = [f"{row['items']:,}", *map(str, figures), str(row["weights_and_adam_mb"])]
         assert f"| {' | '.join(cells)} |" in PAGE
-
-
-def test_the_profile_of_an_epoch_is_what_was_measured():
-    float32, bf16 = json.loads((RESULTS / "epoch-dmrec-m.json").read_text())
-    for row in (float32, bf16):
-        cells = [f"{row['phases'][p]:.3f}" for p in ("data", "forward", "backward", "optimiser", "other", "evaluation")]
-        assert f"| {row['precision']} | {' | '.join(cells)} |" in PAGE
-    for kind in float32["kinds"]:
-        pairs = [row["kinds"][kind] for row in (float32, bf16)]
-        cells = [f"{pair[x]:.3f}" if pair[x] is not None else "-" for pair in pairs for x in ("seconds", "floor")]
-        assert f"| {kind} | {' | '.join(cells)} |" in PAGE

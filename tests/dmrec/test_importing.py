@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from dmrec.cli.main import app
-from dmrec.data.dataset import create_dataset, open_dataset, read_matrix, read_vectors
+from dmrec.data.dataset import open_dataset, read_matrix, read_vectors
 from dmrec.data.entities import Entity, read_entities
 from dmrec.data.importing import Source, make_dataset, read_splits
 from dmrec.data.inspection import faults, inspect_dataset
@@ -435,50 +435,6 @@ def test_recbole_names_with_dots(atomic, tmp_path):
     (atomic / "b.test.inter").write_text(whole)
     with pytest.raises(DmrecError, match="must hold one NAME.inter, or .*it holds a.train.inter, b.test.inter"):
         read_layout(atomic)
-
-
-def test_nothing_at_all_can_be_inspected(tmp_path):
-    nothing = {split: sp.csr_matrix((0, 4)) for split in ("train", "valid", "test")}
-    assert inspect_dataset(create_dataset(tmp_path, "d", nothing, made={}))["density"] == 0
-
-
-def test_inspection_counts(tmp_path):
-    train = sp.csr_matrix(np.triu(np.ones((6, 6))))
-    splits = {"train": train, "valid": sp.csr_matrix((6, 6)), "test": sp.csr_matrix(np.tril(np.ones((6, 6)), -1))}
-    items = [Entity(str(i), f"Long title {i}", "text" if i < 3 else "") for i in range(6)]
-    dataset = create_dataset(tmp_path, "d", splits, items=items, made={})
-    dataset.add_vectors("x", np.eye(6)[:, :4], np.ones((6, 4)), {})
-    found = inspect_dataset(dataset)
-    json.dumps(found)
-    assert found["splits"]["train"] == {
-        "interactions": 21,
-        "users": 6,
-        "items": 6,
-        "of unseen items": 0,
-        "of unseen users": 0,
-    }
-    assert found["users_by_interactions"] == {"0": 0, "1": 1, "2-4": 3, "5-": 2}
-    assert found["density"] == 1
-    assert found["texts"]["items"]["with text"] == 0.5
-    assert found["texts"]["items"]["of interactions"] == pytest.approx((1 + 2 + 3) / 21)
-    assert found["texts"]["items"]["repeated"] == 2
-    assert found["vectors"]["x"] == {"width": 4, "type": "float32", "items of zeros": 2, "users of zeros": 0}
-    assert faults(found) == ["50.0% of the items have no text", "vectors 'x': 2 rows are zeros"]
-
-
-@pytest.mark.parametrize("leaking", [True, False])
-def test_texts_that_name_what_is_held_out_are_found(tmp_path, leaking):
-    rng = np.random.default_rng(0)
-    part = rng.permuted(np.tile(np.arange(40) % 10, (30, 1)), axis=1)
-    splits = {split: sp.csr_matrix(part == number) for number, split in enumerate(("train", "valid", "test"))}
-    items = [Entity(str(i), f"Wonderful thing number {i:02d}", f"thing {i}") for i in range(40)]
-    users = []
-    for u in range(30):
-        had = np.flatnonzero(part[u] == 0) if not leaking else np.flatnonzero(part[u] <= 2)
-        users.append(Entity(str(u), "", "likes " + ", ".join(items[i].title for i in had)))
-    said = faults(inspect_dataset(create_dataset(tmp_path, "d", splits, items=items, users=users, made={})))
-    assert any("held out for them, 100.0% of these" in line for line in said) == leaking
-    assert any("held out for them" in line for line in said) == leaking
 
 
 def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):
