@@ -48,7 +48,7 @@ demo: $(VENV)/installed
 	$(BIN)/dmrec train mult-vae dmrec-m --config examples/ml-100k.yaml --data demo/ml-100k --out demo/runs \
 	  --plot demo/validation.png --force
 	$(BIN)/dmrec recommend demo/runs/dmrec-m --user 1
-	$(BIN)/dmrec recommend demo/runs/dmrec-m --profile "Science Fiction, Horror, and a robot"
+	$(BIN)/dmrec recommend demo/runs/dmrec-m --profile "Sci-Fi and Horror, Star Wars and the like"
 
 test: $(VENV)/developing
 	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q
