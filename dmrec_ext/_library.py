@@ -97,7 +97,6 @@ def use_reference(wanted: bool = True) -> Iterator[None]:
         _reference_wanted = before
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
 def _cuda_problem(device: int) -> str:
     """Why the compiled kernels cannot run on a CUDA device (another architecture, an old driver); empty if they can."""
@@ -105,6 +104,10 @@ def _cuda_problem(device: int) -> str:
     if problem:
         warnings.warn(f"dmrec_ext runs on its reference path on cuda:{device}: {problem}", RuntimeWarning, stacklevel=3)
     return problem
+
+
+if CUDA_ABSENT is None:  # not without a GPU's library: the decorator imports the compiler, half the time of our import
+    _cuda_problem = torch.compiler.assume_constant_result(_cuda_problem)
 
 
 def runs_native(stem: str, tensor: object) -> bool:

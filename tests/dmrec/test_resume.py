@@ -22,7 +22,7 @@ from dmrec.recipes import recipe
 from dmrec.train import checkpoint, train
 from dmrec.train.build import resolve
 from dmrec.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dmrec.train.run import CHECKPOINT, LOG, WEIGHTS, Run
+from dmrec.train.run import CHECKPOINT, LOG, WEIGHTS, Run, in_use
 from dmrec.train.stopping import Stopped
 from rich.console import Console
 
@@ -233,6 +233,22 @@ def test_a_checkpoint_of_another_version_is_refused(dataset, tmp_path, monkeypat
     with pytest.raises(DmrecError, match="is of another version of dmrec; train again"):
         train.resume_run(tmp_path, None, QUIET)
     assert (tmp_path / LOG).read_bytes().startswith(log)
+
+
+def test_one_process_at_a_time(dataset, tmp_path, monkeypatch):
+    config = _config("mult-vae", dataset)
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(3))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path, QUIET)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for begin in (
+        lambda: train.train(config, dataset, tmp_path, 0, QUIET),
+        lambda: train.train_one(config, dataset, tmp_path, QUIET),
+        lambda: train.resume_run(tmp_path, None, QUIET),
+    ):
+        with in_use(tmp_path), pytest.raises(DmrecError, match="another process trains there; name another folder"):
+            begin()
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("command", ["resume", "train"])

@@ -71,7 +71,7 @@ class Comparison:
 
 
 def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
-    """Cells in the order in which they were run, and the rows of runs that failed."""
+    """Cells in the order in which they were started, and the rows of runs that failed."""
     rows = read_rows(folder)
     if not rows:
         raise DmrecError(f"{folder} holds no rows of an experiment; run one: dmrec experiment FILE.yaml")

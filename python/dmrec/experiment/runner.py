@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """All rows, the last one of each run; a line that a crash cut short is passed over."""
+    """All rows, the last one of each run, as they were started; a line that a crash cut short is passed over."""
     path = folder / ROWS
     if not path.exists():
         return []
@@ -45,7 +45,7 @@ def read_rows(folder: Path) -> list[Row]:
         except json.JSONDecodeError:
             continue
         rows[row["dataset"], row["model"], row["seed"]] = row
-    return list(rows.values())
+    return sorted(rows.values(), key=lambda row: row.get("started", 0))
 
 
 def append_row(folder: Path, row: Row) -> None:
@@ -96,7 +96,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: in
                 time.sleep(0.05)
                 for process in [process for process in running if process.poll() is not None]:
                     job, started = running.pop(process)
-                    row = row_of(job, process.returncode, time.time() - started)
+                    row = row_of(job, process.returncode, started, time.time() - started)
                     if row["state"] != "stopped":
                         append_row(folder, row)
                     figures = row.get("error") or ", ".join(f"{k} {v:.4f}" for k, v in list(row["test"].items())[:6])
@@ -128,9 +128,10 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
         )
 
 
-def row_of(job: Job, status: int, seconds: float) -> Row:
-    """What is kept of a run that has ended."""
+def row_of(job: Job, status: int, started: float, seconds: float) -> Row:
+    """What is kept of a run that has ended; ``started`` in seconds since 1970."""
     row: Row = {"dataset": job.dataset, "model": job.model, "seed": job.seed, "digest": job.digest}
+    row["started"] = round(started, 3)
     if status != 0 or not (job.folder / RESULT).exists():
         said = (job.folder / OUTPUT).read_text(errors="replace").strip().splitlines()
         reason = f"killed by signal {-status}" if status < 0 else (said[-1] if said else f"exit code {status}")

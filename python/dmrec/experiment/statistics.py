@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+import scipy  # its statistics are imported where they are first used
 
 
 @dataclass(frozen=True)

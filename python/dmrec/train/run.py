@@ -6,6 +6,7 @@
 ``model.safetensors`` the best state; ``model.json`` what it is and its checksum, written after it
 ``result.json``       figures of the finished run; ``users.npz`` every user's, where ``evaluation.per_user`` is set
 ``state-*``           while it is not finished: what it goes on from (`checkpoint`)
+``.lock``             held by the process that trains here
 
 Several seeds make a folder each, ``seed-S``.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from torch import Tensor
 from ..config import Config, build_config, dump_config, read_config
 from ..errors import DmrecError
 from ..eval.ranking import Evaluation
-from ..files import read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
+from ..files import locked, read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
 from .board import remove_board
 from .checkpoint import GENERATIONS, remove_checkpoints
 
@@ -38,6 +40,7 @@ CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
     "result.json",
     "users.npz",
 )
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,11 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULT).exists() or any((each / RESULT).exists() for each in _seed_folders(folder))
 
 
+def in_use(folder: Path) -> AbstractContextManager[None]:
+    """Held by the one process that trains in a folder; another one is refused."""
+    return locked(folder / LOCK, f"{folder}: another process trains there; name another folder, or stop it first")
+
+
 def clear(folder: Path) -> None:
     """Removes what a run of one seed or of several left here, and nothing else."""
     for part in (*_seed_folders(folder), folder):
@@ -150,8 +158,10 @@ def clear(folder: Path) -> None:
         remove_board(part)
         for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
             (part / name).unlink(missing_ok=True)
-        if part != folder and not any(part.iterdir()):
-            part.rmdir()
+        if part != folder:
+            (part / LOCK).unlink(missing_ok=True)
+            if not any(part.iterdir()):
+                part.rmdir()
 
 
 def _seed_folders(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from .build import about_data, build_task, check_data, resolve
 from .checkpoint import Checkpoint, load_checkpoint
 from .loop import all_metrics, fit
 from .progress import Progress
-from .run import CONFIG, Run, clear, is_finished
+from .run import CONFIG, Run, clear, in_use, is_finished
 from .stopping import StopRequest
 
 EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
@@ -34,14 +34,22 @@ EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
 def train(config: Config, dataset: Dataset, out: Path, seed: int, console: Console) -> dict[str, Any]:
     """Trains and tests in ``out``, in the place of what a run left there; returns the figures."""
-    clear(out)
-    return train_one(resolve(config, dataset, seed), dataset, out, console)
+    with in_use(out):
+        clear(out)
+        return _logging_failures(resolve(config, dataset, seed), dataset, out, console, None)
 
 
 def train_one(
     config: Config, dataset: Dataset, folder: Path, console: Console, resume: Checkpoint | None = None
 ) -> dict[str, Any]:
     """Trains one model on one seed, tests its best state, leaves a run folder; goes on from ``resume``."""
+    with in_use(folder):
+        return _logging_failures(config, dataset, folder, console, resume)
+
+
+def _logging_failures(
+    config: Config, dataset: Dataset, folder: Path, console: Console, resume: Checkpoint | None
+) -> dict[str, Any]:
     with dmrec_ext.use_reference(config.training.kernels == "reference"):
         try:
             return _train_one(config, dataset, folder, console, resume)
