@@ -51,7 +51,7 @@ demo: $(VENV)/installed
 	$(BIN)/dmrec recommend demo/runs/dmrec-m --profile "Sci-Fi and Horror, Star Wars and the like"
 
 test: $(VENV)/developing
-	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q
+	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

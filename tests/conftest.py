@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before torch is imported; for children, too
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
 import torch
 
 import dmrec_ext
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # op_testing, tiny
 
 
@@ -31,22 +32,11 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def math_module():
     """The host side of csrc/math, bound for Python; built on first use."""
-    import shutil
+    pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed")
+    from building import built
 
-    pytest.importorskip("pybind11", reason="pybind11 is not installed")
-    bin_folder = Path(sys.executable).parent
-    path = os.pathsep.join([str(bin_folder), os.environ["PATH"]])
-    cmake = shutil.which("cmake", path=path)
-    if cmake is None or shutil.which("c++", path=path) is None:
-        pytest.skip("cmake or a C++ compiler is missing")
-    import pybind11
-
-    build = ROOT / "build" / "math"
-    configure = [cmake, "-S", str(ROOT), "-B", str(build), "-DDMREC_MATH_TEST=ON", "-DDMREC_WERROR=ON"]
-    configure += [f"-DDMREC_TORCH_ROOT={torch.__path__[0]}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-    for command in (configure, [cmake, "--build", str(build), "--target", "_math"]):
-        subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    options = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    build = built("_math", "math", "-DDMREC_MATH_TEST=ON", *options)
     sys.path.insert(0, str(build))
     import _math
 

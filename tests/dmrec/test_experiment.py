@@ -115,7 +115,9 @@ def test_every_run_is_a_row_also_one_that_failed(done, plan):
 def test_a_grid_that_was_killed_goes_on(plan, dataset, tmp_path):
     """The runner by kill -9 in the middle of a run: its worker stops, and the figures come out the same."""
     long = plan.read_text().replace("epochs: 6", "epochs: 60, checkpoint_minutes: 0.0005, patience: 100")
-    long = "".join(line for line in long.splitlines(keepends=True) if "mult-vae" not in line and "pop" not in line)
+    long = "".join(
+        line for line in long.splitlines(keepends=True) if "mult-vae" not in line and "popularity" not in line
+    )
     (tmp_path / "long.yaml").write_text(long.replace("seeds: 2", "seeds: 1"))
     command = [sys.executable, "-m", "dmrec", "experiment", str(tmp_path / "long.yaml"), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
+from building import built
 
 import dmrec_ext
 
 sys.path.insert(0, str(Path(__file__).parent))  # emulated
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +18,7 @@ def simt_folder():
     """The folder of the built libraries."""
     if dmrec_ext.NATIVE_ABSENT:
         pytest.skip(f"no native library: {dmrec_ext.NATIVE_ABSENT}")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    if shutil.which("cmake", path=path) is None or shutil.which("g++", path=path) is None:
-        pytest.skip("cmake or g++ is missing")
-    build = ROOT / "build" / "simt"
-    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DDMREC_SIMT_TEST=ON", "-DDMREC_WERROR=ON"]
-    configure += ["-DDMREC_CLONES=OFF", f"-DDMREC_TORCH_ROOT={torch.__path__[0]}"]
-    if shutil.which("ninja", path=path):
-        configure += ["-G", "Ninja"]
-    for command in (configure, ["cmake", "--build", str(build), "--target", "simt"]):
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
-        assert done.returncode == 0, done.stdout + done.stderr
+    build = built("simt", "simt", "-DDMREC_SIMT_TEST=ON", "-DDMREC_CLONES=OFF")
     return build / "tests" / "simt"
 
 
