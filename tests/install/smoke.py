@@ -37,8 +37,8 @@ def main() -> None:
     run("data import shop.csv --items items.csv --out shop")
     run("profile shop")  # by prompts that the wheel holds
     run("embed shop --profiles template --width 4")
-    run(f"train dmrec-m --data shop --out runs {SMALL}")
-    assert "10 recommendations" in run("recommend runs/dmrec-m --profile green --like sku3")
+    run(f"train dmrec-m --data shop --out sold {SMALL}")
+    assert "10 recommendations" in run("recommend sold/dmrec-m --profile green --like sku3")
     run("embed shop --profiles template --encoder minilm", refused="pip install 'dmrec[text]'")
     run("profile shop --writer llm --model m --base-url http://localhost:1", refused="pip install 'dmrec[llm]'")
 
