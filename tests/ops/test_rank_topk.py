@@ -99,6 +99,22 @@ def test_rank_topk_at_random(size, spread, seed):
         assert torch.equal(ids, rank_scores(scores, k)[1])
 
 
+@pytest.mark.parametrize("k", [1, 32, 33, 128, 129, 600])
+@pytest.mark.parametrize("n_items", [63, 64, 65, 255, 257, 1025, 3000])
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 0.0])
+def test_the_first_threshold_loses_nothing(n_items, k, spread, native):
+    """Around the numbers of columns and of results where it is set in another way; the best come first, last, anywhere;
+    of some users nearly all of the first tile is excluded; with scores that products in bfloat16 do not tell apart."""
+    query = 1 + spread * torch.randn(4, 24)
+    items = 1 + spread * torch.randn(n_items, 24)
+    order = (items @ query[0]).argsort()
+    excluded = torch.rand(4, n_items) < torch.tensor([0.0, 0.1, 0.99, 1.0])[:, None]
+    excluded[:, 1024:] = False
+    exclude = Csr.from_torch(excluded.float())
+    for arranged in (items, items[order], items[order.flip(0)]):
+        _assert_exact(query, arranged, k, exclude=exclude)
+
+
 @pytest.mark.parametrize("n_items", [100, 5000])
 def test_equal_scores_fill_no_buffer(n_items, native):
     """All items alike: the ids ascend, whatever the number of ties."""

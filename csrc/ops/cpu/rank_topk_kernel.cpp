@@ -10,6 +10,7 @@
 // order, plus three roundings to bfloat16 where the filter multiplies in it. Items and users whose norms leave a safe
 // range (NaN and infinity among them) do not take part in the filter: they are scored exactly, one by one.
 #include <cmath>
+#include <functional>
 #include <tuple>
 
 #include "ops/cpu/csr_input.h"
@@ -24,6 +25,7 @@ namespace {
 
 constexpr const char* op = "rank_topk";
 constexpr int64_t users_per_block = 512, items_per_tile = 1024;
+constexpr int few = 64, many = 256;  // groups of columns whose maxima give a first threshold
 
 // Dot products in double, lane by lane and then a fixed tree.
 template <class Stored>
@@ -49,8 +51,7 @@ struct ExactDot {
   }
 };
 
-// The bit of each of 64 columns whose product plus bias reaches the threshold, block after block; then a scan of those
-// blocks that have any.
+// Of a row of products plus biases.
 template <class Product>
 struct Filter {
   using T = typename Element<Product>::Arithmetic;
@@ -60,13 +61,13 @@ struct Filter {
     constexpr int block = 64;
     int64_t n = 0, j = 0;
     for (; j + block <= count; j += block) {
-      int any = 0;
-#pragma omp simd reduction(| : any)
-      for (int l = 0; l < block; ++l) any |= Element<Product>::load(row + j + l) + bias[j + l] >= threshold;
-      if (!any) continue;
-      for (int l = 0; l < block; ++l) {
-        hits[n] = static_cast<int32_t>(j + l);
-        n += Element<Product>::load(row + j + l) + bias[j + l] >= threshold;
+      uint8_t reached[block];
+#pragma omp simd
+      for (int l = 0; l < block; ++l) reached[l] = Element<Product>::load(row + j + l) + bias[j + l] >= threshold;
+      for (int eight = 0; eight < block; eight += 8) {
+        uint64_t bytes;
+        memcpy(&bytes, reached + eight, 8);
+        for (; bytes != 0; bytes &= bytes - 1) hits[n++] = static_cast<int32_t>(j + eight + __builtin_ctzll(bytes) / 8);
       }
     }
     for (; j < count; ++j) {
@@ -74,6 +75,28 @@ struct Filter {
       n += Element<Product>::load(row + j) + bias[j] >= threshold;
     }
     return n;
+  }
+
+  // The k-th largest of the maxima of `groups` groups of columns: k columns have as much or more. k <= groups.
+  template <int groups>
+  static T reached_by(int64_t k, const Product* row, const T* bias, int64_t count) {
+    T maxima[groups];
+    maxima_of<groups>(row, bias, count, maxima);
+    std::nth_element(maxima, maxima + (k - 1), maxima + groups, std::greater<T>());
+    return maxima[k - 1];
+  }
+
+ private:
+  template <int groups>
+  DMREC_CLONES static void maxima_of(const Product* row, const T* bias, int64_t count, T* maxima) {
+    for (int l = 0; l < groups; ++l) maxima[l] = -std::numeric_limits<T>::infinity();
+    for (int64_t j = 0; j + groups <= count; j += groups) {
+#pragma omp simd
+      for (int l = 0; l < groups; ++l) {
+        const T product = Element<Product>::load(row + j + l) + bias[j + l];
+        maxima[l] = product > maxima[l] ? product : maxima[l];
+      }
+    }
   }
 };
 
@@ -110,12 +133,12 @@ struct Ranking {
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = n_users * block / blocks, last = n_users * (block + 1) / blocks;
       for (int64_t user = first; user < last; ++user) {
-        std::vector<Ranked> all;
-        for (int64_t range = 0; range < ranges; ++range) {
+        std::vector<Ranked> all = std::move(found[block * ranges][user - first]);
+        for (int64_t range = 1; range < ranges; ++range) {
           const auto& part = found[block * ranges + range][user - first];
           all.insert(all.end(), part.begin(), part.end());
         }
-        std::sort(all.begin(), all.end());
+        if (ranges > 1) std::sort(all.begin(), all.end());
         all.resize(k, {-std::numeric_limits<double>::infinity(), -1});
         for (int64_t i = 0; i < k; ++i) {
           Element<Stored>::store(static_cast<Stored*>(scores.mutable_data_ptr()) + user * k + i,
@@ -130,6 +153,17 @@ struct Ranking {
   double exact(int64_t user, int64_t item) const {
     return ExactDot<Stored>::run(q.data + user * q.stride, w.data + item * w.stride, width) + biases[item];
   }
+
+  struct ExactScore {
+    const Ranking& ranking;
+    int64_t user;
+    double operator()(int64_t item) const { return ranking.exact(user, item); }
+    void prefetch(int64_t item) const {
+      const auto* row = reinterpret_cast<const char*>(ranking.w.data + item * ranking.w.stride);
+      const int64_t bytes = std::min<int64_t>(ranking.width * sizeof(Stored), 4096);
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
+    }
+  };
 
   double norm(Rows<const Stored> rows, int64_t row) const {
     const Stored* from = rows.data + row * rows.stride;
@@ -219,17 +253,23 @@ struct Ranking {
           }
         }
         const T* of_items = biases.data() + from;
+        if (from == begin && 2 * k <= few) {
+          candidates[u].expect(Filter<Product>::template reached_by<few>(k, row, of_items, count));
+        } else if (from == begin && 2 * k <= many) {
+          candidates[u].expect(Filter<Product>::template reached_by<many>(k, row, of_items, count));
+        }
         const int64_t n = Filter<Product>::run(row, of_items, count, candidates[u].threshold, hits.data());
         for (int64_t h = 0; h < n; ++h) {
           const T product = Element<Product>::load(row + hits[h]) + of_items[hits[h]];
-          candidates[u].add(product, from + hits[h], [&](int64_t item) { return exact(first + u, item); });
+          candidates[u].add(product, from + hits[h], ExactScore{*this, first + u});
         }
+        candidates[u].tighten();
       }
     });
 
     std::vector<std::vector<Ranked>> result(users);
     for (int64_t u = 0; u < users; ++u) {
-      result[u] = std::move(candidates[u].finish([&](int64_t item) { return exact(first + u, item); }));
+      result[u] = std::move(candidates[u].finish(ExactScore{*this, first + u}));
     }
     return result;
   }

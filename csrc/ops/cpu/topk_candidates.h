@@ -1,8 +1,9 @@
 // Candidates of one user on the way through the items, from products that are only nearly right.
 // A product differs from the exact score by at most `margin`. With t the k-th largest product so far, no item with a
 // product below t - 2 margin can be among the first k: `threshold` holds that bound, and only what reaches it is kept.
-// A buffer that stays too full, because many scores are nearly equal, is scored exactly and cut to its first k; from
-// then on the k-th exact score less one margin bounds what follows. Nothing is ever dropped unproven.
+// Scoring begins with the k largest products: the k-th of their exact scores, less one margin, bounds the others. A
+// buffer that stays too full, because many scores are nearly equal, is scored on the way. Nothing is ever dropped
+// unproven.
 #pragma once
 
 #include <algorithm>
@@ -25,11 +26,14 @@ class Candidates {
  public:
   T threshold = std::numeric_limits<T>::lowest();  // finite: -inf is how items are taken out of the filter
 
-  Candidates(int64_t k, double margin) : k_(k), margin_(margin) {}
+  Candidates(int64_t k, double margin) : k_(k), margin_(margin) { kept_.reserve(std::min<int64_t>(capacity(k), 256)); }
 
   static int64_t capacity(int64_t k) { return 4 * k + 64; }
 
-  // Exact(id) is called where the buffer must be cut.
+  // Told that k items not seen before have at least this product.
+  void expect(T product) { raise(static_cast<double>(product) - 2 * margin_); }
+
+  // exact(id) is called where the buffer must be cut, exact.prefetch(id) some calls before.
   template <class Exact>
   void add(T product, int64_t id, const Exact& exact) {
     if (!(product >= threshold)) return;  // it has risen since the tile was filtered
@@ -39,6 +43,11 @@ class Candidates {
       if (!(product >= threshold)) return;
     }
     kept_.push_back({product, id});
+  }
+
+  // Called now and then: raises the threshold by what has come.
+  void tighten() {
+    if (static_cast<int64_t>(kept_.size()) >= worth_pruning_) prune();
   }
 
   void add_exact(Ranked item) {
@@ -60,6 +69,7 @@ class Candidates {
     int64_t id;
   };
 
+  // The k largest products come first.
   void prune() {
     if (static_cast<int64_t>(kept_.size()) <= k_) return;
     const auto kth = kept_.begin() + (k_ - 1);
@@ -67,20 +77,30 @@ class Candidates {
     raise(static_cast<double>(kth->product) - 2 * margin_);
     const T bound = threshold;
     kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [bound](Near a) { return a.product < bound; }), kept_.end());
+    worth_pruning_ = static_cast<int64_t>(kept_.size()) + 2 * k_;
   }
 
+  // After prune().
   template <class Exact>
   void settle(const Exact& exact) {
-    for (const Near& near : kept_) best_.push_back({exact(near.id), near.id});
+    constexpr int64_t ahead = 2;
+    const int64_t n = static_cast<int64_t>(kept_.size());
+    for (int64_t i = 0; i < std::min(ahead, n); ++i) exact.prefetch(kept_[i].id);
+    for (int64_t i = 0; i < n; ++i) {
+      if (i + ahead < n) exact.prefetch(kept_[i + ahead].id);
+      if (i == k_ && static_cast<int64_t>(best_.size()) == k_) raise(worst_of_best() - margin_);
+      if (i < k_ || kept_[i].product >= threshold) best_.push_back({exact(kept_[i].id), kept_[i].id});
+    }
     kept_.clear();
     cut_best();
     if (static_cast<int64_t>(best_.size()) == k_) raise(best_.back().score - margin_);
   }
 
+  double worst_of_best() const { return std::max_element(best_.begin(), best_.end())->score; }
+
   void cut_best() {
-    const auto end = best_.begin() + std::min<int64_t>(k_, best_.size());
-    std::partial_sort(best_.begin(), end, best_.end());
-    best_.erase(end, best_.end());
+    std::sort(best_.begin(), best_.end());
+    best_.resize(std::min<size_t>(k_, best_.size()));
   }
 
   // Never up by rounding: margins have room for it. NaN (an exact score may be) raises nothing.
@@ -90,6 +110,7 @@ class Candidates {
 
   int64_t k_;
   double margin_;
+  int64_t worth_pruning_ = 3 * k_;
   std::vector<Near> kept_;
   std::vector<Ranked> best_;
 };
