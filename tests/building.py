@@ -24,10 +24,11 @@ def built(target: str, folder: str, *options: str) -> Path:
     build.mkdir(parents=True, exist_ok=True)
     configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DDMREC_WERROR=ON", *options]
     configure.append(f"-DDMREC_TORCH_ROOT={torch.__path__[0]}")
+    environment = {**os.environ, "PATH": path}
     if shutil.which("ninja", path=path):
-        configure += ["-G", "Ninja"]
+        environment["CMAKE_GENERATOR"] = "Ninja"  # unlike -G it yields to what the tree was made with
     with FileLock(build / ".lock"):
         for command in (configure, ["cmake", "--build", str(build), "--target", target]):
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
             assert done.returncode == 0, done.stdout + done.stderr
     return build

@@ -90,19 +90,40 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Holds the lock ``path``. Waits for it; with ``refusal`` that is the error instead. Nothing is held on Windows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except OSError:
-            raise DmrecError(str(refusal)) from None
-        yield
+    """Holds the lock ``path``. Waits for it; with ``refusal`` that is the error instead.
+
+    Nothing is held on Windows and on file systems that know no locks.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                held = _lock(file, wait=refusal is None)
+            except BlockingIOError:
+                raise DmrecError(str(refusal)) from None
+            if not held or _is_at(file, path):  # or it was removed while this waited
+                yield
+                return
+
+
+def _lock(file: IO[str], wait: bool) -> bool:
+    """Whether there are locks here; BlockingIOError where it is another's."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 UNSEALED = "0" * 64

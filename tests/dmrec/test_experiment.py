@@ -1,6 +1,7 @@
 """Grids of runs: what is planned, interrupted, failed and reported; the statistics."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -20,11 +22,10 @@ from dmrec.experiment import runner, worker
 from dmrec.experiment.paper import published
 from dmrec.experiment.plan import grid, read_plan
 from dmrec.experiment.report import collect, tables
-from dmrec.experiment.runner import ROWS, append_row, forget, open_jobs, read_rows, run_jobs
+from dmrec.experiment.runner import ROWS, alone_in, append_row, forget, open_jobs, read_rows, run_jobs
 from dmrec.experiment.statistics import compare, holm
-from dmrec.files import locked
 from dmrec.recipes import recipe
-from dmrec.train.run import Run
+from dmrec.train.run import Run, in_use
 from dmrec.train.train import train_one
 from rich.console import Console
 
@@ -240,18 +241,49 @@ def test_what_a_changed_model_left_unfinished_is_not_gone_on_with(dataset, tmp_p
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: started.append(arguments))
     config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
-    runner._start(job, 1)
+    runner._start(job, 1, QUIET)
     (job.folder / "state-a.json").write_text("a checkpoint")
-    runner._start(job, 1)
+    runner._start(job, 1, QUIET)
     assert (job.folder / "state-a.json").exists()
-    runner._start(dataclasses.replace(job, data={"train.npz": "other"}), 1)
+    runner._start(dataclasses.replace(job, data={"train.npz": "other"}), 1, QUIET)
     assert not (job.folder / "state-a.json").exists()
     assert len(started) == 3
 
 
-def test_one_runner_at_a_time(tmp_path):
-    with locked(tmp_path / ".lock"), pytest.raises(DmrecError, match="another process runs this experiment"):
-        run_jobs([], tmp_path, QUIET, workers=1)
+@pytest.mark.parametrize("command", ["experiment", "train"])
+def test_one_runner_at_a_time(command, plan, done, tiny_folder, tmp_path, capsys):
+    """Refused before anything is touched, also with --force."""
+    shutil.copytree(done, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    arguments = ["experiment", plan] if command == "experiment" else ["train", "mult-vae", "--no-baselines", "--force"]
+    if command == "train":
+        arguments += ["--seeds", "2", "--data", tiny_folder]
+    with alone_in(tmp_path / "copy"), pytest.raises(SystemExit) as stopped:
+        main([*map(str, arguments), "--out", str(tmp_path / "copy")])
+    assert stopped.value.code == 1
+    assert "another process runs this experiment" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_in_use_is_waited_for(dataset, tmp_path, monkeypatch):
+    """As that of a worker whose runner was killed: cleared or gone on with only when it has let go."""
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
+    (job,) = grid(build_config(recipe("mult-vae")), [dataset], [0], tmp_path)
+    console = Console(record=True, file=io.StringIO())
+    starting = threading.Thread(target=runner._start, args=(job, 1, console))
+    with in_use(job.folder):
+        starting.start()
+        while "waiting for the process that trains in" not in console.export_text(clear=False):
+            time.sleep(0.01)
+        assert not (job.folder / runner.JOB).exists()
+    starting.join()
+    assert (job.folder / runner.JOB).exists()
+
+
+def test_a_run_tried_again_keeps_its_place(tmp_path):
+    for model, state, started in (("a", "failed", 1.0), ("b", "finished", 2.0), ("a", "finished", 3.0)):
+        append_row(tmp_path, {"dataset": "d", "model": model, "seed": 0, "state": state, "started": started})
+    assert [(row["model"], row["state"]) for row in read_rows(tmp_path)] == [("a", "finished"), ("b", "finished")]
 
 
 def test_a_run_that_was_stopped_is_no_row(dataset, tmp_path):
@@ -267,7 +299,7 @@ def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
     config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3", "model.hidden=8"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
-    runner._start(job, 1)
+    runner._start(job, 1, QUIET)
     (job.folder / "state-a.json").write_text("damaged")
     worker._run(job.folder)
     assert Run(job.folder).state() == ("finished", "")

@@ -1,6 +1,7 @@
 """Runs that were stopped, killed or damaged: they go on to the bit, or say why they cannot."""
 
 import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.errors import DmrecError
+from dmrec.files import locked
 from dmrec.recipes import recipe
 from dmrec.train import checkpoint, train
 from dmrec.train.build import resolve
@@ -249,6 +252,52 @@ def test_one_process_at_a_time(dataset, tmp_path, monkeypatch):
         with in_use(tmp_path), pytest.raises(DmrecError, match="another process trains there; name another folder"):
             begin()
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_runs_of_several_seeds_are_not_cleared_while_one_trains(dataset, tmp_path):
+    config = _config("mult-vae", dataset)
+    train.train_one(config, dataset, tmp_path / "seed-0", QUIET)
+    with in_use(tmp_path / "seed-0"), pytest.raises(DmrecError, match="seed-0: another process trains there"):
+        train.train(config, dataset, tmp_path, 0, QUIET)
+    assert Run(tmp_path / "seed-0").state() == ("finished", "")
+
+
+def test_a_run_that_was_finished_meanwhile_is_kept(dataset, tmp_path):
+    config = _config("mult-vae", dataset)
+    train.train(config, dataset, tmp_path, 0, QUIET, replace=False)
+    written = (tmp_path / WEIGHTS).read_bytes()
+    with pytest.raises(DmrecError, match="a finished run; name another folder .--out. or replace it .--force."):
+        train.train(config, dataset, tmp_path, 1, QUIET, replace=False)
+    assert (tmp_path / WEIGHTS).read_bytes() == written
+
+
+def test_a_lock_that_was_removed_is_no_lock(tmp_path):
+    """Whoever waited for it must not hold a file that nobody else can find."""
+    path, order = tmp_path / "a" / ".lock", []
+
+    def wait():
+        with locked(path):
+            order.append("waiter")
+            with pytest.raises(DmrecError, match="refused"), locked(path, "refused"):
+                pass
+
+    waiter = threading.Thread(target=wait)
+    with locked(path):
+        waiter.start()
+        time.sleep(0.2)
+        order.append("holder")
+        path.unlink()
+    waiter.join()
+    assert order == ["holder", "waiter"]
+
+
+def test_where_there_are_no_locks_training_goes_on(tmp_path, monkeypatch):
+    def unsupported(file, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with locked(tmp_path / ".lock", "refused"), locked(tmp_path / ".lock", "refused"):
+        pass
 
 
 @pytest.mark.parametrize("command", ["resume", "train"])

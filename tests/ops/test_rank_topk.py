@@ -181,6 +181,8 @@ def test_the_same_bits_for_any_batch_and_thread_count(native):
             torch.set_num_threads(count)
             assert all(map(torch.equal, rank_topk(query, items, 20), whole))
             assert all(map(torch.equal, rank_topk(query, items, 20, precision="bf16"), whole))
+            few = rank_topk(query[:100], items, 20)  # one block of users: threads share the items
+            assert all(torch.equal(p, w[:100]) for p, w in zip(few, whole, strict=True))
     finally:
         torch.set_num_threads(threads)
     for size in (1, 2, 7):

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ..errors import DmrecError
 from ..experiment.plan import read_plan
 from ..experiment.report import tables
-from ..experiment.runner import check_folder, open_jobs, read_rows, run_jobs
+from ..experiment.runner import alone_in, check_folder, open_jobs, read_rows, run_jobs
 from ..files import write_atomically
 from .console import errors, output
 
@@ -53,12 +53,13 @@ def run(
     """
     out = out or Path("experiments") / file.stem
     jobs = read_plan(file, out)
-    check_folder(out, jobs, "give the changed model another name")
-    left = open_jobs(jobs, out, retry)
-    errors.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them done: {out}", highlight=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_jobs(left, out, errors, workers=workers, threads=threads)
+        with alone_in(out):
+            check_folder(out, jobs, "give the changed model another name")
+            left = open_jobs(jobs, out, retry)
+            errors.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them done: {out}", highlight=False)
+            run_jobs(left, out, errors, workers=workers, threads=threads)
     except KeyboardInterrupt:
         errors.print(f"stopped; go on with: dmrec experiment {file}", highlight=False)
         raise typer.Exit(130) from None

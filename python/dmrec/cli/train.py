@@ -12,11 +12,11 @@ from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..experiment.plan import Job, grid
 from ..experiment.report import collect, summary
-from ..experiment.runner import check_folder, forget, open_jobs, run_jobs
+from ..experiment.runner import alone_in, check_folder, forget, open_jobs, run_jobs
 from ..recipes import BASELINES, DATASETS, RECIPES, recipe
 from ..sections import overlaid
 from ..train.build import resolve
-from ..train.run import is_finished
+from ..train.run import LOCK, in_use, is_finished
 from ..train.train import EASE_ITEMS, resume_run
 from ..train.train import train as train_config
 from .console import errors, output, print_table
@@ -82,11 +82,15 @@ def train(
         return
     if finished and not force and seeds == 1:
         raise DmrecError(f"{', '.join(finished)}: finished runs; name another folder (--out) or replace them (--force)")
+    for each in configs:
+        if (out / each.name / LOCK).exists():
+            with in_use(out / each.name):  # refused now, not after hours
+                pass
 
     rows: list[dict[str, Any]] = []
     try:
         for each in resolved:
-            rows.append(train_config(each, dataset, out / each.name, first[each.name], errors))
+            rows.append(train_config(each, dataset, out / each.name, first[each.name], errors, replace=force))
             errors.print(f"{each.name}: done in {out / each.name}", highlight=False)
     except KeyboardInterrupt:
         _say_how_to_go_on(out / configs[len(rows)].name)
@@ -124,11 +128,12 @@ def resume(
 
 def _train_grid(jobs: list[Job], dataset: Dataset, out: Path, force: bool) -> None:
     """Several seeds: an experiment. What is finished stays, unless ``force`` replaces it."""
-    if force:
-        forget(jobs, out)
-    check_folder(out, jobs, "replace them (--force)")
     try:
-        run_jobs(open_jobs(jobs, out, retry=True), out, errors, workers=1)
+        with alone_in(out):
+            if force:
+                forget(jobs, out)
+            check_folder(out, jobs, "replace them (--force)")
+            run_jobs(open_jobs(jobs, out, retry=True), out, errors, workers=1)
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130) from None

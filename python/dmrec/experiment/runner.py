@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from ..config import dump_config
 from ..errors import DmrecError
 from ..files import locked, write_atomically
-from ..train.run import RESULT, Run, clear
+from ..train.run import LOCK, RESULT, Run, clear, in_use
 from .plan import Job
 
 ROWS, JOB, DIGEST, OUTPUT = "rows.jsonl", "job.yaml", "job.sha256", "worker.log"
@@ -44,8 +45,9 @@ def read_rows(folder: Path) -> list[Row]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        rows[row["dataset"], row["model"], row["seed"]] = row
-    return sorted(rows.values(), key=lambda row: row.get("started", 0))
+        key = row["dataset"], row["model"], row["seed"]
+        rows[key] = {**row, "started": rows.get(key, row).get("started", 0)}  # tried again, it keeps its place
+    return sorted(rows.values(), key=lambda row: row["started"])
 
 
 def append_row(folder: Path, row: Row) -> None:
@@ -81,41 +83,45 @@ def run_folder(folder: Path, row: Row) -> Path:
     return folder / str(row["dataset"]) / str(row["model"]) / f"seed-{row['seed']}"
 
 
+def alone_in(folder: Path) -> AbstractContextManager[None]:
+    """Held while an experiment is run or what it left is removed: two at a time would run everything twice."""
+    return locked(folder / ".lock", f"{folder}: another process runs this experiment")
+
+
 def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: int, threads: int | None = None) -> None:
-    """Runs all of them, ``workers`` at a time, each on its share of the processors."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Runs all of them, ``workers`` at a time, each on its share of the processors; `alone_in` the folder."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = threads or max(1, processors // workers)
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
-    with locked(folder / ".lock", f"{folder}: another process runs this experiment"):  # two would run everything twice
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    job = waiting.pop(0)
-                    running[_start(job, each)] = job, time.time()
-                time.sleep(0.05)
-                for process in [process for process in running if process.poll() is not None]:
-                    job, started = running.pop(process)
-                    row = row_of(job, process.returncode, started, time.time() - started)
-                    if row["state"] != "stopped":
-                        append_row(folder, row)
-                    figures = row.get("error") or ", ".join(f"{k} {v:.4f}" for k, v in list(row["test"].items())[:6])
-                    progress = f"{len(jobs) - len(waiting) - len(running)} of {len(jobs)}"
-                    told = f"{job.dataset} {job.model} seed {job.seed}: {row['state']}, {figures} ({progress})"
-                    console.print(told, highlight=False)
-        finally:
-            for process in running:  # they leave checkpoints
-                process.terminate()
-            for process in running:
-                process.wait()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop(0)
+                running[_start(job, each, console)] = job, time.time()
+            time.sleep(0.05)
+            for process in [process for process in running if process.poll() is not None]:
+                job, started = running.pop(process)
+                row = row_of(job, process.returncode, started, time.time() - started)
+                if row["state"] != "stopped":
+                    append_row(folder, row)
+                figures = row.get("error") or ", ".join(f"{k} {v:.4f}" for k, v in list(row["test"].items())[:6])
+                progress = f"{len(jobs) - len(waiting) - len(running)} of {len(jobs)}"
+                told = f"{job.dataset} {job.model} seed {job.seed}: {row['state']}, {figures} ({progress})"
+                console.print(told, highlight=False)
+    finally:
+        for process in running:  # they leave checkpoints
+            process.terminate()
+        for process in running:
+            process.wait()
 
 
-def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
+def _start(job: Job, threads: int, console: Console) -> subprocess.Popen[bytes]:
     digest = job.folder / DIGEST
-    if not digest.exists() or digest.read_text() != job.digest:
-        clear(job.folder)  # of another model or other data, and never finished
-    write_atomically(job.folder / JOB, dump_config(job.config).encode())
-    write_atomically(digest, job.digest.encode())
+    with _when_free(job.folder, console):
+        if not digest.exists() or digest.read_text() != job.digest:
+            clear(job.folder)  # of another model or other data, and never finished
+        write_atomically(job.folder / JOB, dump_config(job.config).encode())
+        write_atomically(digest, job.digest.encode())
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with (job.folder / OUTPUT).open("wb") as said:
         # a session of its own: Ctrl-C comes to the runner alone, which asks the workers to stop
@@ -126,6 +132,18 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
             env=environment,
             start_new_session=True,
         )
+
+
+@contextmanager
+def _when_free(folder: Path, console: Console) -> Iterator[None]:
+    """Until a worker whose runner was killed has left its checkpoint, or somebody else is done."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(in_use(folder))
+        except DmrecError:
+            console.print(f"waiting for the process that trains in {folder}", highlight=False)
+            stack.enter_context(locked(folder / LOCK))
+        yield
 
 
 def row_of(job: Job, status: int, started: float, seconds: float) -> Row:
@@ -147,14 +165,14 @@ def forget(jobs: Sequence[Job], folder: Path) -> None:
     """Removes what these models left, and their rows: of all seeds, which belong together."""
     models = {(job.dataset, job.model) for job in jobs}
     rows = read_rows(folder)
-    for row in rows:
-        if (row["dataset"], row["model"]) in models:
-            clear(run_folder(folder, row))
+    gone = {run_folder(folder, row) for row in rows if (row["dataset"], row["model"]) in models}
+    for here in gone | {job.folder for job in jobs}:
+        if here.exists():
+            with in_use(here):
+                clear(here)
     kept = [row for row in rows if (row["dataset"], row["model"]) not in models]
     if (folder / ROWS).exists():
         write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in kept).encode())
-    for job in jobs:
-        clear(job.folder)
 
 
 def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:

@@ -14,9 +14,8 @@ from rich.console import Console
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..files import locked
 from ..train.checkpoint import GENERATIONS, load_checkpoint
-from ..train.run import LOCK, clear, is_finished
+from ..train.run import clear, is_finished
 from ..train.train import resume_run, train_one
 from .runner import INTERRUPTED, JOB
 
@@ -42,8 +41,6 @@ def main(folder: Path, runner: int) -> int:
 
 
 def _run(folder: Path) -> None:
-    with locked(folder / LOCK):  # until a worker whose runner was killed has left its checkpoint
-        pass
     quiet = Console(quiet=True)
     config = build_config(read_config(folder / JOB))
     assert config.data is not None, "a job names its dataset"

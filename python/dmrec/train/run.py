@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,16 +152,26 @@ def in_use(folder: Path) -> AbstractContextManager[None]:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a run of one seed or of several left here, and nothing else."""
-    for part in (*_seed_folders(folder), folder):
-        remove_checkpoints(part)
-        remove_board(part)
-        for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
-            (part / name).unlink(missing_ok=True)
-        if part != folder:
-            (part / LOCK).unlink(missing_ok=True)
-            if not any(part.iterdir()):
-                part.rmdir()
+    """Removes what a run of one seed or of several left here, and nothing else.
+
+    Raises:
+        DmrecError: one of those of several seeds is being trained.
+    """
+    for part in _seed_folders(folder):
+        with in_use(part):
+            _remove_files(part)
+            with suppress(PermissionError):  # Windows removes no open file
+                (part / LOCK).unlink()
+        if not any(part.iterdir()):
+            part.rmdir()
+    _remove_files(folder)
+
+
+def _remove_files(folder: Path) -> None:
+    remove_checkpoints(folder)
+    remove_board(folder)
+    for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _seed_folders(folder: Path) -> list[Path]:

@@ -32,9 +32,17 @@ from .stopping import StopRequest
 EASE_ITEMS = 20_000  # N x N in float64 three times, at the worst: about 10 GB
 
 
-def train(config: Config, dataset: Dataset, out: Path, seed: int, console: Console) -> dict[str, Any]:
-    """Trains and tests in ``out``, in the place of what a run left there; returns the figures."""
+def train(
+    config: Config, dataset: Dataset, out: Path, seed: int, console: Console, *, replace: bool = True
+) -> dict[str, Any]:
+    """Trains and tests in ``out``, in the place of what a run left there; returns the figures.
+
+    Raises:
+        DmrecError: a finished run is there and not to be replaced, or another process trains there.
+    """
     with in_use(out):
+        if is_finished(out) and not replace:
+            raise DmrecError(f"{out}: a finished run; name another folder (--out) or replace it (--force)")
         clear(out)
         return _logging_failures(resolve(config, dataset, seed), dataset, out, console, None)
 
@@ -112,17 +120,20 @@ def resume_run(folder: Path, data: Path | None, console: Console) -> dict[str, A
     run = Run(folder)
     if not (folder / CONFIG).exists():
         raise DmrecError(f"{folder} is no run (no {CONFIG})")
-    if is_finished(folder):
-        raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
-    config = run.config
-    location = data or config.data
-    assert location is not None, "a run's configuration names its dataset"
-    dataset = open_dataset(location)
-    checkpoint = load_checkpoint(folder)
-    check_data(folder, checkpoint.values["about"], config, dataset)
-    if changed := differing(checkpoint.values["about"]["config"], config.model_dump(mode="json")):
-        raise DmrecError(f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train anew")
-    return train_one(config, dataset, folder, console, checkpoint)
+    with in_use(folder):
+        if is_finished(folder):
+            raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
+        config = run.config
+        location = data or config.data
+        assert location is not None, "a run's configuration names its dataset"
+        dataset = open_dataset(location)
+        checkpoint = load_checkpoint(folder)
+        check_data(folder, checkpoint.values["about"], config, dataset)
+        if changed := differing(checkpoint.values["about"]["config"], config.model_dump(mode="json")):
+            raise DmrecError(
+                f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train anew"
+            )
+        return _logging_failures(config, dataset, folder, console, checkpoint)
 
 
 def differing(before: Any, now: Any, path: str = "") -> list[str]:
