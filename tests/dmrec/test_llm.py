@@ -45,7 +45,7 @@ def test_a_server_that_refuses_us_ends_the_run(shop, status, capsys):
     with FakeLlm(decide=lambda p, r: str(status)) as server:
         with pytest.raises(DmrecError, match=f"{status}: {status} for Bearer") as raised:
             write(shop, writer_for(server, shop, Limits(concurrency=2)))
-        assert len(server.calls) <= 4
+        assert len(server.calls) <= (4 * 2 if status == 403 else 2)  # a 403 may be about a prompt: others are waiting
         assert "*** " in str(raised.value) or "***)" in str(raised.value)
         assert KEY not in "".join(traceback.format_exception(raised.value))
         command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--base-url", server.url, "--debug"]

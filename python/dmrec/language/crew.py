@@ -63,9 +63,13 @@ class Crew:
             key, request = task
             try:
                 found = self._ask(key, request)
+            except ForbiddenError as error:  # the server's doing or the prompt's: whoever sees all findings decides
+                found = error
             except DmrecError as error:
+                self.meter.stopped.set()  # no prompt will have an answer: no other call begins
                 found = error
             except Exception as error:  # a thread must not end silently: others wait for what it finds
+                self.meter.stopped.set()
                 found = DmrecError(f"{type(error).__name__}: {self.endpoint.safe(error)}")
             self._findings.put((key, found))
 
