@@ -193,7 +193,7 @@ def test_lightgcn_is_the_mean_of_powers_of_the_graph():
     torch.testing.assert_close(model.smoothed(), expected)
     scores = expected[:12] @ expected[12:].T
     users = torch.tensor([0, 3, 7])
-    found, ids = model.rank(DATA.train.rows(users), users, 4, exclude=None)
+    found, ids = model.ranker().rank(DATA.train.rows(users), users, 4, exclude=None)
     torch.testing.assert_close(found, scores[users].topk(4).values)
     torch.testing.assert_close(scores[users].gather(1, ids), found)
     gradient = torch.autograd.grad(model.smoothed().square().sum(), model.vectors)[0]

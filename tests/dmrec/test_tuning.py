@@ -7,6 +7,7 @@ from dmrec.config import build_config, read_config
 from dmrec.errors import DmrecError
 from dmrec.experiment import tuning
 from dmrec.experiment.tuning import BEST, read_space, rows, search
+from dmrec.files import locked
 from dmrec.recipes import recipe
 from dmrec.sections import overlaid
 from rich.console import Console
@@ -87,6 +88,16 @@ def test_the_default_space_is_what_the_model_has(values, tmp_path):
         path.write_text(text)
         with pytest.raises(DmrecError, match=message):
             read_space(path, values)
+
+
+def test_a_folder_holds_one_search_and_one_process(values, dataset, tmp_path):
+    search(values, SPACE, dataset, tmp_path, 1, 0, QUIET)
+    with pytest.raises(DmrecError, match="holds a search of mult-vae: name another folder"):
+        search(values | {"name": "other"}, SPACE, dataset, tmp_path, 2, 0, QUIET)
+    with locked(tmp_path / ".lock"), pytest.raises(DmrecError, match="another process searches here"):
+        search(values, SPACE, dataset, tmp_path, 2, 0, QUIET)
+    assert [row["state"] for row in rows(tmp_path, "mult-vae")] == ["complete"]
+    assert [path.name for path in tmp_path.glob("trial-*")] == ["trial-0"]
 
 
 def test_an_error_fails_its_trial_and_comes_out(values, dataset, tmp_path, monkeypatch):

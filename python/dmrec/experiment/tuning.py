@@ -20,7 +20,7 @@ from dmrec_ext import Csr
 from ..config import Config, build_config, read_config, with_settings
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..files import write_atomically
+from ..files import locked, write_atomically
 from ..sections import overlaid
 from ..train.build import about_data, build_task, fingerprint, resolve
 from ..train.loop import fit
@@ -79,11 +79,51 @@ def search(
 ) -> dict[str, Any]:
     """Until there are ``trials`` finished ones; the best options, which also stand in ``best.yaml``."""
     optuna = _optuna()
-    out.mkdir(parents=True, exist_ok=True)
-    name = str(values["name"])
+    with locked(out / ".lock", f"{out}: another process searches here"):
+        study = _study(values, space, dataset, out, seed)
+        states = optuna.trial.TrialState
+        for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            study.tell(trial.number, state=states.FAIL)
+            study.enqueue_trial(trial.params)
+        while (left := trials - len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))) > 0:
+            trial = study.ask()
+            chosen = {key: _suggest(trial, key, how) for key, how in space.items()}
+            try:
+                score = _train(values, chosen, dataset, out / f"trial-{trial.number}", trial)
+                study.tell(trial, score)
+            except optuna.TrialPruned:
+                study.tell(trial, state=states.PRUNED)
+            except ArithmeticError as error:
+                study.tell(trial, state=states.FAIL)
+                trials -= 1  # it counts, or a space of diverging options would be searched forever
+                console.print(f"trial {trial.number} failed: {error}", highlight=False)
+                continue
+            except Exception:
+                study.tell(trial, state=states.FAIL)
+                raise
+            said = ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items()
+            )
+            state = study.get_trials(deepcopy=False)[trial.number]
+            figure = f"{state.value:.4f}" if state.state == states.COMPLETE else "pruned"
+            console.print(f"trial {trial.number}: {figure}, {said} ({left - 1} left)", highlight=False)
+        if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
+            raise DmrecError(
+                f"no trial in {out} came to its end: all were pruned or failed; search elsewhere (--space)"
+            )
+        _keep_best(study, values, out)
+        return dict(study.best_params)
+
+
+def _study(values: dict[str, Any], space: Space, dataset: Dataset, out: Path, seed: int) -> Any:
+    """The search in ``out``, new or as it was left."""
+    optuna = _optuna()
+    storage, name = f"sqlite:///{out / DATABASE}", str(values["name"])
+    if others := set(optuna.get_all_study_names(storage)) - {name}:
+        raise DmrecError(f"{out} holds a search of {', '.join(sorted(others))}: name another folder (--out)")
     study = optuna.create_study(
         study_name=name,
-        storage=f"sqlite:///{out / DATABASE}",
+        storage=storage,
         direction="maximize",
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=10),
@@ -96,36 +136,7 @@ def search(
     if study.user_attrs.get("about", about) != about:
         raise DmrecError(f"{out} holds a search of other options, or on other data: name another folder (--out)")
     study.set_user_attr("about", about)
-    states = optuna.trial.TrialState
-    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        study.tell(trial.number, state=states.FAIL)
-        study.enqueue_trial(trial.params)
-    while (left := trials - len(study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED)))) > 0:
-        trial = study.ask()
-        chosen = {key: _suggest(trial, key, how) for key, how in space.items()}
-        try:
-            score = _train(values, chosen, dataset, out / f"trial-{trial.number}", trial)
-            study.tell(trial, score)
-        except optuna.TrialPruned:
-            study.tell(trial, state=states.PRUNED)
-        except ArithmeticError as error:
-            study.tell(trial, state=states.FAIL)
-            trials -= 1  # it counts, or a space of diverging options would be searched forever
-            console.print(f"trial {trial.number} failed: {error}", highlight=False)
-            continue
-        except Exception:
-            study.tell(trial, state=states.FAIL)
-            raise
-        said = ", ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items()
-        )
-        state = study.get_trials(deepcopy=False)[trial.number]
-        figure = f"{state.value:.4f}" if state.state == states.COMPLETE else "pruned"
-        console.print(f"trial {trial.number}: {figure}, {said} ({left - 1} left)", highlight=False)
-    if not study.get_trials(deepcopy=False, states=(states.COMPLETE,)):
-        raise DmrecError(f"no trial in {out} came to its end: all were pruned or failed; search elsewhere (--space)")
-    _keep_best(study, values, out)
-    return dict(study.best_params)
+    return study
 
 
 def rows(out: Path, name: str) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ half the squared norm of the vectors of the pair before smoothing, per pair.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -30,6 +31,19 @@ class LightGcnConfig(ModelConfig):
     def build(self, data: TrainingData) -> LightGcn:
         """The vectors, drawn."""
         return LightGcn(data.train, width=self.width, layers=self.layers, decay=self.decay)
+
+
+@dataclass(frozen=True)
+class VectorRanker:
+    """Ranks items (N, D) by their products with the vector of a user (M, D)."""
+
+    users: Tensor
+    items: Tensor
+
+    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """The k best items of users by number, whatever their interactions ``x``."""
+        del x
+        return rank_topk(self.users[users], self.items, k, exclude=exclude)
 
 
 class LightGcn(nn.Module):
@@ -72,11 +86,10 @@ class LightGcn(nn.Module):
         return nn.functional.softplus(-score.sum(1)).mean(), self.decay * norms
 
     @torch.no_grad()
-    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
-        """The k best items of each user it was trained on."""
-        del x
+    def ranker(self) -> VectorRanker:
+        """Of the vectors as they are now."""
         vectors = self.smoothed()
-        return rank_topk(vectors[users], vectors[self.n_users :], k, exclude=exclude)
+        return VectorRanker(vectors[: self.n_users], vectors[self.n_users :])
 
     def _known(self, keys: Tensor) -> Tensor:
         place = torch.searchsorted(self.interactions, keys).clamp_max(len(self.interactions) - 1)

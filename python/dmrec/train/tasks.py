@@ -31,7 +31,7 @@ class Task(Protocol):
 
     @property
     def ranker(self) -> Ranker:
-        """What recommends."""
+        """What recommends, trained as far as it is now."""
         ...
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
@@ -92,8 +92,13 @@ class PairwiseTask:
     """Interactions in batches, each against an item drawn at random."""
 
     def __init__(self, model: LightGcn) -> None:
-        self.module = self.ranker = model
+        self.module = model
         self.n_rows = len(model.interactions)
+
+    @property
+    def ranker(self) -> Ranker:
+        """By vectors that are smoothed once, here."""
+        return self.module.ranker()
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
         """All parameters."""
