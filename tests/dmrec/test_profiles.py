@@ -229,6 +229,14 @@ write_profiles(dataset, writer, read_prompts("llm"), Sampling())
         assert len(server.calls) == 50 - len(kept)
 
 
+@pytest.fixture
+def interruptible():
+    """What a shell starts in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _interrupts(then, again=None):
     """Answers 19 calls; the 20th interrupts, and again ``again`` seconds later. It and those after meet ``then``."""
     seen = []
@@ -244,6 +252,7 @@ def _interrupts(then, again=None):
     return decide
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, capsys):
     command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--name", "p"]
     with FakeLlm(decide=_interrupts("slow 3.5")) as server:
@@ -259,6 +268,7 @@ def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, caps
     assert len(server.calls) == 50 - len(answered)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_twice_it_leaves_at_once(shop, capsys):
     command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--name", "p"]
     with FakeLlm(decide=_interrupts("hang", again=1.5)) as server:

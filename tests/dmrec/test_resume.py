@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,19 +16,23 @@ import threading
 import time
 
 import pytest
+import safetensors.torch
 import torch
 from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.errors import DmrecError
+from dmrec.eval.ranking import evaluate
 from dmrec.files import locked
 from dmrec.recipes import recipe
 from dmrec.train import checkpoint, train
-from dmrec.train.build import resolve
+from dmrec.train.build import load_run, resolve
 from dmrec.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dmrec.train.run import CHECKPOINT, LOG, WEIGHTS, Run, in_use
 from dmrec.train.stopping import Stopped
 from rich.console import Console
+
+from dmrec_ext import Csr
 
 QUIET = Console(quiet=True)
 SMALL = ["model.hidden=24", "model.latent=8", "training.batch_size=40", "training.learning_rate=0.01"]
@@ -92,6 +97,23 @@ def test_going_on_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch
     assert (folder / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
     assert _log_without_times(folder) == _log_without_times(tmp_path / "whole")
     assert not list(folder.glob("state-*"))
+
+
+def test_the_run_that_formed_the_clusters_is_needed_once(dataset, tmp_path, monkeypatch):
+    config = _config("l-diffrec", dataset, f"model.lightgcn={tmp_path / 'lightgcn'}", "training.epochs=4")
+    (tmp_path / "lightgcn").mkdir()
+    vectors = torch.randn(dataset.n_users + dataset.n_items, 4)
+    safetensors.torch.save_file({"vectors": vectors}, tmp_path / "lightgcn" / WEIGHTS)
+    right = train.train_one(config, dataset, tmp_path / "whole", QUIET)
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(5))
+    with pytest.raises(Stopped):
+        train.train_one(config, dataset, tmp_path / "stopped", QUIET)
+    shutil.rmtree(tmp_path / "lightgcn")
+    monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(10**6))
+    assert train.resume_run(tmp_path / "stopped", None, QUIET)["test"] == right["test"]
+    _, _, ranker = load_run(tmp_path / "stopped")
+    found = evaluate(ranker, Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.test), config.evaluation.metrics)
+    assert found.means == right["test"]
 
 
 def test_early_stopping_goes_on_where_it_was(dataset, tmp_path, monkeypatch):

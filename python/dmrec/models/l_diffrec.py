@@ -74,6 +74,8 @@ class LDiffRecConfig(BackboneConfig):
 
     def build(self, data: TrainingData) -> LDiffRec:
         """The network, its weights drawn."""
+        if "cluster" in data.saved:  # what clusters were formed from may have changed since
+            return LDiffRec(self, data.saved["cluster"])
         if self.clusters == 1:
             return LDiffRec(self, torch.zeros(data.train.n_cols, dtype=torch.int64))
         vectors = data.item_vectors if self.lightgcn is None else vectors_of_lightgcn(self.lightgcn, data.train.n_cols)

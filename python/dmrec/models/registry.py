@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from dmrec_ext import Csr
 
@@ -18,6 +21,7 @@ class TrainingData(NamedTuple):
 
     train: Csr  # (M, N) interactions
     item_vectors: np.ndarray | None  # (N, E), of texts, where the model names them
+    saved: Mapping[str, Tensor] = MappingProxyType({})  # the backbone's state, where it is built to be loaded
 
 
 class ModelConfig(Section):

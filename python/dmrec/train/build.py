@@ -19,6 +19,7 @@ from ..models.meta_network import MetaNetwork
 from ..models.recommender import Recommender
 from ..models.registry import BackboneConfig, TrainingData
 from .board import check_board
+from .checkpoint import NO_STATE, State, part_of
 from .run import Run
 from .tasks import GenerativeTask, PairwiseTask, Task
 
@@ -66,25 +67,26 @@ def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dat
         )
 
 
-def training_data(config: Config, dataset: Dataset) -> TrainingData:
+def training_data(config: Config, dataset: Dataset, state: State = NO_STATE) -> TrainingData:
     """What a model is built from."""
     name = config.model.item_vectors
-    return TrainingData(Csr.from_scipy(dataset.train), dataset.vectors(name).items if name else None)
+    vectors = dataset.vectors(name).items if name else None
+    return TrainingData(Csr.from_scipy(dataset.train), vectors, part_of(state, "backbone."))
 
 
-def build_task(config: Config, dataset: Dataset) -> Task:
-    """The model and how it learns."""
+def build_task(config: Config, dataset: Dataset, state: State = NO_STATE) -> Task:
+    """The model and how it learns. ``state``: what its module will load, where it is not new."""
     if isinstance(config.model, LightGcnConfig):
         return PairwiseTask(config.model.build(training_data(config, dataset)))
-    recommender, train = build_recommender(config, dataset), Csr.from_scipy(dataset.train)
+    recommender, train = build_recommender(config, dataset, state), Csr.from_scipy(dataset.train)
     return GenerativeTask(recommender, build_matching(config), train, config.training.annealing)
 
 
-def build_recommender(config: Config, dataset: Dataset) -> Recommender:
+def build_recommender(config: Config, dataset: Dataset, state: State = NO_STATE) -> Recommender:
     """Backbone and, with language, meta-network; initial weights follow torch's global seed."""
     if not isinstance(config.model, BackboneConfig):
         raise DmrecError(f"model '{config.model.kind}' is no generative recommender")
-    backbone = config.model.build(training_data(config, dataset))
+    backbone = config.model.build(training_data(config, dataset, state))
     if config.language is None:
         return Recommender(backbone, None, "collaborative", config.training.precision)
     vectors = dataset.vectors(config.language.vectors)
@@ -132,7 +134,7 @@ def load_run(folder: Path, data: Path | None = None) -> tuple[Run, Dataset, Rank
             return run, dataset, popularity
         case EaseConfig():
             return run, dataset, Ease(state["weights"])
-    task = build_task(config, dataset)
+    task = build_task(config, dataset, state)
     task.module.load_state_dict(state)
     task.module.eval()
     return run, dataset, task.ranker

@@ -8,7 +8,9 @@ finished.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import safetensors.torch
@@ -18,6 +20,15 @@ from ..errors import DmrecError
 from ..files import read_sealed, replace_file, sha256_of, write_sealed
 
 GENERATIONS = ("state-a", "state-b")
+
+
+State = Mapping[str, Tensor]
+NO_STATE: State = MappingProxyType({})
+
+
+def part_of(state: State, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of the name."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 class Checkpoint(NamedTuple):

@@ -19,7 +19,7 @@ from ..errors import DmrecError
 from ..eval.ranking import evaluate
 from ..models.backbone import Moment
 from .board import Board
-from .checkpoint import Checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, part_of, save_checkpoint
 from .clock import TRAINING, Clock
 from .progress import Progress
 from .run import Run
@@ -199,25 +199,21 @@ def restore(
 ) -> Place:
     """Puts everything back in its place; the log ends where it did."""
     tensors = checkpoint.tensors
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
     if checkpoint.values["place"].keys() != {each.name for each in fields(Place)} - {"best_state"}:
         raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
     try:
-        model.load_state_dict(under("model."))
+        model.load_state_dict(part_of(tensors, "model."))
     except RuntimeError as error:
         raise DmrecError(f"the checkpoint in {run.folder} is of another model: {error}") from None
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in under("optimiser.").items():
+    for name, tensor in part_of(tensors, "optimiser.").items():
         index, _, part = name.partition(".")
         state.setdefault(int(index), {})[part] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     shuffle.set_state(tensors["shuffle"])
     run.cut_log(checkpoint.values["log_bytes"])
-    return Place(**checkpoint.values["place"], best_state=under("best."))
+    return Place(**checkpoint.values["place"], best_state=part_of(tensors, "best."))
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ..eval.ranking import Ranker, evaluate
 from ..models.baselines import Ease, EaseConfig, Popularity, is_closed_form
 from .board import Board
 from .build import about_data, build_task, check_data, resolve
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import NO_STATE, Checkpoint, load_checkpoint, part_of
 from .loop import all_metrics, fit
 from .progress import Progress
 from .run import CONFIG, Run, clear, in_use, is_finished
@@ -91,7 +91,7 @@ def _train_one(
         result["valid"] = evaluate(baseline, train, valid, all_metrics(config)).means
     else:
         torch.manual_seed(config.training.seed)
-        task = build_task(config, dataset)
+        task = build_task(config, dataset, NO_STATE if resume is None else part_of(resume.tensors, "model."))
         settings = config.training
         first_epoch = 1 if resume is None else resume.values["place"]["epoch"]
         with (
