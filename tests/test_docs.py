@@ -15,6 +15,7 @@ import torch
 from dmrec.cli.main import main
 from dmrec.config import Config
 from dmrec.data import fetching
+from dmrec.data.dataset import open_dataset
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -126,6 +127,14 @@ def test_the_backbone_of_its_page_trains_with_language_by_the_command_line(tiny_
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "runs/tiny-vae-m/result.json").read_text())
     assert result["test"]["recall@10"] > 0.25  # popularity: 0.175
+    # grids run in other processes, which have to know the model too
+    lines = "".join(f"    {line}\n" for line in (tmp_path / "tiny.yaml").read_text().splitlines() if line[:4] != "name")
+    (tmp_path / "plan.yaml").write_text(f"datasets: [{tiny_folder}]\nmodels:\n  tiny-vae-m:\n{lines}")
+    command = [sys.executable, "tiny_vae.py", "experiment", "plan.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "experiments/plan" / open_dataset(tiny_folder).name / "tiny-vae-m/seed-0"
+    assert json.loads((folder / "result.json").read_text())["test"] == result["test"]
 
 
 def test_the_readme_fits_a_screen_and_names_the_two_commands():

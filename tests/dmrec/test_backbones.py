@@ -88,8 +88,10 @@ def test_clusters_are_those_of_the_vectors_and_always_the_same(tmp_path):
     assert len(model.encoders) == 2
     with pytest.raises(DmrecError, match="model.lightgcn: .* holds no run of lightgcn"):
         LDiffRecConfig(lightgcn=tmp_path / "none").build(DATA)
-    with pytest.raises(DmrecError, match="set model.vectors, model.lightgcn to a run of lightgcn, or model.clusters"):
+    with pytest.raises(DmrecError, match="forms clusters of items by their vectors, and none were given"):
         LDiffRecConfig().build(DATA._replace(item_vectors=None))
+    with pytest.raises(DmrecError, match="set model.vectors, model.lightgcn to a run of lightgcn, or model.clusters"):
+        LDiffRecConfig().resolved(None)
 
 
 def test_the_diffusion_has_the_published_coefficients():

@@ -77,6 +77,9 @@ def test_the_grid(plan, tmp_path):
             "seeds must be whole numbers, like .0, 1, 2., or how many",
         ),
         ("datasets: [{data}]\nmodels: {{a: {{recipe: mult-vae, modle: 1}}}}", "unknown option 'modle'"),
+        ("datasets: [{data}]\nmodels: {{a: {{recipe: 3}}}}", "a: recipe must be the name of one, got 3"),
+        ("datasets: [{data}]\nmodels: {{1: }}", "models must be names, or names with options"),
+        ("datasets: [{data}]\nmodels: {{a: {{model: {{kind: mult}}}}}}", "no model is called 'mult'"),
         ("datasets: [nowhere]\nmodels: [ease]", "nowhere is no folder"),
         ("datasets: {data}\nmodels: [ease]", "datasets must be a list of folders"),
         ("datasets: [{data}]\nmodels: mult-vae", "models must be names, or names with options, got 'mult-vae'"),
@@ -254,12 +257,13 @@ def test_what_a_changed_model_left_unfinished_is_not_gone_on_with(dataset, tmp_p
 def test_one_runner_at_a_time(command, plan, done, tiny_folder, tmp_path, capsys):
     """Refused before anything is touched, also with --force."""
     shutil.copytree(done, tmp_path / "copy")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     arguments = ["experiment", plan] if command == "experiment" else ["train", "mult-vae", "--no-baselines", "--force"]
     if command == "train":
         arguments += ["--seeds", "2", "--data", tiny_folder]
-    with alone_in(tmp_path / "copy"), pytest.raises(SystemExit) as stopped:
-        main([*map(str, arguments), "--out", str(tmp_path / "copy")])
+    with alone_in(tmp_path / "copy"):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, arguments), "--out", str(tmp_path / "copy")])
     assert stopped.value.code == 1
     assert "another process runs this experiment" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -310,8 +314,79 @@ def test_users_of_another_test_are_not_averaged(done, tmp_path):
     path = tmp_path / "copy/tiny/mult-vae/seed-1/users.npz"
     kept = dict(np.load(path))
     np.savez(path, **{**kept, "user": kept["user"] + 1})
-    with pytest.raises(DmrecError, match="mult-vae on tiny were tested on other users each"):
+    with pytest.raises(DmrecError, match="dmrec-m and mult-vae on tiny were tested on other users"):
         tables(tmp_path / "copy")
+
+
+def _without_users(values, seeds, dataset="d", **more):
+    """A folder's rows of finished runs of a base and a variant, with their configurations."""
+    for model, by_seed in values.items():
+        for seed in seeds[model]:
+            row = {"dataset": dataset, "model": model, "seed": seed, "state": "finished", "started": seed, **more}
+            yield {**row, "test": {metric: each[seed] for metric, each in by_seed.items()}}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Makes a folder of runs that never were: figures by model, metric and seed."""
+
+    def make(values, seeds, dataset="d", **more):
+        for row in _without_users(values, seeds, dataset, **more):
+            append_row(tmp_path, row)
+            Run.create(runner.run_folder(tmp_path, row), build_config(recipe(row["model"])))
+            users = {"recall@20": np.full(3, row["test"]["recall@20"])}
+            np.savez(runner.run_folder(tmp_path, row) / "users.npz", user=np.arange(3), **users)
+        return tmp_path
+
+    return make
+
+
+def test_a_gain_is_over_the_seeds_of_both(made):
+    values = {"mult-vae": {"recall@20": {0: 0.2, 1: 0.1}}, "dmrec-m": {"recall@20": {0: 0.22}}}
+    markdown, latex = tables(made(values, {"mult-vae": [0, 1], "dmrec-m": [0]}))
+    assert "| best of mult-vae over its base | +10.00 % |" in markdown
+    assert r"Improvement, mult-vae & +10.00 \% \\" in latex
+    assert "mult-vae (2 seeds) & " in latex  # not alike, so both say how many
+    assert "dmrec-m (1 seed) & " in latex
+
+
+def test_metrics_without_users_and_bases_of_zero(made):
+    values = {m: {"recall@20": {0: r}, "coverage@20": {0: 0.5}} for m, r in (("mult-vae", 0.0), ("dmrec-m", 0.2))}
+    markdown, _ = tables(made(values, {"mult-vae": [0], "dmrec-m": [0]}), ["recall@20", "coverage@20"])
+    assert "| best of mult-vae over its base | - | +0.00 % |" in markdown
+    assert "| d: dmrec-m - mult-vae | coverage@20 | 1 | +0.0000 | - | - | - | [-, -] | - | - | - |" in markdown
+
+
+def test_names_are_escaped(made):
+    name = r"R&D_50% #1 $x|y^~{}\z"
+    values = {"mult-vae": {"recall@20": {0: 0.2}}}
+    made(values, {"mult-vae": [0]}, "other")
+    markdown, latex = tables(made(values, {"mult-vae": [0]}, name))
+    assert r"| R&D_50% #1 $x\|y^~{}\z recall@20 |" in markdown
+    escaped = r"R\&D\_50\% \#1 \$x|y\textasciicircum{}\textasciitilde{}\{\}\textbackslash{}z recall@20 \\"
+    assert f" & other recall@20 & {escaped}" in latex or f" & {escaped}".removesuffix(r" \\") in latex
+
+
+def test_two_versions_of_a_dataset_are_not_compared(made, plan, done, tmp_path):
+    values = {"mult-vae": {"recall@20": {0: 0.2}}}
+    made(values, {"mult-vae": [0]}, data={"train.npz": "a"})
+    tables(tmp_path)
+    made({"dmrec-m": values["mult-vae"]}, {"dmrec-m": [0]}, data={"train.npz": "b"})
+    with pytest.raises(DmrecError, match="holds runs on two versions of d, which cannot be compared"):
+        tables(tmp_path)
+    jobs = [dataclasses.replace(job, data={**job.data, "train.npz": "another"}) for job in read_plan(plan, done)]
+    new = [dataclasses.replace(job, model="new") for job in jobs]
+    before = (done / ROWS).read_bytes()
+    for refused in (lambda: runner.check_folder(done, new, ""), lambda: forget(new, done)):
+        with pytest.raises(DmrecError, match="holds runs on another version of tiny: name another folder"):
+            refused()
+    assert (done / ROWS).read_bytes() == before
+
+
+def test_without_a_finished_run_the_report_says_why(tmp_path):
+    append_row(tmp_path, {"dataset": "d", "model": "m", "seed": 0, "state": "failed", "started": 0, "error": "no luck"})
+    with pytest.raises(DmrecError, match="no run has finished\n- d m 0: no luck"):
+        tables(tmp_path)
 
 
 def test_paired_tests_are_scipys():

@@ -16,7 +16,7 @@ import threading
 import time
 
 import pytest
-import safetensors.torch
+import tiny
 import torch
 from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
@@ -100,10 +100,8 @@ def test_going_on_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch
 
 
 def test_the_run_that_formed_the_clusters_is_needed_once(dataset, tmp_path, monkeypatch):
+    train.train_one(_config("lightgcn", dataset, "training.epochs=3"), dataset, tmp_path / "lightgcn", QUIET)
     config = _config("l-diffrec", dataset, f"model.lightgcn={tmp_path / 'lightgcn'}", "training.epochs=4")
-    (tmp_path / "lightgcn").mkdir()
-    vectors = torch.randn(dataset.n_users + dataset.n_items, 4)
-    safetensors.torch.save_file({"vectors": vectors}, tmp_path / "lightgcn" / WEIGHTS)
     right = train.train_one(config, dataset, tmp_path / "whole", QUIET)
     monkeypatch.setattr(train, "StopRequest", lambda: StopAfter(5))
     with pytest.raises(Stopped):
@@ -114,6 +112,38 @@ def test_the_run_that_formed_the_clusters_is_needed_once(dataset, tmp_path, monk
     _, _, ranker = load_run(tmp_path / "stopped")
     found = evaluate(ranker, Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.test), config.evaluation.metrics)
     assert found.means == right["test"]
+
+
+def test_clusters_are_not_formed_by_a_run_on_other_data(dataset, tmp_path, capsys):
+    """A run that is there stays, whatever is refused."""
+    other = tiny.make(tmp_path / "other", seed=1)
+    train.train_one(_config("lightgcn", other, "training.epochs=3"), other, tmp_path / "lightgcn", QUIET)
+    popularity = resolve(build_config(recipe("popularity")), dataset, 0)
+    train.train_one(popularity, dataset, tmp_path / "popularity", QUIET)
+    folder = tmp_path / "runs" / "l-diffrec"
+    train.train(_config("l-diffrec", dataset, "training.epochs=3"), dataset, folder, 0, QUIET)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name, message in (
+        ("lightgcn", "was trained on another version of"),
+        ("popularity", "is no run of lightgcn but of popularity"),
+        ("nothing", "is no run"),
+    ):
+        with pytest.raises(DmrecError, match=message):
+            _config("l-diffrec", dataset, f"model.lightgcn={tmp_path / name}")
+        command = [
+            "train",
+            "l-diffrec",
+            "--force",
+            "--no-baselines",
+            "--data",
+            dataset.folder,
+            "--out",
+            tmp_path / "runs",
+        ]
+        with pytest.raises(SystemExit):
+            main([str(each) for each in command] + ["--set", f"model.lightgcn={tmp_path / name}"])
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_early_stopping_goes_on_where_it_was(dataset, tmp_path, monkeypatch):

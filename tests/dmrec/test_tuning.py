@@ -84,10 +84,26 @@ def test_the_default_space_is_what_the_model_has(values, tmp_path):
         ("model.dropout: 0.5", "model.dropout: must be {low, high}, with log: true, or {choices"),
         ("model.droput: {low: 0, high: 1}", "unknown option 'model.droput'; did you mean 'dropout'"),
         ("model.dropout: {low: 0, high: 3}", "model.dropout: Input should be less than 1"),
+        ("model.dropout: {low: 0.5, high: 0}", "model.dropout: low must be a number below high"),
+        ("model.dropout: {low: 0, high: x}", "model.dropout: low must be a number below high"),
+        ("model.dropout: {low: 0, high: 0.5, log: true}", "model.dropout: on a logarithmic scale low must be above 0"),
+        ("model.dropout: {choices: []}", "model.dropout: must be {low, high}, with log: true, or {choices"),
     ):
         path.write_text(text)
         with pytest.raises(DmrecError, match=message):
             read_space(path, values)
+
+
+def test_a_range_of_a_share_has_shares_in_it(dataset, tmp_path):
+    """Also where its ends are written as whole numbers; widths stay whole."""
+    path = tmp_path / "space.yaml"
+    path.write_text("matching.beta: {low: 0, high: 1}\nmodel.hidden: {low: 4.0, high: 24}\n")
+    values = overlaid(recipe("dmrec-m"), {**SMALL, "language": {"hidden": 8}})
+    space = read_space(path, values)
+    search(values, space, dataset, tmp_path / "out", 3, 0, QUIET)
+    found = list(rows(tmp_path / "out", "dmrec-m"))
+    assert all(0 < row["matching.beta"] < 1 for row in found)
+    assert all(type(row["model.hidden"]) is int for row in found)
 
 
 def test_a_folder_holds_one_search_and_one_process(values, dataset, tmp_path):

@@ -22,7 +22,7 @@ class FileOrCommand(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts the command in where a file stands."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
+        if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -61,7 +61,7 @@ def run(
             errors.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them done: {out}", highlight=False)
             run_jobs(left, out, errors, workers=workers, threads=threads)
     except KeyboardInterrupt:
-        errors.print(f"stopped; go on with: dmrec experiment {file}", highlight=False)
+        errors.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130) from None
     mine = {(job.dataset, job.model, job.seed) for job in jobs}
     failed = [

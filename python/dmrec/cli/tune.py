@@ -35,7 +35,7 @@ def tune(
     Examples:
 
     - `dmrec tune dmrec-m --data data/shop --trials 50`
-    - `dmrec tune cvga --data data/shop --space space.yaml`, with lines like `matching.beta: {low: 0, high: 1}`
+    - `dmrec tune cvga-m --data data/shop --space space.yaml`, with lines like `matching.beta: {low: 0, high: 1}`
     - `dmrec train dmrec-m --config tuning/dmrec-m/best.yaml --data data/shop --seeds 5`
     """
     values = with_settings(overlaid(values_of(recipe), read_config(config) if config else {}), settings or [])

@@ -7,6 +7,7 @@ models:
   mult-vae:                         # a recipe, as it is
   dmrec-m: {matching: {beta: 0.4}}  # options over it
   beta-0.1: {recipe: dmrec-m, matching: {beta: 0.1}, seeds: [0]}
+  mine: {model: {kind: mine}}       # a whole configuration
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.baselines import is_closed_form
 from ..models.registry import BackboneConfig
-from ..recipes import recipe
+from ..recipes import RECIPES, recipe
 from ..sections import overlaid
-from ..train.build import fingerprint, resolve
+from ..train.build import depends_on, resolve
 
 SECTIONS = ("language", "matching", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
@@ -65,15 +66,21 @@ def read_plan(path: Path, out: Path) -> list[Job]:
     models = values["models"]
     if isinstance(models, list) and all(isinstance(each, str) for each in models):
         models = dict.fromkeys(models)
-    if not isinstance(models, dict) or not all(isinstance(over, dict | None) for over in models.values()):
+    if not isinstance(models, dict) or not all(
+        isinstance(name, str) and isinstance(over, dict | None) for name, over in models.items()
+    ):
         raise DmrecError(f"{path}: models must be names, or names with options, got {values['models']!r}")
     datasets = [open_dataset(Path(folder)) for folder in values["datasets"]]
-    common = {section: values[section] for section in SECTIONS if section in values}
+    common = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     jobs = []
     for name, over in models.items():
         options = dict(over or {})
         seeds = seeds_of(options.pop("seeds", values.get("seeds", [0])))
-        mine = overlaid(recipe(options.pop("recipe", name)), options)
+        base = options.pop("recipe", name)
+        if not isinstance(base, str):
+            raise DmrecError(f"{path}, {name}: recipe must be the name of one, got {base!r}")
+        whole = base == name not in RECIPES and isinstance(options.get("model"), dict) and "kind" in options["model"]
+        mine = overlaid({} if whole else recipe(base), options)
         config = build_config({**overlaid(with_common(mine, common), options), "name": name})
         jobs += grid(config, datasets, seeds, out)
     if len({job.folder for job in jobs}) < len(jobs):
@@ -100,7 +107,7 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
         for seed in seeds:
             resolved = resolve(config, dataset, seed)
             folder = out / dataset.name / config.name / f"seed-{seed}"
-            jobs.append(Job(dataset.name, config.name, seed, resolved, fingerprint(resolved, dataset), folder))
+            jobs.append(Job(dataset.name, config.name, seed, resolved, depends_on(resolved, dataset), folder))
     return jobs
 
 

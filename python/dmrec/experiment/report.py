@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from ..errors import DmrecError, did_you_mean
 from ..train.run import CONFIG, USERS
 from .paper import METRICS, published
 from .plan import backbone_of
-from .runner import ROWS, Row, read_rows, run_folder
+from .runner import ROWS, Row, differing_data, read_rows, run_folder
 from .statistics import Paired, compare, holm
 
+NO_USERS = np.zeros(0)
 PAPER = {"mult-vae", "cvga", "l-diffrec", *(f"{b}-{s}" for b in ("dmrec", "cvga", "l-diffrec") for s in "gcm")}
 
 
@@ -46,16 +47,13 @@ class Cell:
         """Of the test, by seed."""
         return [row["test"][metric] for _, row in sorted(self.rows.items())]
 
-    def mean(self, metric: str) -> float:
-        """Over seeds."""
-        return statistics.mean(self.values(metric))
+    def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float:
+        """Over seeds, all unless some are named."""
+        return float(statistics.mean(self.rows[seed]["test"][metric] for seed in seeds or sorted(self.rows)))
 
-    def of_users(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
-        """Every user's mean over seeds."""
-        kept = [np.load(self.folders[seed] / USERS) for seed in seeds]
-        if any(not np.array_equal(each["user"], kept[0]["user"]) for each in kept):
-            raise DmrecError(f"the runs of {self.model} on {self.dataset} were tested on other users each")
-        return np.asarray(np.mean([each[metric] for each in kept], axis=0))
+    def of_users(self, seeds: Sequence[int]) -> list[Mapping[str, np.ndarray]]:
+        """Every user's values by metric, for each seed."""
+        return [np.load(self.folders[seed] / USERS) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,14 @@ class Comparison:
     variant: str
     metric: str
     seeds: Paired
-    users: Paired
+    users: Paired  # NaN where the metric has no value for a single user
 
 
 def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
     """Cells in the order in which they were started, and the rows of runs that failed."""
     rows = read_rows(folder)
+    if name := differing_data([row for row in rows if row["state"] == "finished"]):
+        raise DmrecError(f"{folder} holds runs on two versions of {name}, which cannot be compared")
     if not rows:
         raise DmrecError(f"{folder} holds no rows of an experiment; run one: dmrec experiment FILE.yaml")
     cells: dict[tuple[str, str], Cell] = {}
@@ -106,17 +106,23 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Compariso
         base = base_of(cell, cells)
         if base is None:
             continue
-        shared = sorted(cell.rows.keys() & base.rows.keys())
+        shared = shared_seeds(cell, base)
         if not shared:
             continue
+        ours, theirs = cell.of_users(shared), base.of_users(shared)
+        if any(not np.array_equal(each["user"], ours[0]["user"]) for each in (*ours, *theirs)):
+            raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on other users")
         for metric in metrics:
-            of_seeds = compare(
-                np.array([base.rows[s]["test"][metric] for s in shared]),
-                np.array([cell.rows[s]["test"][metric] for s in shared]),
-            )
-            of_users = compare(base.of_users(metric, shared), cell.of_users(metric, shared))
+            of_seeds = compare(*(np.array([each.rows[s]["test"][metric] for s in shared]) for each in (base, cell)))
+            values = [[each.get(metric, NO_USERS) for each in runs] for runs in (theirs, ours)]
+            of_users = compare(*(np.asarray(np.mean(each, axis=0)) for each in values))
             found.append(Comparison(cell.dataset, base.model, cell.model, metric, of_seeds, of_users))
     return found
+
+
+def shared_seeds(cell: Cell, base: Cell) -> list[int]:
+    """Those that both have finished with."""
+    return sorted(cell.rows.keys() & base.rows.keys())
 
 
 def shared_metrics(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[str]:
@@ -134,6 +140,9 @@ def shared_metrics(cells: Sequence[Cell], wanted: Sequence[str] | None) -> list[
 def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str]:
     """The report as Markdown and as LaTeX."""
     cells, failed = collect(folder)
+    failures = [f"- {row['dataset']} {row['model']} {row['seed']}: {row['error']}" for row in failed]
+    if not cells:
+        raise DmrecError("\n".join([f"{folder}: no run has finished", *failures]))
     metrics = shared_metrics(cells, metrics)
     datasets = list(dict.fromkeys(cell.dataset for cell in cells))
     models = list(dict.fromkeys(cell.model for cell in cells))
@@ -145,12 +154,13 @@ def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str
         for row in grid
     ]
     ranks = [_ranks([row[c] for row in shown]) for c in range(len(columns))]
+    seeds = [sorted({len(cell.rows) for cell in row if cell is not None}) for row in grid]
+    alike = len({tuple(each) for each in seeds}) == 1
     markdown, latex = [], []
     for r, model in enumerate(models):
-        seeds = max(len(cell.rows) for cell in grid[r] if cell is not None)
-        label = f"{model} ({seeds} seed{'s' if seeds > 1 else ''})"
+        label = f"{model} ({'-'.join(map(str, seeds[r]))} seed{'s' if seeds[r] != [1] else ''})"
         markdown.append([label, *(_markdown(shown[r][c], ranks[c][r]) for c in range(len(columns)))])
-        latex.append([model, *(_latex(shown[r][c], ranks[c][r]) for c in range(len(columns)))])
+        latex.append([model if alike else label, *(_latex(shown[r][c], ranks[c][r]) for c in range(len(columns)))])
         paper = [_of_paper(cell, metric) for cell, (_, metric) in zip(grid[r], columns, strict=True)]
         if any(value is not None for value in paper):
             markdown.append([f"{model}, the paper's", *(_markdown(value, 2) for value in paper)])
@@ -162,9 +172,7 @@ def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str
     parts = [f"# {', '.join(datasets)}: test", _markdown_table(["model", *heads], markdown), *_about(cells)]
     parts += _markdown_tests(comparisons(cells, metrics))
     if failed:
-        parts.append(
-            "## Failed\n\n" + "\n".join(f"- {r['dataset']} {r['model']} {r['seed']}: {r['error']}" for r in failed)
-        )
+        parts.append("## Failed\n\n" + "\n".join(failures))
     return "\n\n".join(parts) + "\n", _latex_table(["", *heads], latex)
 
 
@@ -176,19 +184,24 @@ def _of_paper(cell: Cell | None, metric: str) -> float | None:
 
 
 def _improvements(cells: Sequence[Cell], columns: Sequence[tuple[str, str]]) -> dict[str, list[float | None]]:
-    """By backbone: the best variant's gain over the base, relative, in each column."""
+    """By backbone: the best variant's gain over the base, relative, over the seeds of both, in each column."""
     found: dict[str, list[float | None]] = {}
     for kind in dict.fromkeys(backbone_of(cell.config) for cell in cells):
+        pairs = [(cell, base_of(cell, cells)) for cell in cells if backbone_of(cell.config) == kind]
         gains: list[float | None] = []
         for dataset, metric in columns:
-            pairs = [(cell, base_of(cell, cells)) for cell in cells if backbone_of(cell.config) == kind]
-            here = [
-                cell.mean(metric) / base.mean(metric) - 1 for cell, base in pairs if base and cell.dataset == dataset
-            ]
-            gains.append(max(here) if here else None)
+            here = [_gain(cell, base, metric) for cell, base in pairs if base is not None and cell.dataset == dataset]
+            gains.append(max((gain for gain in here if gain is not None), default=None))
         if kind is not None and any(gain is not None for gain in gains):
             found[kind] = gains
     return found
+
+
+def _gain(cell: Cell, base: Cell, metric: str) -> float | None:
+    seeds = shared_seeds(cell, base)
+    if not seeds or base.mean(metric, seeds) == 0:
+        return None
+    return cell.mean(metric, seeds) / base.mean(metric, seeds) - 1
 
 
 def _about(cells: Sequence[Cell]) -> list[str]:
@@ -232,17 +245,33 @@ def _latex(value: float | None, rank: int) -> str:
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    def line(cells: Sequence[str]) -> str:
+        escaped = [cell.replace("|", r"\|") for cell in cells]
+        return f"| {' | '.join(escaped)} |"
+
+    return "\n".join([line(heads), f"| --- |{' ---: |' * (len(heads) - 1)}", *map(line, rows)])
+
+
+LATEX = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+    }
+)
 
 
 def _latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(cell.replace("_", r"\_") for cell in cells) + r" \\"
+    """Of names, and figures that are LaTeX already."""
 
-    body = "\n".join(line(row) for row in rows)
+    def line(name: str, *cells: str) -> str:
+        return " & ".join([name.translate(LATEX), *cells]) + r" \\"
+
+    body = "\n".join(line(*row) for row in rows)
+    head = line(*(each.translate(LATEX) if i else each for i, each in enumerate(heads)))
     return (
-        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}\n\\toprule\n{line(heads)}\n\\midrule\n{body}\n"
+        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}\n\\toprule\n{head}\n\\midrule\n{body}\n"
         "\\bottomrule\n\\end{tabular}\n"
     )
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from ..config import dump_config
 from ..errors import DmrecError
 from ..files import locked, write_atomically
+from ..models.registry import MODELS
 from ..train.run import LOCK, RESULT, Run, clear, in_use
 from .plan import Job
 
@@ -122,16 +123,34 @@ def _start(job: Job, threads: int, console: Console) -> subprocess.Popen[bytes]:
             clear(job.folder)  # of another model or other data, and never finished
         write_atomically(job.folder / JOB, dump_config(job.config).encode())
         write_atomically(digest, job.digest.encode())
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     with (job.folder / OUTPUT).open("wb") as said:
         # a session of its own: Ctrl-C comes to the runner alone, which asks the workers to stop
         return subprocess.Popen(
-            [sys.executable, "-m", "dmrec.experiment.worker", str(job.folder), str(os.getpid())],
+            [sys.executable, "-m", "dmrec.experiment.worker", str(job.folder), str(os.getpid()), *source_of(job)],
             stdout=subprocess.DEVNULL,
             stderr=said,
             env=environment,
             start_new_session=True,
         )
+
+
+def source_of(job: Job) -> list[str]:
+    """The module or the program in which a model of somebody's own stands, which a worker has to import."""
+    module = MODELS[job.config.model.kind].__module__
+    if module == "__main__":
+        program = getattr(sys.modules["__main__"], "__file__", None)
+        if program is None:
+            raise DmrecError(
+                f"model '{job.config.model.kind}' stands in no file, from which other processes could take it"
+            )
+        return [str(Path(program).resolve())]
+    return [] if module.startswith("dmrec.") else [module]
 
 
 @contextmanager
@@ -148,7 +167,7 @@ def _when_free(folder: Path, console: Console) -> Iterator[None]:
 
 def row_of(job: Job, status: int, started: float, seconds: float) -> Row:
     """What is kept of a run that has ended; ``started`` in seconds since 1970."""
-    row: Row = {"dataset": job.dataset, "model": job.model, "seed": job.seed, "digest": job.digest}
+    row: Row = {"dataset": job.dataset, "model": job.model, "seed": job.seed, "digest": job.digest, "data": job.data}
     row["started"] = round(started, 3)
     if status != 0 or not (job.folder / RESULT).exists():
         said = (job.folder / OUTPUT).read_text(errors="replace").strip().splitlines()
@@ -161,10 +180,18 @@ def row_of(job: Job, status: int, started: float, seconds: float) -> Row:
     return {**row, "state": "finished", "threads": settings["threads"], "torch": settings["torch"]}
 
 
+def _check_data(folder: Path, rows: Sequence[Row], jobs: Sequence[Job]) -> None:
+    planned = [{"dataset": job.dataset, "data": job.data} for job in jobs]
+    finished = [row for row in rows if row["state"] == "finished"]
+    if name := differing_data([*finished, *planned]):
+        raise DmrecError(f"{folder} holds runs on another version of {name}: name another folder (--out)")
+
+
 def forget(jobs: Sequence[Job], folder: Path) -> None:
     """Removes what these models left, and their rows: of all seeds, which belong together."""
     models = {(job.dataset, job.model) for job in jobs}
     rows = read_rows(folder)
+    _check_data(folder, [row for row in rows if (row["dataset"], row["model"]) not in models], jobs)
     gone = {run_folder(folder, row) for row in rows if (row["dataset"], row["model"]) in models}
     for here in gone | {job.folder for job in jobs}:
         if here.exists():
@@ -175,8 +202,19 @@ def forget(jobs: Sequence[Job], folder: Path) -> None:
         write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
 
+def differing_data(rows: Sequence[Row]) -> str | None:
+    """The first dataset of which these rows saw two versions, files by checksum; rows of old do not say."""
+    seen: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for file, checksum in row.get("data", {}).items():
+            if seen.setdefault((row["dataset"], file), checksum) != checksum:
+                return str(row["dataset"])
+    return None
+
+
 def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:
-    """Finished runs of other options under the same name would be averaged with these."""
+    """Finished runs of other options under the same name would be averaged with these, of other data compared."""
+    _check_data(folder, read_rows(folder), jobs)
     wanted = {(job.dataset, job.model): job.digest for job in jobs}
     for row in read_rows(folder):
         digest = wanted.get((row["dataset"], row["model"]), row["digest"])

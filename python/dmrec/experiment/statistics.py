@@ -27,9 +27,10 @@ def compare(a: np.ndarray, b: np.ndarray) -> Paired:
     """``a`` and ``b`` (n,) hold the values of the same seeds or users."""
     difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     difference[np.abs(difference) < 1e-12] = 0.0  # what only the rounding of means over seeds left
-    n, mean = len(difference), float(difference.mean())
+    n = len(difference)
+    mean = float(difference.mean()) if n else math.nan
     deviation = float(difference.std(ddof=1)) if n > 1 else math.nan
-    if not deviation > 0:
+    if not deviation > 1e-9 * abs(mean):  # all alike, but for rounding
         return Paired(n, mean, math.nan, math.nan, math.nan, math.nan, math.nan)
     half = float(scipy.stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     p_t = float(scipy.stats.ttest_1samp(difference, 0.0).pvalue)

@@ -42,11 +42,11 @@ DEFAULT_SPACE: Space = {
 
 def read_space(path: Path | None, values: dict[str, Any]) -> Space:
     """What is searched: of a file, or the default's keys that the model has with a single value."""
+    filled = build_config(values).model_dump()
+    known = {
+        f"{s}.{key}": v for s, section in filled.items() if isinstance(section, dict) for key, v in section.items()
+    }
     if path is None:
-        filled = build_config(values).model_dump()
-        known = {
-            f"{s}.{key}": v for s, section in filled.items() if isinstance(section, dict) for key, v in section.items()
-        }
         return {key: how for key, how in DEFAULT_SPACE.items() if isinstance(known.get(key), int | float)}
     space = read_config(path)
     for key, how in space.items():
@@ -54,11 +54,25 @@ def read_space(path: Path | None, values: dict[str, Any]) -> Space:
             space[key] = how = {name: _number(value) for name, value in how.items()}
         ranged = isinstance(how, dict) and how.keys() <= {"low", "high", "log"} and {"low", "high"} <= how.keys()
         chosen = isinstance(how, dict) and how.keys() == {"choices"} and isinstance(how["choices"], list)
-        if not ranged and not chosen:
+        if (not ranged and not chosen) or (chosen and not how["choices"]):
             raise DmrecError(f"{path}, {key}: must be {{low, high}}, with log: true, or {{choices: [..]}}, got {how!r}")
+        if ranged:
+            space[key] = how = {**how, **_ends(how, known.get(key), f"{path}, {key}")}
         for value in how["choices"] if chosen else (how["low"], how["high"]):
             build_config(with_settings(values, [f"{key}={yaml.safe_dump(value).splitlines()[0]}"]))
     return space
+
+
+def _ends(how: dict[str, Any], present: Any, where: str) -> dict[str, int | float]:
+    """Both ends as numbers of the option's own kind: a share from 0 to 1 is no whole number."""
+    ends = {name: how[name] for name in ("low", "high")}
+    if not all(type(end) in (int, float) for end in ends.values()) or not ends["low"] < ends["high"]:
+        raise DmrecError(f"{where}: low must be a number below high, got {how!r}")
+    if how.get("log") and ends["low"] <= 0:
+        raise DmrecError(f"{where}: on a logarithmic scale low must be above 0, got {how!r}")
+    if isinstance(present, int) and all(float(end).is_integer() for end in ends.values()):
+        return {name: int(end) for name, end in ends.items()}
+    return {name: float(end) for name, end in ends.items()}
 
 
 def _number(value: Any) -> Any:

@@ -1,8 +1,12 @@
-"""One run of a grid, in its own process: ``python -m dmrec.experiment.worker FOLDER``, which holds ``job.yaml``."""
+"""One run of a grid, in its own process, from ``job.yaml`` in its folder.
+
+``python -m dmrec.experiment.worker FOLDER RUNNER [SOURCE]``; the source registers a model: a module, or a file.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import signal
 import sys
@@ -22,7 +26,7 @@ from .runner import INTERRUPTED, JOB
 PR_SET_PDEATHSIG = 1
 
 
-def main(folder: Path, runner: int) -> int:
+def main(folder: Path, runner: int, source: str | None = None) -> int:
     """Trains, or goes on from a checkpoint; the last line of stderr says why not."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # also where the runner is killed
@@ -30,6 +34,8 @@ def main(folder: Path, runner: int) -> int:
         return INTERRUPTED
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     try:
+        if source is not None:
+            _register(source)
         _run(folder)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -38,6 +44,19 @@ def main(folder: Path, runner: int) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _register(source: str) -> None:
+    """Imports a module, or a program without running it as one."""
+    if not source.endswith(".py"):
+        importlib.import_module(source)
+        return
+    spec = importlib.util.spec_from_file_location("__dmrec_models__", source)
+    assert spec is not None, "a .py file has a spec"
+    assert spec.loader is not None, "and a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
 
 
 def _run(folder: Path) -> None:
@@ -59,4 +78,4 @@ def _run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

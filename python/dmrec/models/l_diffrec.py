@@ -67,9 +67,19 @@ class LDiffRecConfig(BackboneConfig):
         """Those that form the clusters."""
         return self.vectors if self.clusters > 1 and self.lightgcn is None else None
 
+    @property
+    def lightgcn_run(self) -> Path | None:
+        """That whose item vectors form the clusters."""
+        return self.lightgcn if self.clusters > 1 else None
+
     def resolved(self, vectors: str | None) -> Self:
         """With the vectors named, and the path of the run whole."""
         run = None if self.lightgcn is None else self.lightgcn.resolve()
+        if self.clusters > 1 and run is None and (self.vectors or vectors) is None:
+            raise DmrecError(
+                "l-diffrec forms clusters of items by their vectors, and there are none, or several: "
+                "set model.vectors, model.lightgcn to a run of lightgcn, or model.clusters to 1"
+            )
         return self.model_copy(update={"vectors": self.vectors or vectors, "lightgcn": run})
 
     def build(self, data: TrainingData) -> LDiffRec:
@@ -80,10 +90,7 @@ class LDiffRecConfig(BackboneConfig):
             return LDiffRec(self, torch.zeros(data.train.n_cols, dtype=torch.int64))
         vectors = data.item_vectors if self.lightgcn is None else vectors_of_lightgcn(self.lightgcn, data.train.n_cols)
         if vectors is None:
-            raise DmrecError(
-                "l-diffrec forms clusters of items by their vectors, and there are none, or several: "
-                "set model.vectors, model.lightgcn to a run of lightgcn, or model.clusters to 1"
-            )
+            raise DmrecError("l-diffrec forms clusters of items by their vectors, and none were given")
         return LDiffRec(self, clusters_of(vectors, self.clusters))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self, TypeVar
 
@@ -32,6 +33,11 @@ class ModelConfig(Section):
     @property
     def item_vectors(self) -> str | None:
         """The name of the text vectors that the model itself is built from, if it is."""
+        return None
+
+    @property
+    def lightgcn_run(self) -> Path | None:
+        """The run of LightGCN that the model itself is built from, if it is."""
         return None
 
     def resolved(self, vectors: str | None) -> Self:

@@ -31,9 +31,14 @@ def resolve(config: Config, dataset: Dataset, seed: int) -> Config:
     language = config.language
     if language is not None:
         language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
+    for name, held_out in (("validation", dataset.valid), ("test", dataset.test)):
+        if held_out.nnz == 0:
+            raise DmrecError(f"{dataset.folder} has no {name} interactions to measure with; split it again")
     known = dataset.vector_names
     only = known[0] if len(known) == 1 else None
     model = config.model.resolved(language.vectors if language else only)
+    if model.lightgcn_run is not None:
+        model = model.model_copy(update={"lightgcn": checked_lightgcn(model.lightgcn_run, dataset)})
     training = config.training.model_copy(update={"seed": seed})
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
     return config.model_copy(update=update)
@@ -49,6 +54,22 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of all of a dataset that a run depends on."""
     of_language = config.language.vectors if config.language else None
     return {**dataset.fingerprint(of_language), **dataset.fingerprint(config.model.item_vectors)}
+
+
+def depends_on(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Checksums of all that decides how training goes, beside the configuration."""
+    run = config.model.lightgcn_run
+    of_run = {} if run is None else {str(run): Run.open(run).load()[1]["sha256"]}
+    return {**fingerprint(config, dataset), **of_run}
+
+
+def checked_lightgcn(folder: Path, dataset: Dataset) -> Path:
+    """A run of LightGCN on ``dataset``, the first of several seeds; that of another split knows what is held out."""
+    run = Run.open(folder)
+    if not isinstance(run.config.model, LightGcnConfig):
+        raise DmrecError(f"model.lightgcn: {folder} is no run of lightgcn but of {run.config.model.kind}")
+    check_data(run.folder, run.load()[1], run.config, dataset)
+    return run.folder
 
 
 def check_data(folder: Path, about: dict[str, Any], config: Config, dataset: Dataset) -> None:

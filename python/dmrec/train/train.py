@@ -43,8 +43,9 @@ def train(
     with in_use(out):
         if is_finished(out) and not replace:
             raise DmrecError(f"{out}: a finished run; name another folder (--out) or replace it (--force)")
+        resolved = resolve(config, dataset, seed)  # refuses before anything is removed
         clear(out)
-        return _logging_failures(resolve(config, dataset, seed), dataset, out, console, None)
+        return _logging_failures(resolved, dataset, out, console, None)
 
 
 def train_one(
@@ -72,9 +73,6 @@ def _train_one(
     config: Config, dataset: Dataset, folder: Path, console: Console, resume: Checkpoint | None
 ) -> dict[str, Any]:
     train, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
-    for split, held_out in (("validation", valid), ("test", test)):
-        if held_out.nnz == 0:
-            raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with; split it again")
     if resume is None:
         run = Run.create(folder, config)
         run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
