@@ -241,6 +241,7 @@ FAILURES = [
     ),
     (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is no metric; write it like recall@20"),
     (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
+    (["recommend", "{run}", "--profile", " ", "--out", "x.parquet"], 1, "--profile is empty: say in words what"),
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),
     (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
     (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),

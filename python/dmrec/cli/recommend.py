@@ -62,6 +62,8 @@ def recommend(
     - `dmrec recommend runs/dmrec-m -k 50 --out top50.parquet`
     - `dmrec recommend runs/dmrec-m --profile "machinist in a small shop, likes well-made hand tools" --like B00004T7P1`
     """
+    if profile is not None and not profile.strip():
+        raise DmrecError("--profile is empty: say in words what somebody likes, or leave it out")
     if profile or likes:
         if users or out or exclude is not Exclude.known:
             raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
