@@ -222,6 +222,21 @@ def test_other_texts_are_placed_in_the_same_space(tmp_path):
         encoder_of(dataset, "imported")
 
 
+def test_a_dataset_does_not_decide_which_key_a_server_gets(tiny_folder, monkeypatch):
+    dataset = open_dataset(tiny_folder)
+    options = {"family": "endpoint", "model": "m", "base_url": "https://elsewhere.example/v1", "key_variable": "SECRET"}
+    monkeypatch.setitem(dataset.manifest["vectors"], "foreign", {"made": {"encoder": options}})
+    monkeypatch.setenv("SECRET", "a-secret-of-somebody")
+    with pytest.raises(
+        DmrecError, match="come from https://elsewhere.example/v1: if it may have the key in SECRET, say"
+    ):
+        encoder_of(dataset, "foreign")
+    assert encoder_of(dataset, "foreign", "SECRET").key_variable == "SECRET"
+    assert encoder_of(dataset, "foreign", "").key_variable == ""
+    monkeypatch.setitem(options, "base_url", "http://localhost:1/v1")
+    assert encoder_of(dataset, "foreign").key_variable == "SECRET"
+
+
 def test_manifest_is_json(tmp_path):
     dataset = tiny.make(tmp_path / "data")
     made = json.loads((dataset.folder / "manifest.json").read_text())["vectors"]["tfidf-svd"]["made"]

@@ -80,6 +80,16 @@ def _item_of(request):
     return found and found[1]
 
 
+def test_what_is_for_this_machine_passes_no_proxy(shop, monkeypatch):
+    with FakeLlm() as proxy, FakeLlm() as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert total(write(shop, writer_for(server, shop)), "done") == 50
+        assert (len(server.calls), len(proxy.calls)) == (50, 0)
+
+
 def test_the_key_is_kept_nowhere(shop, capsys):
     decide = iter(["500", "429", "400", f'{{"profile": "look: {KEY}"}}', *[None] * 200])
     with FakeLlm(decide=lambda p, r: next(decide)) as server:

@@ -45,6 +45,10 @@ def recommend(
     encoder: Annotated[
         str | None, typer.Option(help="What made the text vectors, if they were imported: see dmrec embed.")
     ] = None,
+    key_variable: Annotated[
+        str | None,
+        typer.Option(help="Environment variable of the key for the server that made the vectors.", show_default=False),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
     out: Annotated[Path | None, typer.Option(help=".parquet or .jsonl; default: a table here.")] = None,
     exclude: Annotated[Exclude, typer.Option(help="known: all of a user's interactions; or train alone.")] = (
@@ -69,7 +73,7 @@ def recommend(
             raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
         if encoder is not None and not profile:
             raise DmrecError("--encoder is for a --profile: leave it out")
-        _print_for_new_user(run, data, profile or "", likes or [], k, encoder)
+        _print_for_new_user(run, data, profile or "", likes or [], k, encoder, key_variable)
         return
     if encoder is not None:
         raise DmrecError("--encoder is for a --profile: leave it out")
@@ -95,7 +99,13 @@ def recommend(
 
 
 def _print_for_new_user(
-    folder: Path, data: Path | None, profile: str, likes: list[str], k: int, encoder: str | None
+    folder: Path,
+    data: Path | None,
+    profile: str,
+    likes: list[str],
+    k: int,
+    encoder: str | None,
+    key_variable: str | None,
 ) -> None:
     run, dataset, ranker = load_run(folder, data)
     liked = [item_named(dataset, name) for name in likes]
@@ -107,6 +117,7 @@ def _print_for_new_user(
         profile=profile,
         k=k,
         encoder=None if encoder is None else _encoder_named(encoder),
+        key_variable=key_variable,
     )
     told = [clean(profile), *(f"likes {dataset.items[item].label}" for item in liked)]
     output.print("\n" + "; ".join(filter(None, told)), highlight=False, markup=False)

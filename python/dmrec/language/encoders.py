@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..files import sha256_of
 from .embeddings import EmbeddingsEndpoint
 from .encoder import TextEncoder
 from .sentences import MiniLm, SentenceTransformers
+from .server import OPENAI, is_local
 from .tfidf import TfidfSvd
 from .wordllama import WordLlama
 
@@ -40,15 +42,29 @@ def make_encoder(family: str, **options: Any) -> TextEncoder:
     return ENCODERS[family](**options)
 
 
-def encoder_of(dataset: Dataset, name: str) -> TextEncoder:
-    """The encoder that made the vectors called ``name``, to place other texts in their space."""
+def encoder_of(dataset: Dataset, name: str, key_variable: str | None = None) -> TextEncoder:
+    """The encoder that made the vectors called ``name``, to place other texts in their space.
+
+    A dataset may be anybody's: it does not decide which key a server gets, but for OpenAI's own and servers of this
+    machine; ``key_variable`` does.
+    """
     made = dataset.manifest["vectors"][name]["made"].get("encoder")
     if not isinstance(made, dict):
         raise DmrecError(
             f"the vectors '{name}' of {dataset.folder} were imported, and what made them is not known: "
             "name it, if it was one of minilm, wordllama or a folder of a sentence-transformers model (--encoder)"
         )
-    encoder = make_encoder(**{key: value for key, value in made.items() if key != "state"})
+    options = {key: value for key, value in made.items() if key != "state"}
+    if variable := options.get("key_variable"):
+        server = str(options.get("base_url"))
+        usual = is_local(server) or (server, variable) == (OPENAI, "OPENAI_API_KEY")
+        if key_variable is None and not usual and os.environ.get(str(variable)):
+            raise DmrecError(
+                f"the vectors '{name}' come from {server}: if it may have the key in {variable}, say so "
+                f"(--key-variable {variable}); --key-variable '' sends none"
+            )
+        options["key_variable"] = variable if key_variable is None else key_variable
+    encoder = make_encoder(**options)
     if "state" in made:
         path = dataset.folder / f"encoder.{check_name(name)}.npz"
         if not path.exists() or sha256_of(path) != made["state"]:

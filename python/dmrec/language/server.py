@@ -64,7 +64,11 @@ class Server:
         self.model, self.base_url, self.key_variable = model, base_url, key_variable
         self._key = read_key(base_url, key_variable)
         self._openai = openai
-        self._client = openai.OpenAI(api_key=self._key or "none", base_url=base_url, timeout=timeout, max_retries=0)
+        # what is for this machine must not leave it by a proxy of the environment's
+        client = openai.DefaultHttpxClient(trust_env=False) if is_local(base_url) else None
+        self._client = openai.OpenAI(
+            api_key=self._key or "none", base_url=base_url, timeout=timeout, max_retries=0, http_client=client
+        )
 
     def call(self, asking: Callable[[Any], Any]) -> Any:
         """What ``asking`` gets of openai's client.
@@ -150,14 +154,16 @@ def read_key(base_url: str, variable: str) -> str:
         raise DmrecError(f"{OPENAI} wants a key: set the environment variable {variable or 'OPENAI_API_KEY'}")
     if not (key.isascii() and key.isprintable()):
         raise DmrecError(f"the value of {variable} is no key: it has characters that no key has")
-    if key and urlsplit(base_url).scheme != "https" and not _is_local(urlsplit(base_url).hostname or ""):
+    if key and urlsplit(base_url).scheme != "https" and not is_local(base_url):
         raise DmrecError(
             f"the key in {variable} would go to {base_url} unencrypted; use https, or send none: --key-variable ''"
         )
     return key
 
 
-def _is_local(host: str) -> bool:
+def is_local(base_url: str) -> bool:
+    """Whether the server runs on this machine."""
+    host = urlsplit(base_url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -38,11 +38,12 @@ def recommend_to_new_user(
     profile: str = "",
     k: int = 10,
     encoder: TextEncoder | None = None,
+    key_variable: str | None = None,
 ) -> list[tuple[int, float]]:
     """The best items (column, score) for a user who likes items (columns) and whom ``profile`` describes, or either.
 
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
-    they were imported. Items liked are left out.
+    they were imported. Items liked are left out. ``key_variable``: see `encoder_of`.
     """
     if not isinstance(ranker, RanksNewUsers):
         raise DmrecError(f"{config.model.kind} knows only the users it was trained on; recommend with another model")
@@ -53,7 +54,7 @@ def recommend_to_new_user(
     )
     vectors = None
     if config.language is not None:
-        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder))[None]
+        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable))[None]
     elif profile:
         raise DmrecError(
             f"{config.name} was trained without language, so a profile tells it nothing: name items (--like)"
@@ -96,7 +97,12 @@ def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarra
 
 
 def _text_vector(
-    config: Config, dataset: Dataset, likes: Sequence[int], profile: str, encoder: TextEncoder | None
+    config: Config,
+    dataset: Dataset,
+    likes: Sequence[int],
+    profile: str,
+    encoder: TextEncoder | None,
+    key_variable: str | None,
 ) -> np.ndarray[Any, Any]:
     assert config.language is not None
     vectors = dataset.vectors(config.language.vectors)
@@ -104,7 +110,7 @@ def _text_vector(
         return vector_of_likes(vectors.items, likes)
     if encoder is not None and dataset.manifest["vectors"][vectors.name]["made"].get("encoder"):
         raise DmrecError(f"what made the vectors '{vectors.name}' is known, and no other will do: leave out --encoder")
-    (vector,) = (encoder or encoder_of(dataset, vectors.name)).encode([clean(profile)])
+    (vector,) = (encoder or encoder_of(dataset, vectors.name, key_variable)).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
             f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "
