@@ -233,6 +233,11 @@ def test_a_dataset_does_not_decide_which_key_a_server_gets(tiny_folder, monkeypa
         encoder_of(dataset, "foreign")
     assert encoder_of(dataset, "foreign", "SECRET").key_variable == "SECRET"
     assert encoder_of(dataset, "foreign", "").key_variable == ""
+    monkeypatch.delitem(options, "key_variable")  # nor by saying nothing
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret-of-somebody")
+    with pytest.raises(DmrecError, match="if it may have the key in OPENAI_API_KEY, say"):
+        encoder_of(dataset, "foreign")
+    monkeypatch.setitem(options, "key_variable", "SECRET")
     monkeypatch.setitem(options, "base_url", "http://localhost:1/v1")
     assert encoder_of(dataset, "foreign").key_variable == "SECRET"
 

@@ -148,4 +148,4 @@ def test_by_the_command_line(runs, capsys):
     assert "leave out --user, --out and --exclude" in err
     code, _, err = command(capsys, "recommend", runs / "dmrec-m", "--user", "u1", "--encoder", "minilm")
     assert code == 1
-    assert "--encoder is for a --profile" in err
+    assert "--encoder and --key-variable are for a --profile" in err

@@ -68,15 +68,13 @@ def recommend(
     """
     if profile is not None and not profile.strip():
         raise DmrecError("--profile is empty: say in words what somebody likes, or leave it out")
+    if not profile and (encoder is not None or key_variable is not None):
+        raise DmrecError("--encoder and --key-variable are for a --profile: leave them out")
     if profile or likes:
         if users or out or exclude is not Exclude.known:
             raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
-        if encoder is not None and not profile:
-            raise DmrecError("--encoder is for a --profile: leave it out")
         _print_for_new_user(run, data, profile or "", likes or [], k, encoder, key_variable)
         return
-    if encoder is not None:
-        raise DmrecError("--encoder is for a --profile: leave it out")
     if out is None and not users:
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.parquet or FILE.jsonl)")
     if out is not None:

@@ -55,8 +55,8 @@ def encoder_of(dataset: Dataset, name: str, key_variable: str | None = None) -> 
             "name it, if it was one of minilm, wordllama or a folder of a sentence-transformers model (--encoder)"
         )
     options = {key: value for key, value in made.items() if key != "state"}
-    if variable := options.get("key_variable"):
-        server = str(options.get("base_url"))
+    if options["family"] == EmbeddingsEndpoint.family:
+        variable, server = options.get("key_variable", "OPENAI_API_KEY"), options.get("base_url", OPENAI)
         usual = is_local(server) or (server, variable) == (OPENAI, "OPENAI_API_KEY")
         if key_variable is None and not usual and os.environ.get(str(variable)):
             raise DmrecError(
