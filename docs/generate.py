@@ -18,7 +18,7 @@ import yaml
 from dmrec.cli.main import app
 from dmrec.config import Config
 from dmrec.experiment.paper import METRICS, published
-from dmrec.models.registry import MODELS, ModelConfig
+from dmrec.models.base import MODELS, ModelConfig
 from dmrec.recipes import RECIPES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo

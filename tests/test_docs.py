@@ -125,7 +125,8 @@ def test_the_backbone_of_its_page_trains_with_language_by_the_command_line(tiny_
     command = [sys.executable, "tiny_vae.py", "train", "--config", "tiny.yaml", "--data", str(tiny_folder)]
     done = subprocess.run([*command, "--no-baselines"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "runs/tiny-vae-m/result.json").read_text())
+    name = open_dataset(tiny_folder).name
+    result = json.loads((tmp_path / "runs" / name / "tiny-vae-m/seed-0/result.json").read_text())
     assert result["test"]["recall@10"] > 0.25  # popularity: 0.175
     # grids run in other processes, which have to know the model too
     lines = "".join(f"    {line}\n" for line in (tmp_path / "tiny.yaml").read_text().splitlines() if line[:4] != "name")
@@ -133,7 +134,7 @@ def test_the_backbone_of_its_page_trains_with_language_by_the_command_line(tiny_
     command = [sys.executable, "tiny_vae.py", "experiment", "plan.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "experiments/plan" / open_dataset(tiny_folder).name / "tiny-vae-m/seed-0"
+    folder = tmp_path / "experiments/plan" / name / "tiny-vae-m/seed-0"
     assert json.loads((folder / "result.json").read_text())["test"] == result["test"]
 
 

@@ -1,6 +1,7 @@
-"""Imports point one way: cli -> train -> {data, language, models, matching, eval} -> dmrec_ext."""
+"""Imports point one way: cli -> {experiment, inference} -> training -> runs -> build -> .. -> data -> dmrec_ext."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,22 +9,28 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python/dmrec"
 BASE = {"errors", "files", "dmrec_ext"}
+SETTINGS = {"options", "config", "runtime"}
 ALLOWED = {
     "errors": set(),
+    "table": {"errors"},
     "files": {"errors"},
+    "options": {"errors"},
+    "runtime": BASE,
     "data": BASE,
-    "eval": BASE,
-    "language": BASE | {"data"},
-    "sections": set(),
-    "models": BASE | {"sections"},
-    "matching": BASE,
-    "config": BASE | {"sections", "eval", "models"},
-    "recipes": BASE | {"sections"},
-    "train": BASE | {"config", "data", "language", "models", "matching", "eval"},
+    "language": BASE | {"data", "runtime"},
+    "models": BASE | {"options"},
+    "eval": BASE | {"models", "runtime"},
+    "config": BASE | {"options", "eval", "models"},
+    "recipes": BASE | {"options", "config"},
+    "build": BASE | {"config", "models"},
+    "runs": BASE | SETTINGS | {"data", "models", "eval", "build"},
+    "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},
+    "inference": BASE | SETTINGS | {"table", "data", "language", "models", "eval", "runs"},
+    "experiment": BASE | SETTINGS | {"recipes", "data", "models", "build", "runs", "training"},
     "__main__": {"cli"},
-    "experiment": BASE | {"sections", "config", "recipes", "data", "models", "train"},
-    "cli": BASE | {"sections", "models", "config", "recipes", "data", "language", "eval", "train", "experiment"},
 }
+ALLOWED["api"] = {*ALLOWED, "dmrec_ext"} - {"__main__", "experiment"}
+ALLOWED["cli"] = {*ALLOWED, "dmrec_ext"} - {"__main__", "api"}
 
 
 def _parts_imported(path: Path) -> set[str]:
@@ -45,6 +52,17 @@ def _part(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+def _single_models() -> set[str]:
+    """The classes of models and of their options, as their files register them."""
+    found = set()
+    for path in (PACKAGE / "models").rglob("*.py"):
+        if "@register" in path.read_text():
+            tree = ast.parse(path.read_text())
+            found |= {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return found
+
+
+SINGLE_MODELS = _single_models()
 FILES = [p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem != "__init__"]
 
 
@@ -67,3 +85,36 @@ def test_operators_are_used_through_their_public_names():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dmrec_ext"):
                 assert node.module == "dmrec_ext", path
+
+
+def test_nothing_asks_for_a_single_model_outside_its_own_file():
+    """`isinstance` on one model, or a comparison with its kind, ties other rooms to it."""
+    for path in PACKAGE.rglob("*.py"):
+        owned = path.read_text()
+        if "models/" in str(path.relative_to(PACKAGE)) and "@register" in owned:
+            continue
+        for single in SINGLE_MODELS:
+            assert not re.search(rf"isinstance\([^)]*\b{single}\b", owned), f"{path}: {single}"
+        assert not re.search(r"model\.kind [!=]= ", owned), path
+
+
+def test_only_the_command_line_prints():
+    """Below it there is no console: what is shown goes through observers and callables."""
+    for path in PACKAGE.rglob("*.py"):
+        where = str(path.relative_to(PACKAGE))
+        if where.startswith(("cli/", "experiment/")) or where in ("api.py", "training/progress.py"):
+            continue
+        text = path.read_text()
+        assert "rich" not in _modules(text), path
+        assert not re.search(r"(?<![\w.])print\(", text), path
+
+
+def _modules(text: str) -> set[str]:
+    """The packages that a file imports by absolute names."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").split(".")[0])
+    return found

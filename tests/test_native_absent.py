@@ -22,7 +22,7 @@ def _python(code, folder=ROOT, **environment):
 
 def test_runs_on_the_reference_path_and_says_so_once():
     done = _python(
-        "import torch, dmrec_ext, dmrec.train.train\n"
+        "import torch, dmrec_ext, dmrec.training.trainer\n"
         "x = torch.randn(3, 4, requires_grad=True)\n"
         "dmrec_ext.gaussian_kl(x, x).sum().backward(); dmrec_ext.gaussian_kl(x, x)\n"
         "assert x.grad is not None and not dmrec_ext.native_path('gaussian_kl', 'cpu').native",

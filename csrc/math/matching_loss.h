@@ -9,7 +9,7 @@
 
 namespace dmrec {
 
-enum class Strategy { godm, cpdm, mddm, unmixed };
+enum class Strategy { godm, cpdm, mddm, kl };
 
 struct MatchingOptions {
   Strategy strategy;

@@ -9,13 +9,13 @@ namespace dmrec {
 inline MatchingOptions matching_options(const std::string& strategy, double beta, double alpha,
                                         const std::string& interpolation, bool squared, double eps,
                                         const std::string& fusion) {
-  STD_TORCH_CHECK(strategy == "godm" || strategy == "cpdm" || strategy == "mddm" || strategy == "unmixed",
-                  "matching_loss: strategy must be godm, cpdm, mddm or unmixed");
+  STD_TORCH_CHECK(strategy == "godm" || strategy == "cpdm" || strategy == "mddm" || strategy == "kl",
+                  "matching_loss: strategy must be godm, cpdm, mddm or kl");
   STD_TORCH_CHECK(fusion == "add" || fusion == "collaborative", "matching_loss: fusion must be add or collaborative");
   const Strategy chosen = strategy == "godm"   ? Strategy::godm
                           : strategy == "cpdm" ? Strategy::cpdm
                           : strategy == "mddm" ? Strategy::mddm
-                                               : Strategy::unmixed;
+                                               : Strategy::kl;
   return {chosen, beta, alpha, interpolation_of("matching_loss", interpolation), squared, eps, fusion == "add"};
 }
 

@@ -34,7 +34,7 @@ def matching_loss(
     - ``"godm"``: :math:`KL(q \| N(0, I)) + \beta W_2(\mathrm{collaborative}, p)`, Eq. (10)
     - ``"cpdm"``: :math:`KL(q \| N(0, I)) + \beta (KL(p \| c) + KL(q \| c))`, Eq. (13)
     - ``"mddm"``: :math:`\beta KL(q \| N(0, I)) + (1 - \beta) KL(q \| p)`, Eq. (15)
-    - ``"unmixed"``: :math:`KL(q \| N(0, I)) + \beta KL(q \| p)`, the ablation without mixing
+    - ``"kl"``: :math:`KL(q \| N(0, I)) + \beta KL(q \| p)`, the ablation without mixing
 
     Zhang et al., SIGIR 2025.
 

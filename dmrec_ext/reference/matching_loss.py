@@ -9,7 +9,7 @@ from .composite_prior import check_composite, composite
 from .gaussian_kl import in_arithmetic_type, kl
 from .gaussian_w2 import check_eps, w2
 
-STRATEGIES = ("godm", "cpdm", "mddm", "unmixed")
+STRATEGIES = ("godm", "cpdm", "mddm", "kl")
 FUSIONS = ("add", "collaborative")
 
 

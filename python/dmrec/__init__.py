@@ -1,1 +1,28 @@
-"""DMRec: generative recommenders whose users have a second posterior, from language."""
+"""DMRec: recommenders that know what things are.
+
+>>> import dmrec
+>>> "dmrec-m" in dmrec.list_recipes()
+True
+"""
+
+from .api import evaluate, list_recipes, load, open_dataset, train
+from .config import Config
+from .data.dataset import Dataset
+from .errors import DmrecError
+from .inference.recommender import ItemVectors, Posterior, Recommender
+from .table import Table
+
+__all__ = [
+    "Config",
+    "Dataset",
+    "DmrecError",
+    "ItemVectors",
+    "Posterior",
+    "Recommender",
+    "Table",
+    "evaluate",
+    "list_recipes",
+    "load",
+    "open_dataset",
+    "train",
+]

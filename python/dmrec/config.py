@@ -1,85 +1,60 @@
-"""The whole configuration of a run, typed. Unknown keys are refused, with the nearest known one."""
+"""The configuration of a run, typed. An unknown key is an error that names the nearest known one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
-from .models.layers import Initialisation
-from .models.registry import MODELS, BackboneConfig, ModelConfig
-from .sections import Section, overlaid
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class LanguageConfig(Section):
-    """The language posterior: which text vectors, and the meta-network."""
-
-    vectors: str | None = Field(None, description="name in the dataset; empty: the only one there is")
-    hidden: int = Field(600, ge=1, description="width of the meta-network's hidden layer")
-    initialisation: Initialisation = "torch"
-    aggregate: bool = Field(True, description="false: the ablation without the meta-network (user vector alone)")
-    fusion: Literal["add", "collaborative"] = Field(
-        "add", description="what is decoded: the parameters of both posteriors added, or the collaborative one alone"
-    )
+from .models.base import MODELS, ModelConfig
+from .models.dmrec.options import LanguageConfig, MatchingConfig
+from .models.vae.model import BackboneConfig
+from .options import Options, SearchSpace
 
 
-class MatchingConfig(Section):
-    """The matching loss. ``add`` is the ablation without a matching term."""
+class AnnealingConfig(Options):
+    """Weight of the divergences (KL and matching): it rises linearly to ``cap`` over ``steps`` steps."""
 
-    strategy: Literal["godm", "cpdm", "mddm", "unmixed", "add"] = Field(
-        "mddm", description="Wasserstein, composite prior, mixed KL; two ablations"
-    )
-    beta: float = Field(0.5, ge=0, description="weight of the matching term; in mddm that of the prior, at most 1")
-    beta_concentration: float | None = Field(None, gt=0, description="draw beta from Beta(a, a) for each batch")
-    alpha: Fraction = Field(0.5, description="cpdm: share of the user's posterior in the composite")
-    interpolation: Literal["log_linear", "linear", "moment"] = Field(
-        "log_linear", description="cpdm: of log-variances, of variances, or the mixture's own moments"
-    )
-    squared: bool = Field(False, description="godm: squared distance")
-    eps: float = Field(1e-7, ge=0, description="godm: added under the root")
+    cap: float = Field(1.0, ge=0, description="final weight")
+    steps: int = Field(0, ge=0, description="steps until the final weight is reached; 0: from the start")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> MatchingConfig:
-        if self.strategy == "mddm" and self.beta > 1:
-            raise ValueError(f"beta weighs two divergences against each other in 'mddm': at most 1, got {self.beta}")
-        if self.strategy == "add" and self.beta_concentration is not None:
-            raise ValueError("'add' has no matching term whose beta could be drawn: leave out beta_concentration")
-        return self
+    def at(self, step: int) -> float:
+        """The weight at a step, counted from 0."""
+        return self.cap if self.steps == 0 else min(self.cap, self.cap * step / self.steps)
 
 
-class AnnealingConfig(Section):
-    """Weight of the divergences (KL and matching): rises linearly to ``cap`` over ``steps`` steps."""
-
-    cap: float = Field(1.0, ge=0, description="the weight in the end")
-    steps: int = Field(0, ge=0, description="until it is reached; 0: at once")
-
-
-class TrainingConfig(Section):
+class TrainingConfig(Options):
     """The training loop."""
 
-    seed: int = Field(0, ge=0, description="of weights, dropout, noise and order of users")
-    epochs: int = Field(1000, ge=1, description="at most")
-    batch_size: int = Field(1024, ge=1, description="users in a step; of lightgcn, interactions")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    precision: Literal["float32", "bf16"] = Field("float32", description="of matrix products")
-    kernels: Literal["fused", "reference"] = Field("fused", description="operators: native where there are, or plain")
+    seed: int = Field(0, ge=0, description="seed of weights, dropout, noise and the order of examples")
+    epochs: int = Field(1000, ge=1, description="maximum number of epochs")
+    batch_size: int = Field(1024, ge=1, description="examples in a step: users, or interactions for lightgcn")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, or auto: the GPU where there is one"
+    )
+    precision: Literal["float32", "bf16"] = Field("float32", description="precision of matrix products")
+    kernels: Literal["fused", "reference"] = Field(
+        "fused", description="native operators where there are any, or plain torch"
+    )
     annealing: AnnealingConfig = AnnealingConfig()
-    evaluate_every: int = Field(3, ge=1, description="epochs")
-    checkpoint_minutes: float = Field(10, ge=0, description="between checkpoints to go on from")
-    patience: int = Field(20, ge=1, description="evaluations without improvement")
-    monitor: str = Field("recall@20", description="the metric that chooses the best state, on validation")
-    board: bool = Field(False, description="write the log for TensorBoard, too: pip install 'dmrec[board]'")
-    log_terms_every: int = Field(10, ge=1, description="steps between looks at the parts of the loss")
+    evaluate_every: int = Field(3, ge=1, description="epochs between evaluations")
+    checkpoint_minutes: float = Field(10, ge=0, description="minutes between checkpoints that a run resumes from")
+    patience: int = Field(20, ge=1, description="evaluations without improvement before training stops")
+    monitor: str = Field("recall@20", description="the validation metric that chooses the best state")
+    tensorboard: bool = Field(
+        False, description="write the log for TensorBoard as well: pip install 'dmrec[tensorboard]'"
+    )
+    log_terms_every: int = Field(10, ge=1, description="steps between readings of the parts of the loss")
+
+    search_space: ClassVar[SearchSpace] = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Options):
     """What is measured."""
 
     metrics: tuple[str, ...] = Field(
@@ -87,14 +62,14 @@ class EvaluationConfig(Section):
         min_length=1,
         description="recall, precision, hit, ndcg, mrr, map or coverage, each at any K",
     )
-    per_user: bool = Field(False, description="keep every user's test values in the run (users.npz)")
+    per_user: bool = Field(False, description="keep the test values of every user in the run (users.npz)")
 
 
-class Config(Section):
-    """A run."""
+class Config(Options):
+    """The configuration of a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run and its folder")
-    data: Path | None = Field(None, description="dataset folder; --data goes before it")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run and its folder")
+    data: Path | None = Field(None, description="dataset folder; --data takes precedence")
     model: SerializeAsAny[ModelConfig]
     language: LanguageConfig | None = None
     matching: MatchingConfig | None = None
@@ -143,25 +118,9 @@ def read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DmrecError(f"{path} is no valid YAML: {error}") from None
+        raise DmrecError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise DmrecError(f"{path} must hold keys and values")
-    return values
-
-
-def with_settings(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """``values`` with each ``a.b=c`` applied; c is read as YAML."""
-    for setting in settings:
-        path, separator, text = setting.partition("=")
-        if not separator or not path:
-            raise DmrecError(f"--set takes key=value, like --set training.epochs=50, got '{setting}'")
-        try:
-            over: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise DmrecError(f"--set {setting}: the value is no valid YAML; quote it") from None
-        for key in reversed(path.strip().split(".")):
-            over = {key: over}
-        values = overlaid(values, over)
     return values
 
 
@@ -170,9 +129,44 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a configuration that version 0.1 wrote, in today's names."""
+    model, matching, training = (dict(values.get(section) or {}) for section in ("model", "matching", "training"))
+    for old, new in RENAMED.get(str(model.get("kind")), {}).items():
+        if old in model:
+            value = model.pop(old)
+            if value is not None or new not in model:
+                model[new] = value
+    if model.get("kind") == "l-diffrec":
+        model.setdefault("item_embeddings", None)
+    if "board" in training:
+        training["tensorboard"] = training.pop("board")
+    if matching:
+        matching["strategy"] = STRATEGIES.get(str(matching.get("strategy")), matching.get("strategy"))
+    upgraded = {"model": model, "matching": matching or values.get("matching"), "training": training}
+    return {key: upgraded.get(key, value) for key, value in values.items()}
+
+
+RENAMED = {
+    "lightgcn": {"width": "embedding_dim", "decay": "l2"},
+    "l-diffrec": {
+        "vectors": "item_embeddings",
+        "lightgcn": "item_embeddings",
+        "scale": "noise_scale",
+        "minimum": "noise_min",
+        "maximum": "noise_max",
+    },
+}
+"""Options of models by kind: what version 0.1 called them, and what they are called now."""
+STRATEGIES = {"add": "none", "unmixed": "kl"}
+_MOVED = {"board": "tensorboard"} | {old: new for options in RENAMED.values() for old, new in options.items()}
+
+
 def _refuse_unknown(values: dict[str, Any], section: type[BaseModel], prefix: str) -> None:
     fields = section.model_fields
     for key, value in values.items():
+        if key not in fields and _MOVED.get(key) in fields:
+            raise DmrecError(f"option '{prefix}{key}' is called '{prefix}{_MOVED[key]}' since version 0.2")
         if key not in fields:
             raise DmrecError(f"unknown option '{prefix}{key}'{did_you_mean(str(key), fields)}")
         if isinstance(value, dict) and (inner := _section_of(fields[key].annotation, value)):
@@ -180,7 +174,7 @@ def _refuse_unknown(values: dict[str, Any], section: type[BaseModel], prefix: st
 
 
 def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
-    """The section that ``value`` is meant to be; of models, the one of that ``kind``."""
+    """The class of options that ``value`` is meant for; for models, the one of its ``kind``."""
     for each in (annotation, *get_args(annotation)):
         if isinstance(each, type) and issubclass(each, ModelConfig):
             kind = str(value.get("kind"))

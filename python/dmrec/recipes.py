@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from .config import Config, build_config
 from .errors import DmrecError, did_you_mean
-from .sections import overlaid
+from .options import apply_overrides, deep_merge
 
 Values = dict[str, Any]
 
@@ -97,13 +98,13 @@ _BETA = {  # of Mult-VAE with each strategy, the authors' table (encoder/config/
     "dmrec-m": {"amazon-book": 0.6, "yelp": 0.4, "steam": 0.5},
 }
 _NOISE = {  # of L-DiffRec, as its authors set it for the two datasets that they share with DMRec
-    "amazon-book": {"steps": 5, "scale": 0.5, "minimum": 0.001, "maximum": 0.005, "weight": 0.05},
-    "yelp": {"steps": 5, "scale": 0.01, "minimum": 0.005, "maximum": 0.01, "weight": 0.03},
+    "amazon-book": {"steps": 5, "noise_scale": 0.5, "noise_min": 0.001, "noise_max": 0.005, "weight": 0.05},
+    "yelp": {"steps": 5, "noise_scale": 0.01, "noise_min": 0.005, "noise_max": 0.01, "weight": 0.03},
 }
 DATASETS = tuple(_DROPOUT)
 
 
-def published(name: str) -> dict[str, Values]:
+def published_settings(name: str) -> dict[str, Values]:
     """By dataset: what was published for a recipe there. Nothing was for CVGA with DMRec; L-DiffRec's betas neither."""
     if name.startswith("l-diffrec"):
         return {dataset: {"model": noise} for dataset, noise in _NOISE.items()}
@@ -124,8 +125,31 @@ def recipe(name: str) -> Values:
     values = RECIPES[base]()
     if not dataset:
         return values
-    known = published(base)
+    known = published_settings(base)
     if dataset not in known:
         where = did_you_mean(dataset, known) if known else "; for none"
         raise DmrecError(f"for recipe '{base}' nothing is published on '{dataset}'{where}")
-    return {**overlaid(values, known[dataset]), "name": name}
+    return {**deep_merge(values, known[dataset]), "name": name}
+
+
+def compose(recipes: Sequence[str], over: dict[str, Any], overrides: Sequence[str]) -> list[Config]:
+    """Configurations from recipes, the values of a file, and single overrides such as ``training.epochs=50``.
+
+    With several recipes, options of ``language`` and ``matching`` go to those that have these sections.
+    """
+    if not recipes and not over:
+        raise DmrecError(f"name a recipe ({', '.join(RECIPES)}) or give --config")
+    bases = [recipe(name) for name in dict.fromkeys(recipes)] or [{}]
+    some_have_language = any("language" in values for values in bases)
+    configs = []
+    for values in bases:
+        foreign = {"language", "matching"} - values.keys() if some_have_language else set()
+        mine = {section: value for section, value in over.items() if section not in foreign}
+        chosen = [override for override in overrides if override.split(".")[0].split("=")[0] not in foreign]
+        try:
+            configs.append(build_config(apply_overrides(deep_merge(values, mine), chosen)))
+        except DmrecError as error:
+            raise DmrecError(f"{values['name']}: {error}" if len(bases) > 1 else str(error)) from None
+    if len({each.name for each in configs}) < len(configs):
+        raise DmrecError("two recipes cannot have one name; leave 'name' out, or train them one after the other")
+    return configs

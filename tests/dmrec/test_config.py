@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
-from dmrec.config import build_config, dump_config, read_config, with_settings
+from dmrec.config import build_config, dump_config, read_config, upgrade
 from dmrec.errors import DmrecError
-from dmrec.recipes import RECIPES, recipe
-from dmrec.sections import overlaid
+from dmrec.options import apply_overrides, deep_merge
+from dmrec.recipes import RECIPES, compose, recipe
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -18,7 +18,7 @@ def test_recipes_are_valid_and_survive_yaml(name):
 
 def test_settings_are_yaml_and_reach_any_depth():
     settings = ["training.epochs=7", "matching.beta_concentration=0.4", "language.aggregate=false", "data=null"]
-    config = build_config(with_settings(recipe("dmrec-m"), settings))
+    config = build_config(apply_overrides(recipe("dmrec-m"), settings))
     assert config.training.epochs == 7
     assert config.matching.beta_concentration == 0.4
     assert config.language.aggregate is False
@@ -26,7 +26,7 @@ def test_settings_are_yaml_and_reach_any_depth():
 
 
 def test_overlays_keep_what_they_do_not_name():
-    assert overlaid({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
+    assert deep_merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_overlays_keep_what_they_do_not_name():
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1, got 0"),
         ("training.epochs=many", "training.epochs: Input should be a valid integer.*got 'many'"),
         ("model.dropout=1", "model.dropout: Input should be less than 1, got 1"),
-        ("matching.strategy=mdm", "matching.strategy: Input should be 'godm', 'cpdm', 'mddm', 'unmixed' or 'add'"),
+        ("matching.strategy=mdm", "matching.strategy: Input should be 'godm', 'cpdm', 'mddm', 'kl' or 'none'"),
         ("model.kind=mult-va", "model.kind: no model is called 'mult-va'; did you mean 'mult-vae'"),
         ("training.monitor=recal@20", "'recal' is no metric; did you mean 'recall'"),
         ("evaluation.metrics=[recall]", "'recall' is no metric; write it like recall@20"),
         ("matching.beta=1.5", "beta weighs two divergences against each other in 'mddm': at most 1, got 1.5"),
         ("evaluation.metrics=[]", "evaluation.metrics: List should have at least 1 item"),
         ("evaluation.metrics=3", "evaluation.metrics: Input should be a list, got 3"),
-        ("training.epochs=[", "--set training.epochs=.: the value is no valid YAML; quote it"),
+        ("training.epochs=[", "--set training.epochs=.: the value is not valid YAML; quote it"),
         ("matching=null", "'language' and 'matching' go together"),
         ("name=../up", "name: String should match pattern"),
         ("training", "--set takes key=value, like --set training.epochs=50, got 'training'"),
@@ -55,7 +55,7 @@ def test_overlays_keep_what_they_do_not_name():
 )
 def test_refusals_name_the_key(setting, message):
     with pytest.raises(DmrecError, match=message):
-        build_config(with_settings(recipe("dmrec-m"), [setting]))
+        build_config(apply_overrides(recipe("dmrec-m"), [setting]))
 
 
 def test_baselines_take_no_language():
@@ -68,7 +68,7 @@ def test_unknown_recipe():
         recipe("dmrec-n")
 
 
-@pytest.mark.parametrize(("content", "message"), [("a: [", "no valid YAML"), ("- 1", "must hold keys and values")])
+@pytest.mark.parametrize(("content", "message"), [("a: [", "not valid YAML"), ("- 1", "must hold keys and values")])
 def test_bad_files(tmp_path, content, message):
     path = tmp_path / "c.yaml"
     path.write_text(content)
@@ -88,8 +88,51 @@ def test_recipes_as_published_for_a_dataset(name, beta, dropout):
 
 
 def test_recipes_published_for_no_such_dataset():
-    assert build_config(recipe("l-diffrec-m.yelp")).model.scale == 0.01
+    assert build_config(recipe("l-diffrec-m.yelp")).model.noise_scale == 0.01
     with pytest.raises(DmrecError, match="for recipe 'dmrec-m' nothing is published on 'yelpp'; did you mean 'yelp'"):
         recipe("dmrec-m.yelpp")
     with pytest.raises(DmrecError, match="for recipe 'cvga' nothing is published on 'yelp'; for none"):
         recipe("cvga.yelp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        ("lightgcn", {"width": 32, "decay": 0.5}, {"embedding_dim": 32, "l2": 0.5}),
+        ("l-diffrec", {"vectors": "minilm", "lightgcn": None}, {"item_embeddings": "minilm"}),
+        ("l-diffrec", {"vectors": "minilm", "lightgcn": "runs/lightgcn"}, {"item_embeddings": "runs/lightgcn"}),
+        (
+            "l-diffrec",
+            {"scale": 0.2, "minimum": 0.01, "maximum": 0.02},
+            {"noise_scale": 0.2, "noise_min": 0.01, "noise_max": 0.02, "item_embeddings": None},
+        ),
+    ],
+)
+def test_options_of_version_0_1_are_read_under_their_new_names(kind, old, new):
+    upgraded = upgrade({"name": "x", "model": {"kind": kind, **old}, "training": {"board": True, "epochs": 3}})
+    assert upgraded["model"] == {"kind": kind, **new}
+    config = build_config(upgraded)
+    assert config.training.tensorboard is True
+    assert config.training.epochs == 3
+    with pytest.raises(DmrecError, match=r"option 'model\.\w+' is called 'model\.\w+' since version 0.2"):
+        build_config({"name": "x", "model": {"kind": kind, **old}})
+
+
+@pytest.mark.parametrize(("old", "new"), [("add", "none"), ("unmixed", "kl"), ("mddm", "mddm")])
+def test_ablations_of_version_0_1_have_new_names(old, new):
+    values = recipe("dmrec-m")
+    values["matching"]["strategy"] = old
+    assert build_config(upgrade(values)).matching.strategy == new
+    assert upgrade(recipe("mult-vae")) == recipe("mult-vae")
+
+
+def test_options_go_to_the_recipes_that_have_them():
+    base, variant = compose(["mult-vae", "dmrec-m"], {"matching": {"beta": 0.1}}, ["language.hidden=7"])
+    assert base.language is None
+    assert (variant.matching.beta, variant.language.hidden) == (0.1, 7)
+    with pytest.raises(DmrecError, match="dmrec-m: unknown option 'language.hiden'; did you mean 'hidden'"):
+        compose(["mult-vae", "dmrec-m"], {}, ["language.hiden=7"])
+    with pytest.raises(DmrecError, match="name a recipe .* or give --config"):
+        compose([], {}, [])
+    with pytest.raises(DmrecError, match="two recipes cannot have one name"):
+        compose(["mult-vae", "dmrec-m"], {"name": "same"}, [])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from dmrec.cli.main import main
-from dmrec.config import build_config, with_settings
+from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.experiment import runner, worker
 from dmrec.experiment.paper import published
@@ -24,9 +24,11 @@ from dmrec.experiment.plan import grid, read_plan
 from dmrec.experiment.report import collect, tables
 from dmrec.experiment.runner import ROWS, alone_in, append_row, forget, open_jobs, read_rows, run_jobs
 from dmrec.experiment.statistics import compare, holm
+from dmrec.options import apply_overrides as with_settings
 from dmrec.recipes import recipe
-from dmrec.train.run import Run, in_use
-from dmrec.train.train import train_one
+from dmrec.runs.run import Run
+from dmrec.runs.run import run_lock as in_use
+from dmrec.training.trainer import train
 from rich.console import Console
 
 QUIET = Console(quiet=True)
@@ -136,7 +138,7 @@ def test_a_grid_that_was_killed_goes_on(plan, dataset, tmp_path):
     rows = {row["model"]: row for row in read_rows(tmp_path / "out")}
     assert rows["dmrec-m"]["state"] == "finished"
     (job,) = read_plan(tmp_path / "long.yaml", tmp_path / "whole")
-    assert train_one(job.config, dataset, job.folder, QUIET)["test"] == rows["dmrec-m"]["test"]
+    assert train(job.config, dataset, job.folder)["test"] == rows["dmrec-m"]["test"]
 
 
 def test_rows_survive_a_line_that_was_cut_short(tmp_path):
@@ -305,7 +307,7 @@ def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
     runner._start(job, 1, QUIET)
     (job.folder / "state-a.json").write_text("damaged")
-    worker._run(job.folder)
+    worker.run_job(job.folder)
     assert Run(job.folder).state() == ("finished", "")
 
 

@@ -3,29 +3,34 @@
 import numpy as np
 import pytest
 import torch
-from dmrec.config import build_config, with_settings
-from dmrec.matching import Objective, Prior
+from dmrec.build import build_model
+from dmrec.config import build_config
+from dmrec.models.base import Step
+from dmrec.models.dmrec.matching import MatchingLoss, Posteriors, PriorKL
+from dmrec.models.dmrec.options import MatchingConfig
+from dmrec.models.vae.gaussian import Gaussian
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.train.build import build_matching, build_recommender
-
-from dmrec_ext import Csr, multinomial_nll
+from dmrec.runs.load import training_data
+from dmrec.runs.resolve import resolve
 
 
 def _step(name, dataset, *settings):
     """Posteriors and loss parts of the first training step."""
-    config = build_config(with_settings(recipe(name), ["model.hidden=16", "model.latent=6", *settings]))
+    overrides = ["model.hidden=16", "model.latent=6", *settings]
+    config = resolve(build_config(apply_overrides(recipe(name), overrides)), dataset)
     torch.manual_seed(0)
-    recommender = build_recommender(config, dataset).train()
-    for parameter in recommender.parameters():  # posteriors that are far from the prior and from each other
+    model = build_model(config, training_data(config, dataset)).train()
+    for parameter in model.parameters():  # posteriors that are far from the prior and from each other
         parameter.data.mul_(3)
-    users = torch.arange(dataset.n_users)
-    x = Csr.from_scipy(dataset.train)
-    posteriors = recommender.posteriors(x, users)
-    z = posteriors.fused.sample()
-    hidden, weight, bias = recommender.backbone.decode(z)
-    parts = {"nll": multinomial_nll(hidden, weight, x, bias), "matching": build_matching(config).loss(*posteriors)}
-    arrays = [None if g is None else [t.detach().double().numpy() for t in g] for g in posteriors]
-    return parts, arrays, (hidden, weight, bias, x)
+    batch = model.batch(torch.arange(dataset.n_users))
+    torch.manual_seed(1)
+    parts = model.loss(batch, Step())
+    torch.manual_seed(1)  # the same dropout and noise again
+    q = model.posteriors(batch) if name != "mult-vae" else (model.posterior(batch),)
+    decoded = model.backbone.decode(q[-1].sample())
+    arrays = [[t.detach().double().numpy() for t in gaussian] for gaussian in q]
+    return parts, arrays, (*decoded, batch.interactions)
 
 
 def _kl_prior(mu, logvar):
@@ -55,18 +60,19 @@ def test_reconstruction_is_the_multinomial_likelihood(dataset):
     logits = (hidden @ weight.T + bias).detach().double().numpy()
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -(x.to_dense().numpy() * log_softmax).sum(1).mean()
-    assert parts["nll"].item() == pytest.approx(expected, rel=1e-5)
+    assert parts["reconstruction"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mult-vae", "dmrec-m"])
-def test_base_models_and_the_ablation_add_have_the_prior_alone(dataset, name):
-    settings = ["matching.strategy=add"] if name == "dmrec-m" else []
+def test_base_models_and_the_ablation_without_matching_have_the_prior_alone(dataset, name):
+    settings = ["matching.strategy=none"] if name == "dmrec-m" else []
     parts, (*_, fused), _ = _step(name, dataset, *settings)
-    assert parts["matching"].item() == pytest.approx(_kl_prior(*fused).mean(), rel=1e-5)
+    name = "matching" if settings else "kl"
+    assert parts[name].item() == pytest.approx(_kl_prior(*fused).mean(), rel=1e-5)
 
 
-def test_unmixed_and_collaborative_fusion(dataset):
-    settings = ["matching.strategy=unmixed", "language.fusion=collaborative"]
+def test_kl_and_collaborative_fusion(dataset):
+    settings = ["matching.strategy=kl", "language.fusion=collaborative"]
     parts, ((m, s), (mu_l, s_l), fused), _ = _step("dmrec-m", dataset, *settings)
     np.testing.assert_array_equal(fused[0], m)
     divergence = 0.5 * np.sum(s_l - s + (np.exp(s) + (m - mu_l) ** 2) / np.exp(s_l) - 1, 1)
@@ -75,19 +81,21 @@ def test_unmixed_and_collaborative_fusion(dataset):
 
 @pytest.mark.parametrize(("strategy", "term"), [("godm", "w2"), ("cpdm", "composite"), ("mddm", "kl_language")])
 def test_logged_terms_add_up_to_the_loss(strategy, term):
-    pairs = [(torch.randn(5, 4), torch.randn(5, 4)) for _ in range(2)]
-    fused = tuple(a + b for a, b in zip(*pairs, strict=True))
-    objective = Objective(strategy, beta=0.3)
-    terms = objective.terms(*pairs, fused)
+    collaborative, language = (Gaussian(torch.randn(5, 4), torch.randn(5, 4)) for _ in range(2))
+    q = Posteriors(collaborative, language, collaborative + language)
+    matching = MatchingLoss(MatchingConfig(strategy=strategy, beta=0.3), "add")
+    terms = {name: float(value) for name, value in matching.terms(q).items()}
     prior = terms["kl_prior"] * (0.3 if strategy == "mddm" else 1.0)
     weighted = terms[term] * (0.7 if strategy == "mddm" else 0.3)
-    assert objective.loss(*pairs, fused).item() == pytest.approx(prior + weighted, rel=1e-5)
-    assert Prior().terms(*pairs, fused)["kl_prior"] == pytest.approx(Prior().loss(*pairs, fused).item())
+    assert matching.loss(q).item() == pytest.approx(prior + weighted, rel=1e-5)
+    assert float(PriorKL().terms(q)["kl_prior"]) == pytest.approx(PriorKL().loss(q).item())
 
 
 def test_beta_is_fixed_or_drawn_per_batch():
-    assert {Objective("mddm", beta=0.3).draw_beta() for _ in range(5)} == {0.3}
-    drawn = [Objective("mddm", beta=0.3, beta_concentration=0.4).draw_beta() for _ in range(2000)]
+    fixed = MatchingLoss(MatchingConfig(beta=0.3), "add")
+    assert {fixed.draw_beta() for _ in range(5)} == {0.3}
+    random = MatchingLoss(MatchingConfig(beta=0.3, beta_concentration=0.4), "add")
+    drawn = [random.draw_beta() for _ in range(2000)]
     assert min(drawn) >= 0
     assert max(drawn) <= 1
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 import torch
-from dmrec.config import build_config, with_settings
+from dmrec.config import build_config
 from dmrec.data.synthetic import make_catalogue
+from dmrec.models.base import evaluating
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.train.build import load_run
-from dmrec.train.train import train
-from rich.console import Console
-
-from dmrec_ext import Csr
+from dmrec.runs.load import load_run
+from dmrec.runs.resolve import resolve
+from dmrec.training.trainer import train
 
 USERS, ITEMS = 64, 60_000
 
@@ -27,9 +27,10 @@ def test_no_matrix_of_users_and_items(name, tmp_path, monkeypatch, native):
     monkeypatch.setattr(sys.modules["dmrec_ext.ops.multinomial_nll"], "LOGITS_BUDGET", 0)
     data = make_catalogue(tmp_path / "data", n_users=USERS, n_items=ITEMS, width=4)
     sizes = ["model.hidden=8", "model.latent=4", "language.hidden=8", "training.epochs=1", "training.batch_size=1000"]
-    config = build_config(with_settings(recipe(name), sizes if name == "dmrec-m" else []))
+    config = resolve(build_config(apply_overrides(recipe(name), sizes if name == "dmrec-m" else [])), data)
     matrix = USERS * ITEMS * 4
-    assert _largest_allocation(lambda: train(config, data, tmp_path / "run", 0, Console(quiet=True))) < matrix / 2
-    _, dataset, ranker = load_run(tmp_path / "run")
-    x, users = Csr.from_scipy(dataset.train), torch.arange(USERS)
-    assert _largest_allocation(lambda: ranker.rank(x, users, 20, x)) < matrix / 2
+    assert _largest_allocation(lambda: train(config, data, tmp_path / "run")) < matrix / 2
+    _, _, model, of_model = load_run(tmp_path / "run")
+    batch = of_model.users(torch.arange(USERS))
+    with evaluating(model):
+        assert _largest_allocation(lambda: model.rank(batch, 20, batch.interactions)) < matrix / 2

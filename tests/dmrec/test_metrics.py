@@ -10,6 +10,7 @@ from dmrec.errors import DmrecError
 from dmrec.eval import ranking
 from dmrec.eval.metrics import METRICS, hits, parse_metric
 from dmrec.eval.ranking import evaluate
+from dmrec.models.base import Model, TrainingData
 
 from dmrec_ext import Csr, rank_scores
 
@@ -46,12 +47,14 @@ def test_are_their_definitions(k):
             assert value == pytest.approx(right, abs=1e-12)
 
 
-class FixedScores:
+class FixedScores(Model):
     def __init__(self, scores):
-        self.scores = scores
+        super().__init__()
+        self.register_buffer("scores", scores)
 
-    def rank(self, x, users, k, exclude):
-        return rank_scores(self.scores[users], k, exclude=exclude)
+    def rank(self, batch, k, exclude=None):
+        assert not self.training
+        return rank_scores(self.scores[batch.ids], k, exclude=exclude)
 
 
 def _scores_and_splits():
@@ -63,7 +66,7 @@ def _scores_and_splits():
 
 def test_full_ranking_masks_training_items_and_skips_users_without_held_out_ones():
     scores, train, held_out = _scores_and_splits()
-    result = evaluate(FixedScores(scores), train, held_out, ["recall@5", "ndcg@5"])
+    result = evaluate(FixedScores(scores), TrainingData(train), held_out, ["recall@5", "ndcg@5"])
     expected = {name: [] for name in METRICS}
     seen, wanted = train.to_dense(), held_out.to_dense()
     for user in range(50):
@@ -81,9 +84,9 @@ def test_full_ranking_masks_training_items_and_skips_users_without_held_out_ones
 def test_blocks_of_users_do_not_change_a_bit(monkeypatch, size):
     scores, train, held_out = _scores_and_splits()
     metrics = [f"{name}@{k}" for name in (*METRICS, "coverage") for k in (1, 5, 30)]
-    whole = evaluate(FixedScores(scores), train, held_out, metrics).means
+    whole = evaluate(FixedScores(scores), TrainingData(train), held_out, metrics).means
     monkeypatch.setattr(ranking, "USERS_PER_BLOCK", size)
-    assert evaluate(FixedScores(scores), train, held_out, metrics).means == whole
+    assert evaluate(FixedScores(scores), TrainingData(train), held_out, metrics).means == whole
 
 
 def test_equal_trec_eval():
@@ -120,9 +123,9 @@ def test_equal_trec_eval():
 
 def test_coverage_is_the_share_of_items_shown_to_anyone():
     scores, train, held_out = _scores_and_splits()
-    result = evaluate(FixedScores(scores), train, held_out, ["coverage@1", "coverage@30", "recall@5"])
+    result = evaluate(FixedScores(scores), TrainingData(train), held_out, ["coverage@1", "coverage@30", "recall@5"])
     users = result.users
-    first = FixedScores(scores).rank(None, users, 1, train.rows(users))[1]
+    first = FixedScores(scores).eval().rank(TrainingData(train).users(users), 1, train.rows(users))[1]
     assert result.means["coverage@1"] == len(first.unique()) / 30
     assert result.means["coverage@30"] == 1
     assert set(result.values) == {"recall@5"}
@@ -130,7 +133,7 @@ def test_coverage_is_the_share_of_items_shown_to_anyone():
 
 def test_means_of_groups_make_the_mean():
     scores, train, held_out = _scores_and_splits()
-    result = evaluate(FixedScores(scores), train, held_out, ["recall@5", "map@10"])
+    result = evaluate(FixedScores(scores), TrainingData(train), held_out, ["recall@5", "map@10"])
     many = train.crow.diff()[result.users] > 6
     assert 0 < many.sum() < len(many)
     for name, mean in result.means.items():
@@ -142,7 +145,7 @@ def test_means_of_groups_make_the_mean():
 def test_nobody_to_evaluate():
     scores, train, _ = _scores_and_splits()
     nothing = Csr.from_scipy(sp.csr_matrix((50, 30)))
-    assert evaluate(FixedScores(scores), train, nothing, ["recall@5"]).n_users == 0
+    assert evaluate(FixedScores(scores), TrainingData(train), nothing, ["recall@5"]).n_users == 0
 
 
 @pytest.mark.parametrize(("name", "message"), [("recall", "write it like recall@20"), ("mmr@5", "'mmr' is no metric")])

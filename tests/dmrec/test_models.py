@@ -3,39 +3,47 @@
 import numpy as np
 import pytest
 import torch
-from dmrec.models.baselines import Ease, Popularity
-from dmrec.models.gaussian import Gaussian
-from dmrec.models.layers import SparseLinear, drop_interactions, initialise, unit_rows
-from dmrec.models.meta_network import MetaNetwork
-from dmrec.models.mult_vae import MultVae
-from dmrec.models.recommender import Recommender
+from dmrec.errors import DmrecError
+from dmrec.models.base import MODELS, TrainingData, UserBatch, evaluating
+from dmrec.models.dmrec.model import Dmrec
+from dmrec.models.dmrec.options import LanguageConfig, MatchingConfig
+from dmrec.models.linear.ease import EaseConfig, solve
+from dmrec.models.linear.popularity import PopularityConfig
+from dmrec.models.vae.gaussian import Gaussian
+from dmrec.models.vae.layers import SparseLinear, drop_interactions, initialise, unit_rows
+from dmrec.models.vae.mult_vae import MultVaeConfig
 from torch import nn
 
 from dmrec_ext import Csr
 
 
 @pytest.fixture
-def batch(dataset):
-    return Csr.from_scipy(dataset.train).rows(torch.arange(10)), torch.arange(10)
-
-
-def _recommender(dataset, *, fusion="add", normalise=False, aggregate=True, dropout=0.3):
-    backbone = MultVae(dataset.n_items, hidden=16, latent=6, dropout=dropout, normalise=normalise)
+def data(dataset):
     vectors = dataset.vectors()
-    meta_network = MetaNetwork(vectors.items, vectors.users, hidden=16, latent=6, aggregate=aggregate)
-    return Recommender(backbone, meta_network, fusion)
+    return TrainingData(dataset.split("train"), vectors.items, vectors.users)
+
+
+@pytest.fixture
+def batch(data):
+    return data.users(torch.arange(10))
+
+
+def _recommender(data, *, fusion="add", normalise=False, aggregate=True, dropout=0.3):
+    backbone = MultVaeConfig(hidden=16, latent=6, dropout=dropout, normalise=normalise).backbone(data)
+    language = LanguageConfig(hidden=16, aggregate=aggregate, fusion=fusion)
+    return Dmrec(backbone, data, language, MatchingConfig())
 
 
 @pytest.mark.parametrize("normalise", [False, True])
-def test_mult_vae_is_the_dense_network(dataset, batch, normalise):
-    x, users = batch
-    model = _recommender(dataset, normalise=normalise).eval()
+def test_mult_vae_is_the_dense_network(data, batch, normalise):
+    x = batch.interactions
+    model = _recommender(data, normalise=normalise).eval()
     vae, dense = model.backbone, x.to_dense()
     if normalise:
         dense = dense / dense.norm(dim=1, keepdim=True)
     hidden = torch.tanh(dense @ vae.encoder_input.weight + vae.encoder_input.bias)
     mu, logvar = (hidden @ vae.encoder_output.weight.T + vae.encoder_output.bias).chunk(2, 1)
-    posterior = model.posteriors(x, users).collaborative
+    posterior = model.posteriors(batch).collaborative
     torch.testing.assert_close(posterior.mu, mu)
     torch.testing.assert_close(posterior.logvar, logvar)
     decoded = vae.decode(mu)
@@ -45,49 +53,49 @@ def test_mult_vae_is_the_dense_network(dataset, batch, normalise):
 
 
 @pytest.mark.parametrize("aggregate", [True, False])
-def test_meta_network_is_eq_6_and_7(dataset, batch, aggregate):
-    x, users = batch
-    model = _recommender(dataset, aggregate=aggregate).eval()
+def test_meta_network_is_eq_6_and_7(data, batch, aggregate):
+    x = batch.interactions
+    model = _recommender(data, aggregate=aggregate).eval()
     meta = model.meta_network
-    semantic = torch.from_numpy(np.array(meta.user_vectors[users.numpy()], dtype=np.float32)) + (
+    semantic = torch.from_numpy(np.array(data.user_text_vectors[:10], dtype=np.float32)) + (
         x.to_dense() @ meta.item_vectors if aggregate else 0
     )
     first, _, second = meta.network
     hidden = torch.tanh(semantic @ first.weight.T + first.bias)
     mu, logvar = (hidden @ second.weight.T + second.bias).chunk(2, 1)
-    torch.testing.assert_close(model.posteriors(x, users).language.mu, mu)
-    torch.testing.assert_close(model.posteriors(x, users).language.logvar, logvar)
+    torch.testing.assert_close(model.posteriors(batch).language.mu, mu)
+    torch.testing.assert_close(model.posteriors(batch).language.logvar, logvar)
 
 
-def test_fusion(dataset, batch):
-    added = _recommender(dataset, fusion="add").eval().posteriors(*batch)
+def test_fusion(data, batch):
+    added = _recommender(data, fusion="add").eval().posteriors(batch)
     torch.testing.assert_close(added.fused.mu, added.collaborative.mu + added.language.mu)
     torch.testing.assert_close(added.fused.logvar, added.collaborative.logvar + added.language.logvar)
-    kept = _recommender(dataset, fusion="collaborative").eval().posteriors(*batch)
+    kept = _recommender(data, fusion="collaborative").eval().posteriors(batch)
     assert kept.fused is kept.collaborative
 
 
-def test_one_dropout_mask_for_encoder_and_meta_network(dataset, batch, monkeypatch):
-    model = _recommender(dataset).train()
+def test_one_dropout_mask_for_encoder_and_meta_network(data, batch, monkeypatch):
+    model = _recommender(data).train()
     seen = []
     monkeypatch.setattr(model.backbone, "encode", lambda x, dropped: seen.append((x, dropped)) or Gaussian(*[0] * 2))
     monkeypatch.setattr(
         model.meta_network, "forward", lambda dropped, users: seen.append(dropped) or Gaussian(*[0] * 2)
     )
-    model.posteriors(*batch)
+    model.posteriors(batch)
     (x, dropped), to_meta = seen
-    assert x is batch[0]
+    assert x is batch.interactions
     assert dropped is to_meta
     assert set(dropped.values.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
 
 
-def test_dropout_keeps_the_expectation_and_stops_in_evaluation(dataset, batch):
-    x, users = batch
+def test_dropout_keeps_the_expectation_and_stops_in_evaluation(data, batch):
+    x = batch.interactions
     draws = torch.stack([drop_interactions(x, 0.3).values for _ in range(4000)])
     torch.testing.assert_close(draws.mean(0), torch.ones(x.nnz), atol=0.06, rtol=0)
     assert drop_interactions(x, 0.0) is x
-    model = _recommender(dataset).eval()
-    torch.testing.assert_close(model.posteriors(x, users), model.posteriors(x, users), rtol=0, atol=0)
+    model = _recommender(data).eval()
+    torch.testing.assert_close(model.posteriors(batch), model.posteriors(batch), rtol=0, atol=0)
 
 
 def test_unit_rows():
@@ -102,15 +110,19 @@ def test_sample_has_the_moments_of_its_gaussian():
     assert z.var().item() == pytest.approx(np.exp(-1), abs=0.02)
 
 
-def test_prediction_is_the_mean_and_ranks_what_it_scores(dataset, batch):
-    x, users = batch
-    model = _recommender(dataset)
+def test_prediction_is_the_mean_and_ranks_what_it_scores(data, batch):
+    x = batch.interactions
+    model = _recommender(data)
     model.train()
-    _, ids = model.rank(x, users, 5, exclude=x)
-    hidden, weight, bias = model.backbone.decode(model.posteriors(x, users).fused.mu)
+    with evaluating(model):
+        _, ids = model.rank(batch, 5, exclude=x)
+    assert model.training, "the mode is restored"
+    model.eval()
+    hidden, weight, bias = model.backbone.decode(model.posteriors(batch).fused.mu)
     scores = (hidden @ weight.T + bias).masked_fill(x.to_dense() > 0, -torch.inf)
     assert torch.equal(ids, scores.argsort(dim=1, descending=True)[:, :5])
-    assert torch.equal(model.rank(x, users, 5, exclude=x)[1], ids)
+    assert torch.equal(model.rank(batch, 5, exclude=x)[1], ids)
+    torch.testing.assert_close(model.item_vectors(), model.backbone.decoder_output.weight)
 
 
 def test_initialisation():
@@ -126,22 +138,69 @@ def test_initialisation():
     assert plain.bias.abs().max() == 0
 
 
-def test_popularity(dataset, batch):
-    x, users = batch
-    scores, ids = Popularity(dataset.train).rank(x, users, 4, exclude=None)
-    counts = np.asarray(dataset.train.sum(0)).ravel()
+def _no_score(model, /, **settings):
+    return 0.0
+
+
+def test_popularity(dataset, data, batch):
+    model = PopularityConfig().build(data)
+    assert model.fit(data, _no_score) == {}
+    scores, ids = model.rank(batch, 4)
+    counts = np.asarray(dataset.matrix("train").sum(0)).ravel()
     np.testing.assert_array_equal(scores[0], np.sort(counts)[::-1][:4])
     assert ids[0].tolist() == sorted(range(len(counts)), key=lambda i: (-counts[i], i))[:4]
 
 
-def test_ease_is_its_definition(dataset, batch):
-    x, users = batch
-    dense = dataset.train.toarray().astype(np.float64)
+def test_ease_is_its_definition(dataset, data, batch):
+    x = batch.interactions
+    dense = dataset.matrix("train").toarray().astype(np.float64)
     inverse = np.linalg.inv(dense.T @ dense + 20 * np.eye(dataset.n_items))
     weights = np.eye(dataset.n_items) - inverse / np.diag(inverse)
-    model = Ease.fit(Ease.gram(dataset.train), 20)
+    model = EaseConfig(regularisation=(20,)).build(data)
+    assert model.fit(data, _no_score) == {"regularisation": 20}
+    gram = dense.T @ dense
+    torch.testing.assert_close(solve(gram, 20), model.weights, rtol=0, atol=0)
+    np.testing.assert_array_equal(gram, dense.T @ dense)
     np.testing.assert_allclose(model.weights, weights * (1 - np.eye(dataset.n_items)), atol=1e-6)
-    scores, ids = model.rank(x, users, 3, exclude=x)
+    scores, ids = model.rank(batch, 3, exclude=x)
     expected = np.where(dense[:10] > 0, -np.inf, dense[:10] @ weights)
     np.testing.assert_array_equal(ids, np.argsort(-expected, axis=1, kind="stable")[:, :3])
     np.testing.assert_allclose(scores[:, 0], expected.max(1), rtol=1e-5)
+
+
+def test_ease_keeps_the_lambda_with_the_best_score(data):
+    scores = {1.0: 0.2, 20.0: 0.4, 500.0: 0.3}
+    model, tried = EaseConfig(regularisation=tuple(scores)).build(data), []
+
+    def score(candidate, /, **settings):
+        assert candidate is model
+        tried.append((settings["regularisation"], candidate.weights.clone()))
+        return scores[settings["regularisation"]]
+
+    assert model.fit(data, score) == {"regularisation": 20.0}
+    assert [value for value, _ in tried] == list(scores)
+    assert torch.equal(model.weights, tried[1][1])
+    assert not torch.equal(model.weights, tried[0][1])
+
+
+def test_new_users_without_a_text_have_the_zero_vector(data, batch):
+    model = _recommender(data).eval()
+    without = model.posteriors(UserBatch(None, batch.interactions)).language.mu
+    zeros = model.posteriors(batch._replace(text_vectors=torch.zeros(10, 8))).language.mu
+    torch.testing.assert_close(without, zeros, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["ease", "popularity"])
+def test_models_without_item_vectors_say_so(kind, data):
+    with pytest.raises(DmrecError, match="does not represent items by vectors"):
+        MODELS[kind]().build(data).item_vectors()
+
+
+def test_a_batch_of_users_is_their_rows(data):
+    batch = data.users(torch.tensor([5, 2, 5]))
+    assert batch.size == 3
+    assert batch.ids.tolist() == [5, 2, 5]
+    torch.testing.assert_close(batch.interactions.to_dense(), data.interactions.to_dense()[[5, 2, 5]])
+    expected = np.asarray(data.user_text_vectors[[5, 2, 5]], dtype=np.float32)
+    np.testing.assert_array_equal(batch.text_vectors, expected)
+    assert data._replace(user_text_vectors=None).users(torch.tensor([1])).text_vectors is None

@@ -5,16 +5,16 @@ import pytest
 import tiny
 import torch
 from dmrec.cli.main import main
-from dmrec.config import build_config, with_settings
+from dmrec.config import build_config
 from dmrec.errors import DmrecError
+from dmrec.inference.recommend import item_named, rank_new_user
 from dmrec.language.tfidf import TfidfSvd
+from dmrec.models.base import UserBatch
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.train.build import load_run
-from dmrec.train.new_users import item_named, recommend_to_new_user
-from dmrec.train.train import train
-from rich.console import Console
-
-from dmrec_ext import Csr
+from dmrec.runs.load import load_run
+from dmrec.runs.resolve import resolve
+from dmrec.training.trainer import train
 
 FAST = ["training.epochs=25", "training.learning_rate=0.01", "training.batch_size=40"]
 SIZES = ["model.hidden=24", "model.latent=8", "language.hidden=24"]
@@ -35,14 +35,17 @@ def runs(tmp_path_factory):
     dataset = tiny.make(folder / "data")
     for name, sizes in MODELS.items():
         options = [] if sizes is None else [*FAST, *sizes]
-        values = with_settings(recipe("dmrec-m" if name == "kept-apart" else name), options)
-        train(build_config({**values, "name": name}), dataset, folder / "runs" / name, 0, Console(quiet=True))
+        values = apply_overrides(recipe("dmrec-m" if name == "kept-apart" else name), options)
+        config = resolve(build_config({**values, "name": name}), dataset)
+        train(config, dataset, folder / "runs" / name)
     return folder / "runs"
 
 
 def ask(runs, name, **wanted):
-    run, dataset, ranker = load_run(runs / name)
-    return dataset, recommend_to_new_user(ranker, run.config, dataset, **wanted)
+    run, dataset, model, _ = load_run(runs / name)
+    found = rank_new_user(model, run.config, dataset, **wanted)
+    pairs = zip(found.items[0].tolist(), found.scores[0].tolist(), strict=True)
+    return dataset, [(item, score) for item, score in pairs if item >= 0]
 
 
 def kinds(found):
@@ -66,10 +69,11 @@ def test_liked_items_lead_to_their_like_and_are_left_out(runs, name):
 
 
 def test_somebody_like_a_user_of_training_gets_what_that_user_gets(runs):
-    _, dataset, ranker = load_run(runs / "dmrec-m")
-    x = Csr.from_scipy(dataset.train[:7])
-    vectors = torch.from_numpy(np.asarray(dataset.vectors().users[:7], dtype=np.float32))
-    known, new = ranker.rank(x, torch.arange(7), 9, exclude=x), ranker.rank_new(x, vectors, 9, exclude=x)
+    _, _, model, data = load_run(runs / "dmrec-m")
+    batch = data.users(torch.arange(7))
+    x = batch.interactions
+    known = model.rank(batch, 9, exclude=x)
+    new = model.rank(UserBatch(None, x, batch.text_vectors), 9, exclude=x)
     torch.testing.assert_close(new, known, rtol=0, atol=0)
 
 
@@ -84,7 +88,7 @@ def test_both_together_differ_from_either(runs):
 
 def test_popularity_is_the_same_for_everybody(runs):
     dataset, found = ask(runs, "popularity", likes=[0], k=3)
-    counts = np.bincount(dataset.train.indices, minlength=48).astype(float)
+    counts = np.bincount(dataset.split("train").col, minlength=48).astype(float)
     counts[0] = -1
     assert [score for _, score in found] == sorted(counts, reverse=True)[:3]
 
@@ -93,8 +97,8 @@ def test_popularity_is_the_same_for_everybody(runs):
     ("name", "wanted", "error"),
     [
         ("lightgcn", {"likes": [1]}, "lightgcn knows only the users it was trained on"),
-        ("dmrec-m", {}, "name an item .* or describe the user"),
-        ("mult-vae", {"profile": "tea"}, "mult-vae was trained without language, so a profile tells it nothing"),
+        ("dmrec-m", {}, "name an item that the user likes .* or describe the user"),
+        ("mult-vae", {"profile": "tea"}, "mult-vae was trained without language and cannot read a profile"),
         ("kept-apart", {"profile": "tea"}, "decodes from interactions alone"),
         ("dmrec-m", {"profile": "xylophone"}, "the encoder knows no word of the profile"),
     ],
@@ -107,22 +111,22 @@ def test_what_cannot_be_done_is_said(runs, name, wanted, error):
 def test_an_encoder_of_another_width(runs):
     narrow = TfidfSvd(2)
     narrow.fit(["tea cup", "tea kettle", "guitar cup", "guitar"])
-    with pytest.raises(DmrecError, match="what made the vectors 'tfidf-svd' is known, and no other will do"):
+    with pytest.raises(DmrecError, match="the encoder of the vectors 'tfidf-svd' is known, and another one cannot"):
         ask(runs, "dmrec-m", profile="tea", encoder=narrow)
-    run, dataset, ranker = load_run(runs / "dmrec-m")
+    run, dataset, model, _ = load_run(runs / "dmrec-m")
     del dataset.manifest["vectors"]["tfidf-svd"]["made"]["encoder"]  # as if they had been imported
     with pytest.raises(DmrecError, match="the vectors 'tfidf-svd' are 8 wide, the encoder's 2"):
-        recommend_to_new_user(ranker, run.config, dataset, profile="tea", encoder=narrow)
+        rank_new_user(model, run.config, dataset, profile="tea", encoder=narrow)
     with pytest.raises(DmrecError, match="were imported, and what made them is not known"):
-        recommend_to_new_user(ranker, run.config, dataset, profile="tea")
+        rank_new_user(model, run.config, dataset, profile="tea")
 
 
 def test_items_go_by_id_or_title(runs):
-    _, dataset, _ = load_run(runs / "ease")
+    dataset = load_run(runs / "ease").dataset
     assert item_named(dataset, "i7") == item_named(dataset, "item 7") == 7
     with pytest.raises(DmrecError, match="no item of tiny is called 'item 1x'|has no item 'item 1x'; did you mean"):
         item_named(dataset, "item 1x")
-    with pytest.raises(DmrecError, match="no item of tiny is called 'item'; 48 titles have it in them: i0: Item 0; i1"):
+    with pytest.raises(DmrecError, match="no item of tiny is called 'item'; 48 titles contain it: i0: Item 0; i1"):
         item_named(dataset, "item")
 
 

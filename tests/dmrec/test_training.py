@@ -1,29 +1,29 @@
-"""The training loop: it learns, stops, restores its best state, repeats itself to the bit; runs and seeds."""
+"""The training loop: it learns, stops, restores its best state, repeats itself bit for bit; runs and seeds."""
 
 import copy
-import dataclasses
 import json
 import math
 
 import pytest
 import torch
-from dmrec.config import AnnealingConfig, build_config, with_settings
-from dmrec.data.dataset import create_dataset
+from dmrec.build import build_model
+from dmrec.config import AnnealingConfig, build_config
+from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
 from dmrec.language.tfidf import TfidfSvd
-from dmrec.matching import Prior
-from dmrec.models.mult_vae import MultVae
+from dmrec.models.dmrec.matching import PriorKL
+from dmrec.models.vae.model import Vae
+from dmrec.models.vae.mult_vae import MultVae
+from dmrec.options import apply_overrides
 from dmrec.recipes import BASELINES, RECIPES, recipe
-from dmrec.train import loop, tasks
-from dmrec.train.build import build_matching, build_recommender, build_task, load_run, resolve
-from dmrec.train.progress import Progress
-from dmrec.train.run import Run
-from dmrec.train.train import train
-from rich.console import Console
-
-from dmrec_ext import Csr
+from dmrec.runs.load import load_run, training_data
+from dmrec.runs.resolve import resolve
+from dmrec.runs.run import Run
+from dmrec.runtime import Runtime
+from dmrec.training import loop
+from dmrec.training.trainer import train
 
 SMALL = [
     "model.hidden=24",
@@ -46,8 +46,8 @@ def _train(name, dataset, out, *settings, seed=0):
         }
         sizes = [option for option in SMALL if option.split("=")[0] not in foreign]
     options = [*sizes, *(LANGUAGE if "language" in values else []), *settings]
-    config = build_config(with_settings(recipe(name), options))
-    return train(config, dataset, out, seed, Console(quiet=True))
+    config = resolve(build_config(apply_overrides(recipe(name), options)), dataset, seed)
+    return train(config, dataset, out)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in BASELINES])
@@ -59,43 +59,41 @@ def test_models_learn(name, dataset, tmp_path):
     popularity = _train("popularity", dataset, tmp_path / "popularity")
     assert result["test"]["recall@10"] > 1.5 * popularity["test"]["recall@10"]
     epochs = Run(tmp_path).events("epoch")
-    fit = "order" if name == "lightgcn" else "reconstruction"
+    fit = "bpr" if name == "lightgcn" else "reconstruction"
     assert epochs[-1][fit] < 0.95 * epochs[0][fit]
     if name in ("mult-vae", "dmrec-m", "cvga-m"):  # nothing annealed, no loss beside
-        assert epochs[-1]["loss"] == pytest.approx(epochs[-1]["reconstruction"] + epochs[-1]["matching"], rel=1e-3)
+        divergence = epochs[-1]["kl" if name == "mult-vae" else "matching"]
+        assert epochs[-1]["loss"] == pytest.approx(epochs[-1]["reconstruction"] + divergence, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("setting", "found", "wanted"),
     [
-        ("language.aggregate=false", lambda r, m: r.meta_network.aggregate, False),
-        ("language.fusion=collaborative", lambda r, m: (r.fusion, m.fusion), ("collaborative", "collaborative")),
-        ("language.hidden=7", lambda r, m: r.meta_network.network[0].out_features, 7),
-        (
-            "language.initialisation=xavier",
-            lambda r, m: float(r.meta_network.network[0].bias.detach().abs().max()),
-            0.0,
-        ),
-        ("model.initialisation=xavier", lambda r, m: float(r.backbone.encoder_input.bias.detach().abs().max()), 0.0),
-        ("model.hidden=9", lambda r, m: r.backbone.encoder_input.weight.shape[1], 9),
-        ("model.latent=5", lambda r, m: (r.backbone.latent, r.backbone.decoder_input.in_features), (5, 5)),
-        ("model.dropout=0.45", lambda r, m: r.backbone.input_dropout, 0.45),
-        ("model.normalise=true", lambda r, m: r.backbone.normalise, True),
-        ("matching.strategy=add", lambda r, m: m, Prior()),
-        ("matching.strategy=unmixed", lambda r, m: m.strategy, "unmixed"),
-        ("matching.beta=0.25", lambda r, m: m.beta, 0.25),
-        ("matching.beta_concentration=0.5", lambda r, m: m.beta_concentration, 0.5),
-        ("matching.alpha=0.75", lambda r, m: m.alpha, 0.75),
-        ("matching.interpolation=moment", lambda r, m: m.interpolation, "moment"),
-        ("matching.squared=true", lambda r, m: m.squared, True),
-        ("matching.eps=0.125", lambda r, m: m.eps, 0.125),
+        ("language.aggregate=false", lambda m: m.meta_network.aggregate, False),
+        ("language.fusion=collaborative", lambda m: (m.fusion, m.matching.fusion), ("collaborative", "collaborative")),
+        ("language.hidden=7", lambda m: m.meta_network.network[0].out_features, 7),
+        ("language.initialisation=xavier", lambda m: float(m.meta_network.network[0].bias.detach().abs().max()), 0.0),
+        ("model.initialisation=xavier", lambda m: float(m.backbone.encoder_input.bias.detach().abs().max()), 0.0),
+        ("model.hidden=9", lambda m: m.backbone.encoder_input.weight.shape[1], 9),
+        ("model.latent=5", lambda m: (m.backbone.latent, m.backbone.decoder_input.in_features), (5, 5)),
+        ("model.dropout=0.45", lambda m: m.backbone.input_dropout, 0.45),
+        ("model.normalise=true", lambda m: m.backbone.normalise, True),
+        ("matching.strategy=none", lambda m: type(m.matching), PriorKL),
+        ("matching.strategy=kl", lambda m: m.matching.options.strategy, "kl"),
+        ("matching.beta=0.25", lambda m: m.matching.options.beta, 0.25),
+        ("matching.beta_concentration=0.5", lambda m: m.matching.options.beta_concentration, 0.5),
+        ("matching.alpha=0.75", lambda m: m.matching.options.alpha, 0.75),
+        ("matching.interpolation=moment", lambda m: m.matching.options.interpolation, "moment"),
+        ("matching.squared=true", lambda m: m.matching.options.squared, True),
+        ("matching.eps=0.125", lambda m: m.matching.options.eps, 0.125),
+        ("training.precision=bf16", lambda m: m.candidate_precision, "bf16"),
     ],
 )
 def test_every_option_reaches_what_it_configures(setting, found, wanted, dataset):
     built = []
     for settings in ([], [setting]):
-        config = build_config(with_settings(recipe("dmrec-m"), settings))
-        built.append(found(build_recommender(config, dataset), build_matching(config)))
+        config = resolve(build_config(apply_overrides(recipe("dmrec-m"), settings)), dataset)
+        built.append(found(build_model(config, training_data(config, dataset))))
     assert built[1] == wanted
     assert built[0] != wanted
 
@@ -121,15 +119,15 @@ def test_fused_and_reference_kernels_train_alike(name, dataset, tmp_path, native
 def _one_step(dataset, tmp_path, *settings):
     """Recommender before and after one step on the whole dataset, and the run's log of it."""
     options = [*SMALL, *LANGUAGE, "training.batch_size=1000", "training.epochs=1", *settings]
-    config = resolve(build_config(with_settings(recipe("dmrec-m"), options)), dataset, 0)
+    config = resolve(build_config(apply_overrides(recipe("dmrec-m"), options)), dataset, 0)
     torch.manual_seed(0)
-    task = build_task(config, dataset)
-    before = copy.deepcopy(task.module)
-    train_csr, valid = Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.valid)
-    progress = Progress(Console(quiet=True), "x", 1, quiet=True)
+    data = training_data(config, dataset)
+    model = build_model(config, data)
+    before = copy.deepcopy(model)
+    runtime = Runtime(torch.device("cpu"), config.training.precision)
     torch.manual_seed(1)
-    loop.fit(task, config, train_csr, valid, Run.create(tmp_path, config), {}, progress)
-    return config, before, task.module, Run(tmp_path).events("epoch")[0]
+    loop.fit(model, config, data, dataset.split("valid"), Run.create(tmp_path, config), {}, runtime)
+    return config, before, model, Run(tmp_path).events("epoch")[0]
 
 
 @pytest.mark.parametrize(
@@ -142,15 +140,13 @@ def test_a_step_of_the_loop_is_the_step_written_out(settings, dataset, tmp_path)
     config, model, trained, logged = _one_step(dataset, tmp_path, *settings)
     torch.manual_seed(1)
     order = torch.randperm(dataset.n_users, generator=torch.Generator().manual_seed(loop.seed_of("shuffle", 0)))
-    x = Csr.from_scipy(dataset.train).rows(order)
+    batch = model.batch(order)
+    x = batch.interactions
     model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     with torch.autocast("cpu", torch.bfloat16, enabled="training.precision=bf16" in settings):
         dropped = x._replace(values=torch.empty(x.nnz).bernoulli_(0.7) / 0.7)
-        collaborative, language = (
-            model.backbone.encode(x, dropped),
-            model.meta_network(dropped, model.meta_network.of_users(order)),
-        )
+        collaborative, language = model.backbone.encode(x, dropped), model.meta_network(dropped, batch.text_vectors)
         mu, logvar = collaborative.mu + language.mu, collaborative.logvar + language.logvar
         z = mu + torch.randn_like(mu) * torch.exp(logvar / 2)
         hidden, weight, bias = model.backbone.decode(z)
@@ -189,9 +185,9 @@ def test_a_backbone_may_add_a_loss_of_its_own(dataset, tmp_path, monkeypatch):
     _, _, _, plain = _one_step(dataset, tmp_path / "plain")
     original = MultVae.reconstruct
 
-    def with_auxiliary(self, posterior, moment):
-        assert (moment.step, moment.epoch) == (0, 1)
-        return original(self, posterior, moment)._replace(auxiliary=torch.tensor(7.0))
+    def with_auxiliary(self, posterior, step):
+        assert (step.number, step.epoch) == (0, 1)
+        return original(self, posterior, step)._replace(auxiliary=torch.tensor(7.0))
 
     monkeypatch.setattr(MultVae, "reconstruct", with_auxiliary)
     _, _, _, more = _one_step(dataset, tmp_path / "more")
@@ -206,7 +202,7 @@ def test_ease_searches_lambda_on_validation(dataset, tmp_path):
 
 
 def test_ease_refuses_what_it_cannot_hold(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("dmrec.train.train.EASE_ITEMS", 10)
+    monkeypatch.setattr("dmrec.models.linear.ease.MAX_ITEMS", 10)
     with pytest.raises(DmrecError, match="48 items are too many .limit 10."):
         _train("ease", dataset, tmp_path)
 
@@ -225,13 +221,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(precision, da
 def test_the_best_state_is_what_is_kept(dataset, tmp_path):
     settings = ["training.epochs=60", "training.evaluate_every=2", "training.patience=3", "training.learning_rate=0.03"]
     result = _train("mult-vae", dataset, tmp_path, *settings)
-    run, _, ranker = load_run(tmp_path)
+    run, _, model, data = load_run(tmp_path)
     evaluations = {e["epoch"]: e["recall@20"] for e in run.events("evaluation")}
     assert result["best_epoch"] == max(evaluations, key=lambda epoch: (evaluations[epoch], -epoch))
     assert result["epochs"] == min(60, result["best_epoch"] + 2 * 3)
-    train_csr, valid, test = (Csr.from_scipy(m) for m in (dataset.train, dataset.valid, dataset.test))
-    assert evaluate(ranker, train_csr, valid, ["recall@20"]).means["recall@20"] == evaluations[result["best_epoch"]]
-    assert evaluate(ranker, train_csr, test, ["recall@20"]).means["recall@20"] == result["test"]["recall@20"]
+    valid, test = dataset.split("valid"), dataset.split("test")
+    assert evaluate(model, data, valid, ["recall@20"]).means["recall@20"] == evaluations[result["best_epoch"]]
+    assert evaluate(model, data, test, ["recall@20"]).means["recall@20"] == result["test"]["recall@20"]
 
 
 def test_every_user_is_in_one_batch_of_each_epoch():
@@ -243,8 +239,8 @@ def test_every_user_is_in_one_batch_of_each_epoch():
 
 
 def test_annealing():
-    assert [tasks.annealed(AnnealingConfig(cap=0.2, steps=10), step) for step in (0, 5, 10, 99)] == [0, 0.1, 0.2, 0.2]
-    assert tasks.annealed(AnnealingConfig(), 0) == 1.0
+    assert [AnnealingConfig(cap=0.2, steps=10).at(step) for step in (0, 5, 10, 99)] == [0, 0.1, 0.2, 0.2]
+    assert AnnealingConfig().at(0) == 1.0
 
 
 def test_the_best_state_so_far_survives_an_interruption(dataset, tmp_path, monkeypatch):
@@ -259,7 +255,7 @@ def test_the_best_state_so_far_survives_an_interruption(dataset, tmp_path, monke
     monkeypatch.setattr(loop, "evaluate", interrupting)
     with pytest.raises(KeyboardInterrupt):
         _train("mult-vae", dataset, tmp_path)
-    run, _, _ = load_run(tmp_path)
+    run = load_run(tmp_path).run
     scores = {e["epoch"]: e["recall@20"] for e in run.events("evaluation")}
     assert len(scores) == 2
     assert run.load()[1]["epoch"] == max(scores, key=lambda epoch: (scores[epoch], -epoch))
@@ -276,11 +272,16 @@ def test_a_run_stopped_before_its_first_evaluation_says_so(dataset, tmp_path, mo
         load_run(tmp_path)
 
 
-def test_nothing_to_measure_with_is_refused(dataset, tmp_path):
-    empty = dataclasses.replace(dataset, valid=dataset.valid * 0)
-    empty.valid.eliminate_zeros()
+def test_nothing_to_measure_with_is_refused(dataset, tmp_path, monkeypatch):
+    original = Dataset.split
+
+    def without_validation(self, name):
+        split = original(self, name)
+        return split.rows(torch.zeros(0, dtype=torch.int64)) if name == "valid" else split
+
+    monkeypatch.setattr(Dataset, "split", without_validation)
     with pytest.raises(DmrecError, match="has no validation interactions to measure with"):
-        _train("popularity", empty, tmp_path)
+        _train("popularity", dataset, tmp_path)
 
 
 def test_divergence_stops_with_advice(dataset, tmp_path):
@@ -313,7 +314,7 @@ def test_damaged_and_missing_checkpoints_are_refused(dataset, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DmrecError, match="model.safetensors is missing or differs from its checksum"):
         load_run(tmp_path)
-    with pytest.raises(DmrecError, match="is no run .no config.yaml."):
+    with pytest.raises(DmrecError, match="is not a run .no config.yaml."):
         load_run(tmp_path / "nothing")
 
 
@@ -333,7 +334,7 @@ def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
     first = tiny.make(tmp_path / "data")
     _train("dmrec-m", first, tmp_path / "run", "training.epochs=3")
     load_run(tmp_path / "run")
-    swapped = {"train": first.train, "valid": first.test, "test": first.valid}
+    swapped = {name: first.matrix(split) for name, split in (("train", "train"), ("valid", "test"), ("test", "valid"))}
     again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, made={})
     embed_dataset(again, TfidfSvd(8))
     with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
@@ -360,3 +361,33 @@ def test_a_new_run_replaces_what_stood_there(dataset, tmp_path):
         _train("mult-vae", dataset, tmp_path, "training.learning_rate=1e30")
     assert not (tmp_path / "result.json").exists()
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_loop_never_reads_a_value_within_a_step(dataset, tmp_path, monkeypatch):
+    """What it needs for the log stays a tensor until the epoch ends."""
+    read = []
+    for name in ("__float__", "__bool__", "__int__", "item", "tolist"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, f=original: read.append(f.__name__) or f(self))
+    steps = []
+    original_step = loop.train_step
+
+    def counting(*args):
+        before = len(read)
+        losses = original_step(*args)
+        steps.append(read[before:])
+        return losses
+
+    monkeypatch.setattr(loop, "train_step", counting)
+    _one_step(dataset, tmp_path)
+    assert steps == [[]]
+
+
+def test_hooks_and_metrics_of_a_model(dataset, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(Vae, "begin_epoch", lambda self, epoch: called.append(("begin", epoch)))
+    monkeypatch.setattr(Vae, "end_epoch", lambda self, epoch: called.append(("end", epoch)))
+    monkeypatch.setattr(Vae, "metrics", lambda self: {"seven": torch.tensor(7.0)})
+    _train("mult-vae", dataset, tmp_path, "training.epochs=2", "training.log_terms_every=1")
+    assert called == [("begin", 1), ("end", 1), ("begin", 2), ("end", 2)]
+    assert [epoch["seven"] for epoch in Run(tmp_path).events("epoch")] == [7.0, 7.0]

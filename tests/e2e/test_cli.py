@@ -49,7 +49,7 @@ def test_training_prints_all_models_beside_the_baselines(shop, capsys):
     printed = capsys.readouterr().out
     for name in ("popularity", "ease", "dmrec-m", "recall@20", "ndcg@10", "text vectors: tfidf-svd"):
         assert name in printed
-    assert (shop / "again/dmrec-m/result.json").exists()
+    assert (shop / "again/shop/dmrec-m/seed-0/result.json").exists()
     assert (shop / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,7 +65,7 @@ def test_runs_are_listed(shop, tmp_path, capsys):
 def test_values_of_single_users_and_of_groups(shop, tmp_path, capsys):
     table = tmp_path / "users.jsonl"
     options = ["--metric", "recall@5", "--metric", "map@5", "--metric", "coverage@5", "--per-user", table]
-    assert run("evaluate", shop / "runs/dmrec-m", *options, "--groups", "4,6", "--json") == 0
+    assert run("evaluate", shop / "runs/shop/dmrec-m", *options, "--groups", "4,6", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert len(rows) == found["users"] == sum(group["users"] for group in found["groups"].values())
@@ -74,30 +74,84 @@ def test_values_of_single_users_and_of_groups(shop, tmp_path, capsys):
     few = [row["recall@5"] for row in rows if row["interactions"] < 4]
     assert found["groups"]["0 to 3"]["recall@5"] == pytest.approx(np.mean(few) if few else 0)
     assert "coverage@5" not in rows[0]
-    assert run("evaluate", shop / "runs/ease", "--per-user", tmp_path / "users.parquet", "--groups", "5") == 0
+    assert run("evaluate", shop / "runs/shop/ease", "--per-user", tmp_path / "users.parquet", "--groups", "5") == 0
     assert "5 or more" in capsys.readouterr().out
     assert (tmp_path / "users.parquet").stat().st_size > 0
 
 
-def test_finished_runs_are_replaced_only_when_told_to(shop, capsys):
+def test_finished_runs_stay_and_are_replaced_only_when_told_to(shop, capsys):
     again = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", "--out", shop / "twice", *FAST]
+    folder = shop / "twice/shop/mult-vae"
     assert run(*again) == 0
-    assert run(*again) == 1
-    assert "finished runs; name another folder (--out) or replace them (--force)" in capsys.readouterr().err
+    written = (folder / "seed-0/result.json").read_bytes()
+    capsys.readouterr()
+    assert run(*again) == 0
+    printed = capsys.readouterr()
+    assert "mult-vae: finished before in" in printed.err
+    assert "recall@20" in printed.out
+    assert (folder / "seed-0/result.json").read_bytes() == written
+    assert run(*again, "--set", "model.hidden=9") == 1
+    assert "holds runs of mult-vae on shop with other options or other data" in capsys.readouterr().err
+    assert run(*again, "--seeds", "2") == 0
+    assert (folder / "seed-0/result.json").read_bytes() == written
+    assert (folder / "seed-1/result.json").exists()
     assert run(*again, "--force", "--set", "training.seed=7") == 0
-    assert json.loads((shop / "twice/mult-vae/result.json").read_text())["seed"] == 7
-    assert (
-        run("train", "--config", shop / "twice/mult-vae/config.yaml", "--no-baselines", "--out", shop / "repeat") == 0
-    )
-    results = [json.loads((shop / f / "mult-vae/result.json").read_text())["test"] for f in ("twice", "repeat")]
+    assert not (folder / "seed-0").exists() or not (folder / "seed-0/result.json").exists()
+    config = folder / "seed-7/config.yaml"
+    assert run("train", "--config", config, "--no-baselines", "--out", shop / "repeat") == 0
+    results = [
+        json.loads((shop / f / "shop/mult-vae/seed-7/result.json").read_text())["test"] for f in ("twice", "repeat")
+    ]
     assert results[0] == results[1]
+
+
+def test_what_was_stopped_is_continued_by_the_same_command(shop, capsys, monkeypatch):
+    from dmrec.training import trainer
+
+    class StopAfter(trainer.GracefulInterrupt):
+        looks = 2
+
+        @property
+        def requested(self):
+            self.looks -= 1
+            return self.looks < 0
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    command = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", *FAST]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "GracefulInterrupt", StopAfter)
+        assert run(*command, "--out", shop / "stopped") == 130
+    assert "stopped; the same command continues" in capsys.readouterr().err
+    assert run(*command, "--out", shop / "stopped") == 0
+    weights = [shop / out / "shop/mult-vae/seed-0/model.safetensors" for out in ("stopped", "runs")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_devices(shop, capsys):
+    out = ["--out", shop / "devices"]
+    command = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", *out, *FAST]
+    assert run(*command, "--device", "auto") == 0
+    folder = shop / "devices/shop/mult-vae/seed-0"
+    assert json.loads((folder / "result.json").read_text())["environment"]["device"] == "cpu"
+    assert "device: cpu" in (folder / "config.yaml").read_text()
+    for bad, message in (("gpu", "training.device: String should match"), ("cuda", "device 'cuda' cannot be used")):
+        assert run(*command, "--device", bad, "--force") == 1
+        assert message in capsys.readouterr().err
+    assert run("evaluate", folder, "--device", "auto", "--json") == 0
+    assert run("evaluate", folder, "--device", "cuda:3") == 1
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err
+    assert run("recommend", folder, "--device", "tpu", "--user", "cust7") == 1
+    assert "'tpu' is not a device" in capsys.readouterr().err
 
 
 def test_options_of_language_spare_the_base_model(shop):
     recipes = ["train", "mult-vae", "dmrec-m", "--no-baselines", "--data", shop / "data", "--out", shop / "both", *FAST]
     assert run(*recipes, "--set", "matching.beta=0.25", "--set", "training.monitor=recall@7") == 0
-    assert "beta: 0.25" in (shop / "both/dmrec-m/config.yaml").read_text()
-    assert "matching: null" in (shop / "both/mult-vae/config.yaml").read_text()
+    assert "beta: 0.25" in (shop / "both/shop/dmrec-m/seed-0/config.yaml").read_text()
+    assert "matching: null" in (shop / "both/shop/mult-vae/seed-0/config.yaml").read_text()
 
 
 def test_a_dataset_is_looked_over(shop, capsys):
@@ -115,7 +169,7 @@ def test_splits_and_vectors_by_the_command_line(shop, tmp_path, capsys):
     dataset = open_dataset(shop / "data")
     parts = []
     for split in ("train", "valid", "test"):
-        rows, columns = getattr(dataset, split).nonzero()
+        rows, columns = dataset.matrix(split).nonzero()
         lines = [f"{dataset.users[u].id},{dataset.items[i].id}" for u, i in zip(rows, columns, strict=True)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["customer,sku", *lines]))
         parts += [f"--{split}", tmp_path / f"{split}.csv"]
@@ -131,7 +185,7 @@ def test_splits_and_vectors_by_the_command_line(shop, tmp_path, capsys):
     row = {user.id: i for i, user in enumerate(again.users)}["cust7"]
     old = {user.id: i for i, user in enumerate(dataset.users)}["cust7"]
     np.testing.assert_array_equal(again.vectors("imported").users[row], dataset.vectors().users[old])
-    assert again.train[row].nnz == dataset.train[old].nnz
+    assert again.matrix("train")[row].nnz == dataset.matrix("train")[old].nnz
 
 
 def test_a_dataset_is_replaced_only_when_told_to(shop, capsys):
@@ -158,21 +212,21 @@ def test_what_can_be_refused_is_refused_before_training(shop, capsys):
 
 
 def test_evaluating_gives_the_figures_of_training(shop, capsys):
-    assert run("evaluate", shop / "runs/dmrec-m", "--json") == 0
+    assert run("evaluate", shop / "runs/shop/dmrec-m", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    result = json.loads((shop / "runs/dmrec-m/result.json").read_text())
+    result = json.loads((shop / "runs/shop/dmrec-m/seed-0/result.json").read_text())
     assert {name: printed[name] for name in result["test"]} == result["test"]
-    assert run("evaluate", shop / "runs/ease", "--split", "valid", "--metric", "recall@3") == 0
+    assert run("evaluate", shop / "runs/shop/ease", "--split", "valid", "--metric", "recall@3") == 0
     assert "recall@3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", ["popularity", "ease", "mult-vae", "dmrec-m"])
 def test_recommending_for_everybody(shop, model, tmp_path):
-    assert run("recommend", shop / "runs" / model, "-k", 4, "--out", tmp_path / "r.jsonl") == 0
+    assert run("recommend", shop / "runs/shop" / model, "-k", 4, "--out", tmp_path / "r.jsonl") == 0
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     dataset = open_dataset(shop / "data")
     assert len(rows) == 4 * dataset.n_users
-    known = (dataset.train + dataset.valid + dataset.test).tocsr()
+    known = sum(dataset.matrix(split) for split in ("train", "valid", "test")).tocsr()
     row_of = {user.id: i for i, user in enumerate(dataset.users)}
     column_of = {item.id: i for i, item in enumerate(dataset.items)}
     assert not any(known[row_of[row["user"]], column_of[row["item"]]] for row in rows)
@@ -184,9 +238,8 @@ def test_recommending_for_everybody(shop, model, tmp_path):
 def test_parquet_holds_the_same_rows(shop, tmp_path):
     pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     for name in ("r.jsonl", "r.parquet"):
-        assert (
-            run("recommend", shop / "runs/dmrec-m", "--user", "cust7", "--user", "cust3", "--out", tmp_path / name) == 0
-        )
+        asked = ["--user", "cust7", "--user", "cust3", "--out", tmp_path / name]
+        assert run("recommend", shop / "runs/shop/dmrec-m", *asked) == 0
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     table = pq.read_table(tmp_path / "r.parquet").to_pylist()
     assert [row["user"] for row in rows] == ["cust7"] * 10 + ["cust3"] * 10
@@ -194,7 +247,7 @@ def test_parquet_holds_the_same_rows(shop, tmp_path):
 
 
 def test_recommending_on_the_screen_shows_titles(shop, capsys):
-    assert run("recommend", shop / "runs/dmrec-m", "--user", "cust7", "-k", 3) == 0
+    assert run("recommend", shop / "runs/shop/dmrec-m", "--user", "cust7", "-k", 3) == 0
     printed = capsys.readouterr().out
     assert "cust7: likes wheel chain bicycle" in printed
     assert "interacted with Thing" in printed
@@ -229,7 +282,7 @@ FAILURES = [
         "training.precision: Input should be 'float32'",
     ),
     (["train", "mult-vae", "--seeds", "0", "--data", "{data}"], 2, "Invalid value for '--seeds'"),
-    (["evaluate", "nowhere"], 1, "nowhere is no run"),
+    (["evaluate", "nowhere"], 1, "nowhere is not a run"),
     (["evaluate", "{run}", "--groups", "5,3"], 1, "--groups takes rising whole numbers, like 5,10,20, got '5,3'"),
     (["evaluate", "{run}", "--groups", "few"], 1, "--groups takes rising whole numbers"),
     (["evaluate", "{run}", "--per-user", "u.xls"], 1, "the ending says what to write; known: .parquet, .jsonl"),
@@ -241,7 +294,7 @@ FAILURES = [
     ),
     (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is no metric; write it like recall@20"),
     (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
-    (["recommend", "{run}", "--profile", " ", "--out", "x.parquet"], 1, "--profile is empty: say in words what"),
+    (["recommend", "{run}", "--profile", " ", "--out", "x.parquet"], 1, "--profile is empty: describe in words"),
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),
     (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
     (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),
@@ -267,7 +320,7 @@ FAILURES = [
 @pytest.mark.parametrize(("arguments", "status", "message"), FAILURES, ids=lambda v: "-".join(v) if v is list else None)
 def test_errors_are_one_clear_line(shop, arguments, status, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    places = {"data": str(shop / "data"), "m": str(shop / "data/train.npz"), "run": str(shop / "runs/mult-vae")}
+    places = {"data": str(shop / "data"), "m": str(shop / "data/train.npz"), "run": str(shop / "runs/shop/mult-vae")}
     assert run(*(argument.format(**places) for argument in arguments)) == status
     printed = capsys.readouterr().err
     assert message in " ".join(printed.replace("│", " ").split())

@@ -24,14 +24,17 @@ def main() -> None:
     assert sys.argv[1] in run("doctor")
     run(f"data synthetic --users {USERS} --items 100 --out data")
     run(f"train mult-vae --data data --out runs {SMALL}")
-    assert 0 < json.loads(run("evaluate runs/mult-vae --metric recall@20 --json"))["recall@20"] <= 1
-    run("recommend runs/mult-vae -k 5 --out top.jsonl")
+    assert 0 < json.loads(run("evaluate runs/data/mult-vae --metric recall@20 --json"))["recall@20"] <= 1
+    run("recommend runs/data/mult-vae -k 5 --out top.jsonl")
     assert len(Path("top.jsonl").read_text().splitlines()) == 5 * USERS
 
     run("train mult-vae --data data --out plotted --plot x.png", refused="pip install 'dmrec[plot]'")
     assert not Path("plotted").exists(), "refused only after training"
-    run("train mult-vae --data data --out board --set training.board=true", refused="pip install 'dmrec[board]'")
-    run("recommend runs/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
+    run(
+        "train mult-vae --data data --out board --set training.tensorboard=true",
+        refused="pip install 'dmrec[tensorboard]'",
+    )
+    run("recommend runs/data/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
 
     write_a_shop()
     run("data import shop.csv --items items.csv --out shop")

@@ -9,7 +9,7 @@ from op_testing import SHARED_CHECKS, OpCase
 import dmrec_ext
 from dmrec_ext import composite_prior, gaussian_kl, gaussian_w2, matching_loss, reference
 
-STRATEGIES = ("godm", "cpdm", "mddm", "unmixed")
+STRATEGIES = ("godm", "cpdm", "mddm", "kl")
 FUSIONS = ("add", "collaborative")
 
 
@@ -52,7 +52,7 @@ def test_extremes_are_never_nan(strategy, fusion, beta, native):
 def test_a_beta_that_wants_a_gradient_gets_it():
     rows = [torch.randn(3, 4) for _ in range(4)]
     beta = torch.tensor(0.3, requires_grad=True)
-    matching_loss(*rows, strategy="unmixed", beta=beta).sum().backward()
+    matching_loss(*rows, strategy="kl", beta=beta).sum().backward()
     q = (rows[0] + rows[2], rows[1] + rows[3])
     torch.testing.assert_close(beta.grad, gaussian_kl(*q, *rows[2:]).sum())
 
@@ -83,14 +83,14 @@ def test_is_the_sum_of_its_terms(strategy, fusion):
         "godm": gaussian_kl(*q) + beta * gaussian_w2(mu_c, logvar_c, *p, eps=1e-7),
         "cpdm": gaussian_kl(*q) + beta * composite_prior(*q, *p),
         "mddm": beta * gaussian_kl(*q) + (1 - beta) * gaussian_kl(*q, *p),
-        "unmixed": gaussian_kl(*q) + beta * gaussian_kl(*q, *p),
+        "kl": gaussian_kl(*q) + beta * gaussian_kl(*q, *p),
     }[strategy]
     for weight in (beta, torch.tensor(beta, dtype=torch.float64)):
         result = matching_loss(*rows, strategy=strategy, beta=weight, eps=1e-7, fusion=fusion)
         torch.testing.assert_close(result, expected)
 
 
-@pytest.mark.parametrize("strategy", ["cpdm", "mddm", "unmixed"])
+@pytest.mark.parametrize("strategy", ["cpdm", "mddm", "kl"])
 def test_under_addition_the_divergence_ignores_the_mean_of_language(strategy):
     mu_c, logvar_c, mu_l, logvar_l = _rows()
 
@@ -111,7 +111,7 @@ def test_derivatives(strategy):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"strategy": "gdom"}, ValueError, "strategy must be one of 'godm', 'cpdm', 'mddm', 'unmixed', got 'gdom'"),
+        ({"strategy": "gdom"}, ValueError, "strategy must be one of 'godm', 'cpdm', 'mddm', 'kl', got 'gdom'"),
         ({"fusion": "sum"}, ValueError, "fusion must be one of 'add', 'collaborative', got 'sum'"),
         ({"beta": "high"}, TypeError, "beta must be a number or a tensor of 0 dimensions, got str"),
         ({"beta": torch.zeros(3)}, ValueError, r"beta must have 0 dimensions, got 1 \(shape \(3,\)\)"),

@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from dmrec_ext import Csr
-
 from ..errors import DmrecError
-from ..eval.ranking import evaluate as evaluate_ranker
-from ..train.build import load_run
+from ..eval.ranking import evaluate as evaluate_model
+from ..runs.load import load_run
+from ..runtime import resolve_device
 from .console import print_table
 from .tables import Columns, check_ending, write_rows
 
@@ -38,25 +37,25 @@ def evaluate(
     groups: Annotated[
         str | None, typer.Option(help="Means by number of training interactions: borders, like 5,10,20.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank all items for every user again and print the metrics: recall, precision, hit, ndcg, mrr, map, coverage.
 
     Examples:
 
-    - `dmrec evaluate runs/dmrec-m`
-    - `dmrec evaluate runs/dmrec-m --split valid --metric recall@50 --metric map@50 --json`
-    - `dmrec evaluate runs/dmrec-m --groups 5,10,20 --per-user users.parquet`
+    - `dmrec evaluate runs/ml-100k/dmrec-m`
+    - `dmrec evaluate runs/ml-100k/dmrec-m --split valid --metric recall@50 --metric map@50 --json`
+    - `dmrec evaluate runs/ml-100k/dmrec-m --groups 5,10,20 --per-user users.parquet`
     """
     borders = _borders(groups)
     if per_user is not None:
         check_ending(per_user)
-    opened, dataset, ranker = load_run(run, data)
-    train, held_out = Csr.from_scipy(dataset.train), Csr.from_scipy(getattr(dataset, split))
-    result = evaluate_ranker(ranker, train, held_out, metrics or opened.config.evaluation.metrics)
+    opened, dataset, model, users = load_run(run, data, resolve_device(device))
+    result = evaluate_model(model, users, dataset.split(split), metrics or opened.config.evaluation.metrics)
     if result.n_users == 0:
         raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
-    interactions = train.crow.diff()[result.users]
+    interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}
         whole |= {"held_out": result.n_held_out.tolist()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DmrecError
-from ..train.run import Run
+from ..runs.run import Run
 
 SUFFIXES = (".png", ".pdf", ".svg")
 

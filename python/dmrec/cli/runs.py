@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DmrecError
-from ..train.run import CONFIG, Run
+from ..runs.run import CONFIG, Run
 from .console import print_table
 
 

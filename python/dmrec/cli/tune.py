@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..config import build_config, read_config, with_settings
+from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
 from ..experiment.tuning import BEST, read_space, rows, search
-from ..models.baselines import is_closed_form
+from ..options import apply_overrides, deep_merge
 from ..recipes import recipe as values_of
-from ..sections import overlaid
 from .console import errors, print_table
 
 
@@ -38,8 +37,8 @@ def tune(
     - `dmrec tune cvga-m --data data/shop --space space.yaml`, with lines like `matching.beta: {low: 0, high: 1}`
     - `dmrec train dmrec-m --config tuning/dmrec-m/best.yaml --data data/shop --seeds 5`
     """
-    values = with_settings(overlaid(values_of(recipe), read_config(config) if config else {}), settings or [])
-    if is_closed_form(build_config(values).model):
+    values = apply_overrides(deep_merge(values_of(recipe), read_config(config) if config else {}), settings or [])
+    if not build_config(values).model.is_random:
         raise DmrecError(f"'{recipe}' has nothing to search: it needs no training")
     dataset, out = open_dataset(data), out or Path("tuning") / recipe
     searched = read_space(space, values)

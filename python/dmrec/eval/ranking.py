@@ -1,37 +1,30 @@
-"""Full-ranking evaluation: every item is scored for every user, training items left out."""
+"""Full-ranking evaluation: every item is ranked for every user, without the user's training items."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dmrec_ext import Csr
 
+from ..models.base import Model, TrainingData, evaluating
+from ..runtime import move
 from .metrics import COVERAGE, METRICS, hits, parse_metric
 
 USERS_PER_BLOCK = 1024  # fixed: products differ in their last bits with the number of rows
 
 
-class Ranker(Protocol):
-    """Ranks all items for users."""
-
-    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
-        """Scores and ids (B, k) of the best items of ``users`` (B,) with interactions ``x`` (B, N)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of the users that have held-out items."""
+    """The metrics of the users that have held-out items."""
 
     means: dict[str, float]  # by metric
     users: Tensor  # (U,) int64, ascending
-    values: dict[str, Tensor]  # by metric of single users: (U,) float64
+    values: dict[str, Tensor]  # of each user, by metric: (U,) float64
     n_held_out: Tensor  # (U,)
 
     @property
@@ -40,12 +33,12 @@ class Evaluation:
         return len(self.users)
 
     def means_of(self, chosen: Tensor) -> dict[str, float]:
-        """Means over the users for whom ``chosen`` (U,) is true; of metrics of single users alone."""
+        """Means over the users for whom ``chosen`` (U,) is true, for metrics that single users have."""
         return {name: mean(values[chosen]) for name, values in self.values.items()}
 
 
 def mean(values: Tensor) -> float:
-    """The mean, rounded once: the same bits in any order. 0 of nothing."""
+    """The mean, rounded once: the same bits in any order. 0 where there are no values."""
     return math.fsum(values.tolist()) / max(len(values), 1)
 
 
@@ -54,24 +47,35 @@ def blocks(users: Tensor) -> Iterator[Tensor]:
     return iter(users.split(USERS_PER_BLOCK))
 
 
-def evaluate(ranker: Ranker, train: Csr, held_out: Csr, metrics: Sequence[str]) -> Evaluation:
-    """Ranks all items but the training items of each user that has held-out items; means over those users."""
+def evaluate(model: Model, data: TrainingData, held_out: Csr, metrics: Sequence[str]) -> Evaluation:
+    """Ranks all items for each user that has held-out items, without the user's training items.
+
+    Args:
+        model: on any device; its mode is restored afterwards.
+        data: the training data of the model, on the CPU.
+        held_out: (M, N) held-out interactions, on the CPU.
+        metrics: names such as ``"recall@20"``.
+
+    Returns:
+        Metrics of each user and their means. They do not depend on the number of users in a block or in all.
+    """
     parts = {name: parse_metric(name) for name in metrics}
     depth = max(k for _, k in parts.values())
     users = held_out.crow.diff().nonzero().squeeze(1)
     values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind in METRICS}
-    shown = {name: torch.zeros(train.n_cols, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
-    for block in blocks(users):
-        x = train.rows(block)
-        _, ids = ranker.rank(x, block, depth, exclude=x)
-        wanted = held_out.rows(block)
-        hit, count = hits(ids, wanted), wanted.crow.diff()
-        for name, of_users in values.items():
-            kind, k = parts[name]
-            of_users.append(METRICS[kind](hit, count, k))
-        for name, items in shown.items():
-            first = ids[:, : parts[name][1]]
-            items[first[first >= 0]] = True
+    shown = {name: torch.zeros(data.n_items, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
+    with evaluating(model):
+        for block in blocks(users):
+            batch = move(data.users(block), model.device)
+            ids = model.rank(batch, depth, exclude=batch.interactions)[1].cpu()
+            wanted = held_out.rows(block)
+            hit, count = hits(ids, wanted), wanted.crow.diff()
+            for name, of_users in values.items():
+                kind, k = parts[name]
+                of_users.append(METRICS[kind](hit, count, k))
+            for name, items in shown.items():
+                first = ids[:, : parts[name][1]]
+                items[first[first >= 0]] = True
     nothing = torch.zeros(0, dtype=torch.float64)
     of_user = {name: torch.cat([nothing, *of_users]) for name, of_users in values.items()}
     means = {name: mean(of_user[name]) if name in of_user else mean(shown[name].double()) for name in metrics}

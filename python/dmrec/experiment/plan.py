@@ -22,11 +22,12 @@ from typing import Any
 from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError, did_you_mean
-from ..models.baselines import is_closed_form
-from ..models.registry import BackboneConfig
+from ..models.vae.model import BackboneConfig
+from ..options import deep_merge
 from ..recipes import RECIPES, recipe
-from ..sections import overlaid
-from ..train.build import depends_on, resolve
+from ..runs.provenance import depends_on
+from ..runs.resolve import resolve
+from ..runs.run import run_folder
 
 SECTIONS = ("language", "matching", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
@@ -46,7 +47,7 @@ class Job:
     @property
     def digest(self) -> str:
         """Of everything that decides the figures of the model, whatever the seed: another one is another model."""
-        training = dict.fromkeys(("seed", "board", "checkpoint_minutes", "log_terms_every"), True)
+        training = dict.fromkeys(("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every"), True)
         values = self.config.model_dump(mode="json", exclude={"data": True, "training": training})
         values["data"] = self.data
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
@@ -80,8 +81,8 @@ def read_plan(path: Path, out: Path) -> list[Job]:
         if not isinstance(base, str):
             raise DmrecError(f"{path}, {name}: recipe must be the name of one, got {base!r}")
         whole = base == name not in RECIPES and isinstance(options.get("model"), dict) and "kind" in options["model"]
-        mine = overlaid({} if whole else recipe(base), options)
-        config = build_config({**overlaid(with_common(mine, common), options), "name": name})
+        mine = deep_merge({} if whole else recipe(base), options)
+        config = build_config({**deep_merge(with_common(mine, common), options), "name": name})
         jobs += grid(config, datasets, seeds, out)
     if len({job.folder for job in jobs}) < len(jobs):
         raise DmrecError(f"{path}: two datasets have one name, or a seed is named twice")
@@ -91,22 +92,22 @@ def read_plan(path: Path, out: Path) -> list[Job]:
 def with_common(values: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
     """``values`` with the sections for all models; language and matching where the model has them."""
     spared = {"language", "matching"} - values.keys()
-    return overlaid(values, {section: over for section, over in common.items() if section not in spared})
+    return deep_merge(values, {section: over for section, over in common.items() if section not in spared})
 
 
 def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out: Path) -> list[Job]:
     """The runs of one model; every user's test values are kept, for paired tests."""
     kept = config.evaluation.model_copy(update={"per_user": True})
     config = config.model_copy(update={"evaluation": kept})
-    if is_closed_form(config.model):
-        seeds = seeds[:1]  # nothing random in them
+    if not config.model.is_random:
+        seeds = seeds[:1]
     jobs = []
     for dataset in datasets:
         if Path(dataset.name).name != dataset.name or dataset.name in (".", ".."):
             raise DmrecError(f"the dataset's name '{dataset.name}' cannot name a folder: import it again with --name")
         for seed in seeds:
             resolved = resolve(config, dataset, seed)
-            folder = out / dataset.name / config.name / f"seed-{seed}"
+            folder = run_folder(out, dataset.name, config.name, seed)
             jobs.append(Job(dataset.name, config.name, seed, resolved, depends_on(resolved, dataset), folder))
     return jobs
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config, build_config, read_config
+from ..config import Config
 from ..errors import DmrecError, did_you_mean
-from ..train.run import CONFIG, USERS
+from ..runs.run import CONFIG, USERS, read_run_config
 from .paper import METRICS, published
 from .plan import backbone_of
 from .runner import ROWS, Row, differing_data, read_rows, run_folder
@@ -83,7 +83,7 @@ def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
                 raise DmrecError(f"{folder / ROWS} has a row of {here}, which is gone: run the experiment again")
             key = row["dataset"], row["model"]
             if key not in cells:
-                cells[key] = Cell(*key, {}, {}, build_config(read_config(here / CONFIG)))
+                cells[key] = Cell(*key, {}, {}, read_run_config(here / CONFIG))
             cells[key].rows[row["seed"]] = row
             cells[key].folders[row["seed"]] = here
     return list(cells.values()), [row for row in rows if row["state"] == "failed"]

@@ -22,8 +22,9 @@ from rich.console import Console
 from ..config import dump_config
 from ..errors import DmrecError
 from ..files import locked, write_atomically
-from ..models.registry import MODELS
-from ..train.run import LOCK, RESULT, Run, clear, in_use
+from ..models.base import MODELS
+from ..runs.run import LOCK, RESULT, Run, clear, run_lock
+from ..runs.run import run_folder as folder_of
 from .plan import Job
 
 ROWS, JOB, DIGEST, OUTPUT = "rows.jsonl", "job.yaml", "job.sha256", "worker.log"
@@ -81,7 +82,7 @@ def open_jobs(jobs: Sequence[Job], folder: Path, retry: bool) -> list[Job]:
 
 def run_folder(folder: Path, row: Row) -> Path:
     """Where the run of a row lies."""
-    return folder / str(row["dataset"]) / str(row["model"]) / f"seed-{row['seed']}"
+    return folder_of(folder, str(row["dataset"]), str(row["model"]), row["seed"])
 
 
 def alone_in(folder: Path) -> AbstractContextManager[None]:
@@ -116,13 +117,18 @@ def run_jobs(jobs: Sequence[Job], folder: Path, console: Console, *, workers: in
             process.wait()
 
 
-def _start(job: Job, threads: int, console: Console) -> subprocess.Popen[bytes]:
+def prepare(job: Job, console: Console) -> None:
+    """Writes the job into its folder, which is cleared if it holds another model or other data, never finished."""
     digest = job.folder / DIGEST
     with _when_free(job.folder, console):
         if not digest.exists() or digest.read_text() != job.digest:
-            clear(job.folder)  # of another model or other data, and never finished
+            clear(job.folder)
         write_atomically(job.folder / JOB, dump_config(job.config).encode())
         write_atomically(digest, job.digest.encode())
+
+
+def _start(job: Job, threads: int, console: Console) -> subprocess.Popen[bytes]:
+    prepare(job, console)
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
@@ -158,7 +164,7 @@ def _when_free(folder: Path, console: Console) -> Iterator[None]:
     """Until a worker whose runner was killed has left its checkpoint, or somebody else is done."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(in_use(folder))
+            stack.enter_context(run_lock(folder))
         except DmrecError:
             console.print(f"waiting for the process that trains in {folder}", highlight=False)
             stack.enter_context(locked(folder / LOCK))
@@ -195,7 +201,7 @@ def forget(jobs: Sequence[Job], folder: Path) -> None:
     gone = {run_folder(folder, row) for row in rows if (row["dataset"], row["model"]) in models}
     for here in gone | {job.folder for job in jobs}:
         if here.exists():
-            with in_use(here):
+            with run_lock(here):
                 clear(here)
     kept = [row for row in rows if (row["dataset"], row["model"]) not in models]
     if (folder / ROWS).exists():

@@ -5,7 +5,7 @@ The test interactions are never looked at. A search that was stopped goes on; a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,23 @@ import torch
 import yaml
 from rich.console import Console
 
-import dmrec_ext
-from dmrec_ext import Csr
-
-from ..config import Config, build_config, read_config, with_settings
+from ..build import build_model
+from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
 from ..files import locked, write_atomically
-from ..sections import overlaid
-from ..train.build import about_data, build_task, fingerprint, resolve
-from ..train.loop import fit
-from ..train.progress import Progress
-from ..train.run import CHECKPOINT, WEIGHTS, Run, clear
+from ..models.base import TrainedModel
+from ..options import Options, apply_overrides, deep_merge
+from ..runs.load import training_data
+from ..runs.provenance import data_metadata, fingerprint
+from ..runs.resolve import resolve
+from ..runs.run import CHECKPOINT, WEIGHTS, Run, clear
+from ..runtime import Runtime, resolve_device
+from ..training.loop import fit
+from ..training.observer import Observer
 
 DATABASE, BEST = "study.db", "best.yaml"
 Space = dict[str, dict[str, Any]]
-
-DEFAULT_SPACE: Space = {
-    "matching.beta": {"low": 0.0, "high": 1.0},
-    "model.dropout": {"low": 0.0, "high": 0.7},
-    "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-    "model.hidden": {"choices": [200, 400, 600, 800]},
-    "model.latent": {"choices": [64, 100, 200, 300]},
-    "language.hidden": {"choices": [200, 400, 600, 800]},
-}
 
 
 def read_space(path: Path | None, values: dict[str, Any]) -> Space:
@@ -47,7 +40,7 @@ def read_space(path: Path | None, values: dict[str, Any]) -> Space:
         f"{s}.{key}": v for s, section in filled.items() if isinstance(section, dict) for key, v in section.items()
     }
     if path is None:
-        return {key: how for key, how in DEFAULT_SPACE.items() if isinstance(known.get(key), int | float)}
+        return default_space(build_config(values))
     space = read_config(path)
     for key, how in space.items():
         if isinstance(how, dict):  # YAML reads 1e-4 as a word, 1.0e-4 as a number
@@ -59,7 +52,19 @@ def read_space(path: Path | None, values: dict[str, Any]) -> Space:
         if ranged:
             space[key] = how = {**how, **_ends(how, known.get(key), f"{path}, {key}")}
         for value in how["choices"] if chosen else (how["low"], how["high"]):
-            build_config(with_settings(values, [f"{key}={yaml.safe_dump(value).splitlines()[0]}"]))
+            build_config(apply_overrides(values, [f"{key}={yaml.safe_dump(value).splitlines()[0]}"]))
+    return space
+
+
+def default_space(config: Config) -> Space:
+    """The search spaces that the parts of a configuration declare, as far as it gives them single values."""
+    space: Space = {}
+    for name in type(config).model_fields:
+        options = getattr(config, name)
+        if isinstance(options, Options):
+            for key, how in options.search_space.items():
+                if isinstance(getattr(options, key), int | float):
+                    space[f"{name}.{key}"] = dict(how)
     return space
 
 
@@ -168,23 +173,25 @@ def _train(values: dict[str, Any], chosen: dict[str, Any], dataset: Dataset, fol
     run = Run.create(folder, config)
     run.log("start", name=config.name, dataset=dataset.name, seed=config.training.seed)
     torch.manual_seed(config.training.seed)
-    with dmrec_ext.use_reference(config.training.kernels == "reference"):
-        task = build_task(config, dataset)
-        train, valid = Csr.from_scipy(dataset.train), Csr.from_scipy(dataset.valid)
-        watch = _Watch(trial, config.training.epochs)
-        fitted = fit(task, config, train, valid, run, about_data(config, dataset), watch)
+    settings = config.training
+    runtime = Runtime(resolve_device(settings.device), settings.precision, settings.kernels)
+    with runtime.operators():
+        data = training_data(config, dataset)
+        model = build_model(config, data).to(runtime.device)
+        assert isinstance(model, TrainedModel), "a model in closed form has nothing to search"
+        metadata = data_metadata(config, dataset)
+        fitted = fit(model, config, data, dataset.split("valid"), run, metadata, runtime, [_Pruning(trial)])
     return float(fitted.validation[config.training.monitor])
 
 
-class _Watch(Progress):
+class _Pruning(Observer):
     """Reports each evaluation to the study, which may stop the trial."""
 
-    def __init__(self, trial: Any, epochs: int) -> None:
-        super().__init__(Console(quiet=True), "", epochs, quiet=True)
+    def __init__(self, trial: Any) -> None:
         self.trial = trial
 
-    def evaluated(self, epoch: int, score: float, best: float) -> None:
-        """Takes a validation score."""
+    def on_evaluation(self, epoch: int, metrics: Mapping[str, float], score: float, best: float) -> None:
+        """Reports the best score so far."""
         self.trial.report(best, epoch)
         if self.trial.should_prune():
             raise _optuna().TrialPruned
@@ -202,7 +209,7 @@ def _set(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
         over: Any = value
         for part in reversed(key.split(".")):
             over = {part: over}
-        values = overlaid(values, over)
+        values = deep_merge(values, over)
     return values
 
 

@@ -10,17 +10,18 @@ import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..train.checkpoint import GENERATIONS, load_checkpoint
-from ..train.run import clear, is_finished
-from ..train.train import resume_run, train_one
+from ..runs.checkpoint import GENERATIONS, load_checkpoint
+from ..runs.run import is_finished
+from ..training.observer import Observer
+from ..training.trainer import resume_run, train
 from .runner import INTERRUPTED, JOB
 
 PR_SET_PDEATHSIG = 1
@@ -36,7 +37,7 @@ def main(folder: Path, runner: int, source: str | None = None) -> int:
     try:
         if source is not None:
             _register(source)
-        _run(folder)
+        run_job(folder)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
@@ -59,8 +60,8 @@ def _register(source: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _run(folder: Path) -> None:
-    quiet = Console(quiet=True)
+def run_job(folder: Path, observers: Sequence[Observer] = ()) -> None:
+    """Trains what ``job.yaml`` in ``folder`` says, from the last checkpoint if there is one."""
     config = build_config(read_config(folder / JOB))
     assert config.data is not None, "a job names its dataset"
     if is_finished(folder):  # its row was lost with the process that would have written it
@@ -71,10 +72,9 @@ def _run(folder: Path) -> None:
         except DmrecError as error:
             print(f"{error}: from the start", file=sys.stderr)
         else:
-            resume_run(folder, None, quiet)
+            resume_run(folder, None, observers)
             return
-    clear(folder)
-    train_one(config, open_dataset(config.data), folder, quiet)
+    train(config, open_dataset(config.data), folder, observers)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""Backbones, baselines, the language network and the predictor. A model is one file, imported here to be known."""
+"""Recommendation models. Each is one file, imported here so that configurations can name it."""
 
-from . import baselines, cvga, l_diffrec, lightgcn, mult_vae
+from .graph import lightgcn
+from .linear import ease, popularity
+from .vae import cvga, l_diffrec, mult_vae
 
-__all__ = ["baselines", "cvga", "l_diffrec", "lightgcn", "mult_vae"]
+__all__ = ["cvga", "ease", "l_diffrec", "lightgcn", "mult_vae", "popularity"]

@@ -1,0 +1,219 @@
+"""The Python interface: what ``import dmrec`` gives.
+
+External ids go in and come out; results are `Table` objects, which pandas, polars and Arrow read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from . import recipes
+from .config import Config, build_config
+from .data import dataset as datasets
+from .data.dataset import Dataset
+from .errors import DmrecError
+from .eval import ranking
+from .inference.recommender import Recommender
+from .models.base import ClosedFormModel, Model
+from .options import deep_merge
+from .runs.load import load_model, training_data
+from .runs.provenance import check_data
+from .runs.resolve import resolve
+from .runs.run import Run, run_folder
+from .runtime import resolve_device
+from .table import Table
+from .training import trainer
+from .training.observer import Observer
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """Opens a dataset folder, made by ``dmrec data import``, ``dmrec data fetch`` or `dataset`.
+
+    Raises:
+        DmrecError: the folder is not a dataset, is incomplete or damaged.
+    """
+    return datasets.open_dataset(Path(folder))
+
+
+def train(
+    model: str | Config | Mapping[str, Any] | Model,
+    data: Dataset,
+    *,
+    options: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    replace: bool = False,
+    progress: bool = True,
+    observers: Sequence[Observer] = (),
+    **training: Any,
+) -> Recommender:
+    """Trains a model and tests it on the held-out interactions of the dataset.
+
+    Args:
+        model: the name of a recipe (``"dmrec-m"``, ``"ease"``, see `recipes`), a `Config`, the values of one, or a
+            closed-form model object, which is fitted in memory.
+        data: the dataset.
+        options: further options by their dotted names, such as ``{"model.hidden": 200, "matching.beta": 0.3}``.
+        out: folder in which the run is kept, as ``OUT/DATASET/MODEL/seed-S``; None for a temporary one, which lives as
+            long as the returned object.
+        replace: whether a finished run there is replaced.
+        progress: show epochs, losses and validation scores on standard error.
+        observers: called after each epoch and evaluation.
+        **training: options of the training section, such as ``epochs=100``, ``seed=1`` or ``device="cuda"``.
+
+    Returns:
+        The trained model; its ``result`` has the figures on validation and test.
+
+    Raises:
+        DmrecError: an option is unknown or out of range, or the dataset lacks what the model needs.
+    """
+    if isinstance(model, Model):
+        if options or training or out is not None:
+            raise DmrecError("a model object has its own options: leave out options, out and training options")
+        return _fit(model, data)
+    values = _values(model)
+    for name, value in (options or {}).items():
+        nested: Any = value
+        for key in reversed(name.split(".")):
+            nested = {key: nested}
+        values = deep_merge(values, nested)
+    config = resolve(build_config(deep_merge(values, {"training": training}) if training else values), data)
+    keep = None if out is not None else tempfile.TemporaryDirectory(prefix="dmrec-")
+    folder = run_folder(Path(keep.name if keep is not None else out), data.name, config.name, config.training.seed)  # type: ignore[arg-type]
+    if progress:
+        from rich.console import Console
+
+        from .training.progress import ProgressBar
+
+        observers = [ProgressBar(Console(stderr=True)), *observers]
+    result = trainer.train(config, data, folder, observers, replace=replace)
+    return _opened(Run(folder), data, config.training.device, result, keep)
+
+
+def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: str = "cpu") -> Recommender:
+    """Loads a finished run.
+
+    Args:
+        run: folder of the run, or of its model (then the first seed's run).
+        data: the dataset, if it is no longer where it was.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    Raises:
+        DmrecError: the folder holds no finished run, or the dataset is not the one that it was trained on.
+    """
+    opened = Run.open(Path(run))
+    if not isinstance(data, Dataset):
+        data = datasets.open_dataset(opened.data_folder(None if data is None else Path(data)))
+    return _opened(opened, data, device, opened.result if opened.state()[0] == "finished" else {}, None)
+
+
+@overload
+def evaluate(
+    model: Recommender,
+    data: Dataset | None = None,
+    metrics: Sequence[str] = METRICS,
+    *,
+    split: str = "test",
+    per_user: Literal[False] = False,
+) -> dict[str, float]: ...
+
+
+@overload
+def evaluate(
+    model: Recommender,
+    data: Dataset | None = None,
+    metrics: Sequence[str] = METRICS,
+    *,
+    split: str = "test",
+    per_user: Literal[True],
+) -> Table: ...
+
+
+def evaluate(
+    model: Recommender,
+    data: Dataset | None = None,
+    metrics: Sequence[str] = METRICS,
+    *,
+    split: str = "test",
+    per_user: bool = False,
+) -> dict[str, float] | Table:
+    """Ranks all items for every user that has held-out items, without the user's training items.
+
+    Args:
+        model: a trained model.
+        data: its dataset; the default is the one it was opened with.
+        metrics: recall, precision, hit, ndcg, mrr, map or coverage, each at any K, such as ``"ndcg@10"``.
+        split: ``"test"`` or ``"valid"``.
+        per_user: return the values of every user instead of their means.
+
+    Returns:
+        Means by metric; with ``per_user`` a table with columns ``user``, ``held_out`` (number of held-out items) and
+        one for each metric.
+
+    Raises:
+        DmrecError: a metric or split is unknown, or the dataset is not the one that the model was trained on.
+    """
+    if split not in ("valid", "test"):
+        raise DmrecError(f"split must be valid or test, got '{split}'")
+    if data is not None and data is not model.dataset:
+        if model.config is None or model.folder is None:
+            raise DmrecError(f"{model.name} is evaluated on the dataset that it was fitted on: leave out data")
+        check_data(model.folder, Run(model.folder).load()[1], model.config, data)
+    dataset = data or model.dataset
+    found = ranking.evaluate(model.model, model.data, dataset.split(split), list(metrics))
+    if not per_user:
+        return found.means
+    users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]
+    values = {name: of_users.numpy() for name, of_users in found.values.items()}
+    return Table({"user": users, "held_out": found.n_held_out.numpy(), **values})
+
+
+def list_recipes() -> dict[str, str]:
+    """The recipes by name, with a line about each.
+
+    >>> list_recipes()["ease"]
+    'Baseline: EASE, exact, lambda searched on validation.'
+    """
+    return {name: (make.__doc__ or "").strip() for name, make in recipes.RECIPES.items()}
+
+
+def _values(model: str | Config | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(model, str):
+        return recipes.recipe(model)
+    if isinstance(model, Config):
+        return model.model_dump(mode="json")
+    if isinstance(model, Mapping):
+        return dict(model)
+    raise DmrecError(
+        f"model must be a recipe's name, a Config, its values or a model object, got {type(model).__name__}"
+    )
+
+
+def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any], keep: object) -> Recommender:
+    loaded = load_model(run, data, resolve_device(device))
+    return Recommender(loaded.model, loaded.data, data, run.config, run.folder, result, keep)
+
+
+def _fit(model: Model, data: Dataset) -> Recommender:
+    """A closed-form model object, fitted on the dataset; the default metric chooses what it leaves open."""
+    if not isinstance(model, ClosedFormModel):
+        raise DmrecError(
+            f"{type(model).__name__} is trained over epochs: register its options (dmrec.models.base.register) and "
+            "train it by configuration"
+        )
+    config = build_config(recipes.recipe("popularity"))
+    training = training_data(config, data)
+    valid, monitor = data.split("valid"), config.training.monitor
+
+    def score(candidate: Model, /, **settings: float) -> float:
+        del settings
+        return ranking.evaluate(candidate, training, valid, [monitor]).means[monitor]
+
+    chosen = model.fit(training, score)
+    return Recommender(model, training, data, None, None, dict(chosen))

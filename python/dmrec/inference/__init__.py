@@ -1,0 +1,1 @@
+"""Recommendations from trained models, with the ids of the data."""

@@ -1,0 +1,164 @@
+"""The best items of users: of those that were in training, and of new ones described by a text or by items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmrec_ext import Csr
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..data.entities import clean
+from ..errors import DmrecError, did_you_mean
+from ..eval.ranking import blocks
+from ..language.encoder import TextEncoder
+from ..language.encoders import encoder_of
+from ..models.base import Model, TrainingData, UserBatch, evaluating
+from ..runtime import move
+
+MAX_EXCLUDED = 1 << 26  # pairs of user and item held at a time where items are excluded for everybody
+
+
+class Ranking(NamedTuple):
+    """Ranked items of a block of users, on the CPU; -inf and -1 where a user has fewer items."""
+
+    users: Tensor  # (B,) int64
+    scores: Tensor  # (B, k)
+    items: Tensor  # (B, k) int64
+
+
+def rank_users(
+    model: Model, data: TrainingData, users: Tensor, k: int, seen: Csr, excluded: Tensor | None = None
+) -> Iterator[Ranking]:
+    """Ranks items for ``users`` (U,) int64, rows of the training data, block by block.
+
+    ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody.
+    """
+    with evaluating(model):
+        for block in blocks(users):
+            batch, out = move(data.users(block), model.device), seen.rows(block)
+            if excluded is not None and len(excluded):
+                out = with_columns(out, excluded)
+            scores, items = model.rank(batch, k, exclude=move(out, model.device))
+            yield Ranking(block, scores.cpu(), items.cpu())
+
+
+def with_columns(x: Csr, columns: Tensor) -> Csr:
+    """The pattern of ``x`` (B, N) with ``columns`` (n,) int64 in every row."""
+    row = torch.cat([x.row_of_entry(), torch.arange(x.n_rows).repeat_interleave(len(columns))])
+    key = torch.unique(row * x.n_cols + torch.cat([x.col, columns.repeat(x.n_rows)]))
+    counts = torch.bincount(key // x.n_cols, minlength=x.n_rows)
+    return Csr(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), key % x.n_cols, None, x.n_cols)
+
+
+def union(*parts: Csr) -> Csr:
+    """The pattern of matrices of one shape, together."""
+    n = parts[0].n_cols
+    key = torch.unique(torch.cat([part.row_of_entry() * n + part.col for part in parts]))
+    counts = torch.bincount(key // n, minlength=parts[0].n_rows)
+    return Csr(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), key % n, None, n)
+
+
+def rank_new_user(
+    model: Model,
+    config: Config,
+    dataset: Dataset,
+    *,
+    likes: Sequence[int] = (),
+    profile: str = "",
+    k: int = 10,
+    excluded: Tensor | None = None,
+    encoder: TextEncoder | None = None,
+    key_variable: str | None = None,
+) -> Ranking:
+    """Ranks items for one user who was not in training: one who likes items (columns), or whom a text describes.
+
+    The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
+    they were imported. Liked items are not ranked. ``key_variable``: see `encoder_of`.
+    """
+    if not likes and not profile:
+        raise DmrecError("name an item that the user likes (--like ITEM) or describe the user (--profile TEXT)")
+    liked = torch.tensor(sorted(set(likes)), dtype=torch.int64)
+    x = Csr(torch.tensor([0, len(liked)]), liked, None, dataset.n_items)
+    vectors = None
+    if config.language is not None:
+        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable))[None]
+    elif profile:
+        raise DmrecError(f"{config.name} was trained without language and cannot read a profile: name items (--like)")
+    if profile and not likes and config.language is not None and config.language.fusion == "collaborative":
+        raise DmrecError(
+            f"{config.name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
+            "name items (--like)"
+        )
+    out = x if excluded is None else with_columns(x, excluded)
+    with evaluating(model):
+        batch = move(UserBatch(None, x, vectors), model.device)
+        scores, items = model.rank(batch, k, exclude=move(out, model.device))
+    return Ranking(torch.zeros(1, dtype=torch.int64), scores.cpu(), items.cpu())
+
+
+def item_named(dataset: Dataset, name: str) -> int:
+    """The column of the item with this id, or with this title."""
+    by_id = dataset.item_columns
+    if name in by_id:
+        return by_id[name]
+    wanted = clean(name).lower()
+    titled = [column for column, item in enumerate(dataset.items) if item.title.lower() == wanted]
+    if len(titled) == 1:
+        return titled[0]
+    if titled:
+        listed = ", ".join(dataset.items[column].id for column in titled[:5])
+        raise DmrecError(f"{len(titled)} items of {dataset.name} are called '{name}': give an id ({listed}, ..)")
+    within = [item for item in dataset.items if wanted and wanted in item.title.lower()]
+    if within:
+        listed = "; ".join(f"{item.id}: {item.title}" for item in within[:5])
+        raise DmrecError(f"no item of {dataset.name} is called '{name}'; {len(within)} titles contain it: {listed}")
+    titles = [item.title for item in dataset.items if item.title]
+    raise DmrecError(f"{dataset.name} has no item '{name}'{did_you_mean(name, [*by_id, *titles])}")
+
+
+def user_named(dataset: Dataset, name: str) -> int:
+    """The row of the user with this id."""
+    rows = dataset.user_rows
+    if name in rows:
+        return rows[name]
+    near = did_you_mean(name, rows) if len(rows) <= 20 else f" (ids look like '{next(iter(rows))}')"
+    raise DmrecError(f"{dataset.name} has no user '{name}'{near}")
+
+
+def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarray:
+    """The direction (E,) of the sum of the items' text vectors: stands in for a profile that nobody wrote."""
+    total = np.asarray(item_vectors[list(likes)], dtype=np.float32).sum(axis=0)
+    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
+
+
+def _text_vector(
+    config: Config,
+    dataset: Dataset,
+    likes: Sequence[int],
+    profile: str,
+    encoder: TextEncoder | None,
+    key_variable: str | None,
+) -> np.ndarray:
+    assert config.language is not None
+    vectors = dataset.vectors(config.language.vectors)
+    if not profile:
+        return vector_of_likes(vectors.items, likes)
+    if encoder is not None and dataset.manifest["vectors"][vectors.name]["made"].get("encoder"):
+        raise DmrecError(
+            f"the encoder of the vectors '{vectors.name}' is known, and another one cannot be used: leave out --encoder"
+        )
+    (vector,) = (encoder or encoder_of(dataset, vectors.name, key_variable)).encode([clean(profile)])
+    if vector.shape != vectors.items.shape[1:]:
+        raise DmrecError(
+            f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "
+            "they were made by another encoder"
+        )
+    if not vector.any():
+        raise DmrecError("the encoder knows no word of the profile: describe the user in the words of the items' texts")
+    return np.asarray(vector, dtype=np.float32)

@@ -1,0 +1,253 @@
+"""A model together with its data: what `dmrec.train` and `dmrec.load` return. External ids go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+import torch
+from torch import Tensor
+
+from dmrec_ext import Csr, rank_topk
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..errors import DmrecError
+from ..files import replace_file, write_array
+from ..language.encoder import TextEncoder
+from ..models.base import Model, TrainingData, evaluating
+from ..models.vae.model import Vae
+from ..runtime import move
+from ..table import Table
+from .recommend import Ranking, item_named, rank_new_user, rank_users, union, user_named
+
+
+class Posterior(NamedTuple):
+    """The Gaussians of users, one row each."""
+
+    users: list[str]
+    mean: np.ndarray  # (U, D) float32
+    logvar: np.ndarray  # (U, D) float32, natural logarithm of the variance
+
+
+class ItemVectors(NamedTuple):
+    """Vectors of all items, for a nearest-neighbour index such as faiss."""
+
+    items: list[str]
+    vectors: np.ndarray  # (N, H) float32
+
+    def save(self, path: str | Path) -> None:
+        """Writes ``.npy``, or ``.safetensors`` with a tensor ``vectors``; the ids go to ``PATH.ids.txt``."""
+        path = Path(path)
+        if path.suffix == ".npy":
+            replace_file(path, lambda temporary: write_array(temporary, self.vectors))
+        elif path.suffix == ".safetensors":
+            replace_file(path, lambda temporary: safetensors.numpy.save_file({"vectors": self.vectors}, temporary))
+        else:
+            raise DmrecError(f"{path}: item vectors are written as .npy or .safetensors")
+        ids = "".join(f"{item}\n" for item in self.items)
+        replace_file(path.with_name(f"{path.name}.ids.txt"), lambda temporary: _write_text(temporary, ids))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+class Recommender:
+    """A trained model, its data and its configuration.
+
+    Attributes:
+        model: the `torch.nn.Module`, in evaluation mode.
+        dataset: what it was trained on.
+        config: the resolved configuration; None for a model object that was fitted without one.
+        folder: the run's folder; None where the model is in memory alone.
+        result: the figures of the run.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: TrainingData,
+        dataset: Dataset,
+        config: Config | None,
+        folder: Path | None = None,
+        result: dict[str, Any] | None = None,
+        keep: object = None,
+    ) -> None:
+        self.model, self.data, self.dataset, self.config, self.folder = model.eval(), data, dataset, config, folder
+        self.result = result or {}
+        self._keep = keep  # a temporary folder that must live as long as this object
+
+    def __repr__(self) -> str:
+        sizes = f"{self.dataset.n_users} users, {self.dataset.n_items} items"
+        return f"Recommender({self.name} on {self.dataset.name}, {sizes})"
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return type(self.model).__name__ if self.config is None else self.config.name
+
+    def recommend(
+        self,
+        users: Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        profile: str = "",
+        likes: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        among: Sequence[str] | None = None,
+        seen: str = "known",
+        encoder: TextEncoder | None = None,
+        key_variable: str | None = None,
+    ) -> Table:
+        """The k best items of each user.
+
+        Args:
+            users: ids of users who were in training; None for all of them. Leave it out with ``profile`` or ``likes``.
+            k: items for each user.
+            profile: a text that describes one new user.
+            likes: ids or titles of items that one new user likes.
+            exclude: ids of items that are recommended to nobody.
+            among: ids of the items to choose from; None for all.
+            seen: what is not recommended to a user again: ``"known"`` for all of the user's interactions, ``"train"``
+                for those in training, as in evaluation on held-out items, ``"nothing"`` to recommend seen items too.
+            encoder: makes the vector of ``profile`` where the run's text vectors were imported.
+            key_variable: environment variable with the key of a server that makes the vector of ``profile``.
+
+        Returns:
+            A table with columns ``user``, ``item``, ``score`` (float32) and ``rank`` (from 1), best items first; for a
+            new user without ``user``. A user has fewer than k rows where fewer items are left.
+
+        Raises:
+            DmrecError: an id is unknown, or the model cannot recommend to new users.
+        """
+        check_k(k)
+        excluded = self._excluded(exclude, among)
+        if profile or likes:
+            if users is not None:
+                raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
+            columns = [item_named(self.dataset, name) for name in likes]
+            if self.config is None:
+                raise DmrecError(f"{self.name} was fitted without a configuration and recommends to known users only")
+            ranking = rank_new_user(
+                self.model,
+                self.config,
+                self.dataset,
+                likes=columns,
+                profile=profile,
+                k=k,
+                excluded=excluded,
+                encoder=encoder,
+                key_variable=key_variable,
+            )
+            table = self._table([ranking])
+            return Table({name: table[name] for name in table.columns if name != "user"})
+        return self._table(self.rankings(users, k, excluded, seen))
+
+    def rankings(
+        self, users: Sequence[str] | None, k: int, excluded: Tensor | None = None, seen: str = "known"
+    ) -> Iterator[Ranking]:
+        """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
+        rows = range(self.dataset.n_users) if users is None else [user_named(self.dataset, str(u)) for u in users]
+        chosen = torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
+        return rank_users(self.model, self.data, chosen, k, self._seen(seen), excluded)
+
+    def similar_items(self, items: str | Sequence[str], k: int = 10) -> Table:
+        """The k items whose vectors have the largest cosine with those of ``items`` (ids or titles).
+
+        Returns:
+            A table with columns ``target_item``, ``item``, ``score`` (cosine) and ``rank``.
+        """
+        check_k(k)
+        names = [items] if isinstance(items, str) else list(items)
+        columns = torch.tensor([item_named(self.dataset, name) for name in names], dtype=torch.int64)
+        vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
+        scores, found = rank_topk(vectors[columns], vectors, k + 1)
+        rows: dict[str, list[Any]] = {"target_item": [], "item": [], "score": [], "rank": []}
+        for column, of_scores, of_items in zip(columns.tolist(), scores.tolist(), found.tolist(), strict=True):
+            others = [(i, s) for i, s in zip(of_items, of_scores, strict=True) if i not in (column, -1)][:k]
+            for rank, (item, score) in enumerate(others, start=1):
+                rows["target_item"].append(self.dataset.items[column].id)
+                rows["item"].append(self.dataset.items[item].id)
+                rows["score"].append(score)
+                rows["rank"].append(rank)
+        return Table(rows)
+
+    def item_vectors(self) -> ItemVectors:
+        """The vectors that the model ranks items by: output rows of an autoencoder, propagated embeddings of LightGCN.
+
+        Raises:
+            DmrecError: the model does not represent items by vectors.
+        """
+        return ItemVectors([item.id for item in self.dataset.items], self._vectors().numpy())
+
+    def posterior(self, users: Sequence[str] | None = None) -> Posterior:
+        """The Gaussian that is decoded for each user: with language the fused one.
+
+        Raises:
+            DmrecError: the model is not a variational autoencoder.
+        """
+        if not isinstance(self.model, Vae):
+            raise DmrecError(f"{self.name} has no posterior; variational autoencoders such as mult-vae and dmrec-m do")
+        names = [user.id for user in self.dataset.users] if users is None else [str(user) for user in users]
+        rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
+        means, logvars = [], []
+        with evaluating(self.model):
+            for block in rows.split(1024):
+                mu, logvar = self.model.posterior(move(self.data.users(block), self.model.device))
+                means.append(mu.cpu())
+                logvars.append(logvar.cpu())
+        return Posterior(names, torch.cat(means).numpy(), torch.cat(logvars).numpy())
+
+    def _seen(self, which: str) -> Csr:
+        """(M, N): what is not recommended to a user again."""
+        if which == "train":
+            return self.data.interactions
+        if which == "known":
+            return union(*(self.dataset.split(split) for split in ("train", "valid", "test")))
+        if which == "nothing":
+            empty = torch.zeros(self.dataset.n_users + 1, dtype=torch.int64)
+            return Csr(empty, empty[:0], None, self.dataset.n_items)
+        raise DmrecError(f"seen must be known, train or nothing, got '{which}'")
+
+    def _vectors(self) -> Tensor:
+        with evaluating(self.model):
+            return self.model.item_vectors().float().cpu()
+
+    def _excluded(self, exclude: Sequence[str], among: Sequence[str] | None) -> Tensor | None:
+        """Ascending columns that are recommended to nobody."""
+        columns = self.dataset.item_columns
+        for argument, names in (("exclude", exclude), ("among", among or ())):
+            if isinstance(names, str):
+                raise DmrecError(f"{argument} must be a list of item ids, got the text '{names}'")
+            if unknown := [str(name) for name in names if str(name) not in columns]:
+                raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
+        out = torch.zeros(self.dataset.n_items, dtype=torch.bool)
+        if among is not None:
+            out[:] = True
+            out[[columns[str(name)] for name in among]] = False
+        if exclude:
+            out[[columns[str(name)] for name in exclude]] = True
+        return out.nonzero().squeeze(1) if bool(out.any()) else None
+
+    def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
+        user_ids = np.array([user.id for user in self.dataset.users], dtype=object)
+        item_ids = np.array([item.id for item in self.dataset.items], dtype=object)
+        parts: list[list[np.ndarray]] = [[np.zeros(0, kind)] for kind in (np.int64, np.int64, np.float32, np.int64)]
+        for users, scores, items in rankings:
+            there = items >= 0
+            rank = torch.arange(1, items.shape[1] + 1).expand_as(items)
+            row = users[:, None].expand_as(items)
+            for part, values in zip(parts, (row, items, scores, rank), strict=True):
+                part.append(values[there].numpy())
+        row_, item, score, rank_ = (np.concatenate(part) for part in parts)
+        return Table({"user": user_ids[row_], "item": item_ids[item], "score": score, "rank": rank_})
+
+
+def check_k(k: int) -> None:
+    """Raises an error unless ``k`` is a number of items."""
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise DmrecError(f"k must be a whole number of at least 1, got {k!r}")

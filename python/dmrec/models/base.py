@@ -1,0 +1,213 @@
+"""The contract that every model fulfils: how it is configured, built, trained, and how it ranks.
+
+`ModelConfig` holds a model's options and builds it. A `Model` ranks items for a `UserBatch`; a `ClosedFormModel` is
+fitted in one call, a `TrainedModel` by gradient descent over its examples. Nothing outside a model's own file knows
+which model it has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dmrec_ext import Csr
+
+from ..errors import DmrecError
+from ..options import Options
+
+Losses = dict[str, Tensor]
+"""() each: ``"loss"``, which is minimised, and the parts of it that are logged."""
+
+
+class UserBatch(NamedTuple):
+    """B users, as models see them."""
+
+    ids: Tensor | None  # (B,) int64 rows of the training data; None for users who were not in training
+    interactions: Csr  # (B, N)
+    text_vectors: Tensor | None = None  # (B, E) float32 of the users' texts, where the model reads language
+    sequences: Csr | None = None  # (B, S) item numbers as values, oldest first, where the model reads order
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.interactions.n_rows
+
+
+class TrainingData(NamedTuple):
+    """What a model may know of the data that it is trained on. Arrays may be mapped from disk."""
+
+    interactions: Csr  # (M, N) of the training split
+    item_text_vectors: np.ndarray | None = None  # (N, E), where the run uses language
+    user_text_vectors: np.ndarray | None = None  # (M, E)
+    item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
+    state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
+
+    @property
+    def n_users(self) -> int:
+        """M."""
+        return self.interactions.n_rows
+
+    @property
+    def n_items(self) -> int:
+        """N."""
+        return self.interactions.n_cols
+
+    def users(self, ids: Tensor) -> UserBatch:
+        """The batch of the users ``ids`` (B,) int64, on the CPU."""
+        vectors = self.user_text_vectors
+        text = None if vectors is None else torch.from_numpy(np.array(vectors[ids.numpy()], dtype=np.float32))
+        return UserBatch(ids, self.interactions.rows(ids), text)
+
+
+class Step(NamedTuple):
+    """The point in training at which a loss is computed."""
+
+    number: int = 0  # of the optimiser's steps, from 0
+    epoch: int = 1
+    annealing: float = 1.0  # weight of the divergences, see `AnnealingConfig`
+
+
+class Model(nn.Module, ABC):
+    """Ranks items for users. ``state_dict()`` is all of its state."""
+
+    candidate_precision = "float32"
+    """Of the products that `rank` filters candidates with, ``"float32"`` or ``"bf16"``; results do not depend on it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters and buffers are."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    @abstractmethod
+    def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
+        """The k best items of each user.
+
+        The module must be in evaluation mode (see `evaluating`): in training mode dropout and noise take part.
+
+        Args:
+            batch: B users.
+            k: number of items for each.
+            exclude: (B, N) items that are not ranked, such as those that a user has already.
+
+        Returns:
+            Scores (B, k), descending, and item numbers (B, k) int64; -inf and -1 where fewer than k items are left.
+
+        Raises:
+            DmrecError: the model cannot rank for such users.
+        """
+
+    def item_vectors(self) -> Tensor:
+        """(N, any width): one vector for each item, the one that the model ranks it by.
+
+        Raises:
+            DmrecError: the model has no such vectors.
+        """
+        raise DmrecError(f"{type(self).__name__} does not represent items by vectors")
+
+
+class Scorer(Protocol):
+    """Gives the validation score of a model that was fitted with some settings."""
+
+    def __call__(self, model: Model, /, **settings: float) -> float:
+        """Higher is better."""
+        ...
+
+
+class ClosedFormModel(Model):
+    """A model that is fitted in one call, without anything random."""
+
+    @abstractmethod
+    def fit(self, data: TrainingData, score: Scorer) -> dict[str, Any]:
+        """Fits the model; where settings are to be chosen, those of the best ``score``, which are returned."""
+
+
+class TrainedModel(Model):
+    """A model that is trained by gradient descent over examples, each once an epoch."""
+
+    n_examples: int
+
+    @abstractmethod
+    def batch(self, index: Tensor) -> Any:
+        """What `loss` needs of the examples ``index`` (B,) int64: tensors and named tuples of them, on the CPU."""
+
+    @abstractmethod
+    def loss(self, batch: Any, step: Step) -> Losses:
+        """The loss of a batch and its parts, () each. The batch is on the model's device, which is not waited for."""
+
+    def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
+        """Groups for the optimiser; default: all parameters at the configured rate."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Further values of the last batch for the log, () each; default: none."""
+        return {}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first batch of an epoch; default: nothing."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after the last batch of an epoch; default: nothing."""
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Evaluation mode, without gradients, for as long as the context lasts."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+class ModelConfig(Options):
+    """Options of a model. The default of ``kind`` is the model's name in configurations."""
+
+    kind: str
+
+    is_random: ClassVar[bool] = True  # whether figures depend on the seed
+
+    def refusal(self, n_users: int, n_items: int) -> str | None:
+        """Why the model cannot be used on data of this size; default: it can."""
+        del n_users, n_items
+        return None
+
+    @abstractmethod
+    def build(self, data: TrainingData) -> Model:
+        """The model; initial weights follow torch's global seed."""
+
+
+class WithItemEmbeddings(ModelConfig):
+    """Options of a model that is built from vectors of the items."""
+
+    item_embeddings: str | None = Field(
+        None,
+        description="vectors of items that the model is built from: text vectors of the dataset by name, or the folder "
+        "of another run; default: the text vectors of the language model, or the only ones of the dataset",
+    )
+
+    @property
+    def uses_item_embeddings(self) -> bool:
+        """Whether they are needed, given the other options."""
+        return True
+
+
+MODELS: dict[str, type[ModelConfig]] = {}
+"""By ``kind``: the models that a configuration may name."""
+
+AnyConfig = TypeVar("AnyConfig", bound=ModelConfig)
+
+
+def register(config: type[AnyConfig]) -> type[AnyConfig]:
+    """Class decorator that makes a model known by the ``kind`` of its options."""
+    MODELS[config.model_fields["kind"].default] = config
+    return config

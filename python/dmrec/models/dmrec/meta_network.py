@@ -1,0 +1,38 @@
+"""The probabilistic meta-network: Eq. 6 and 7, Zhang et al., SIGIR 2025."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dmrec_ext import Csr, csr_aggregate
+
+from ..vae.gaussian import Gaussian
+from ..vae.layers import initialise
+from .options import LanguageConfig
+
+
+class MetaNetwork(nn.Module):
+    """Language posterior of a user: g = W_I^T x_u + w_u, then Linear-Tanh-Linear to mean and log-variance.
+
+    With ``aggregate: false``, the ablation without the sum over items, g = w_u.
+    """
+
+    item_vectors: Tensor  # (N, E) float32
+
+    def __init__(self, item_vectors: np.ndarray, options: LanguageConfig, latent: int) -> None:
+        super().__init__()
+        self.aggregate = options.aggregate
+        # The vectors are the dataset's: neither trained nor part of checkpoints. float32 arrays stay mapped from disk;
+        # float16 arrays become float32 in memory, because every batch sums many of their rows.
+        vectors = torch.from_numpy(np.asarray(item_vectors, dtype=np.float32))
+        self.register_buffer("item_vectors", vectors, persistent=False)
+        width, hidden = item_vectors.shape[1], options.hidden
+        self.network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
+        initialise(self, options.initialisation)
+
+    def forward(self, dropped: Csr, text_vectors: Tensor) -> Gaussian:
+        """Posterior of users with ``text_vectors`` (B, E) and interactions ``dropped`` (B, N) after input dropout."""
+        semantic = csr_aggregate(dropped, self.item_vectors, text_vectors) if self.aggregate else text_vectors
+        return Gaussian.from_output(self.network(semantic))

@@ -1,0 +1,1 @@
+"""Models that are linear in the interactions, in closed form."""

@@ -1,0 +1,1 @@
+"""Variational autoencoders over the interactions of a user."""

@@ -1,0 +1,80 @@
+"""CVGA (Zhang et al., TOIS 2023): a variational graph autoencoder, one propagation over users and items to encode.
+
+Encoder: H = R W + b with R = D_u^{-1/2} X D_i^{-1/2}, degrees counted in the training interactions; tanh and further
+layers where ``hidden`` names widths; then dropout, and the halves are mean and log-variance. Decoder: one linear layer.
+A user's row of R is all that the encoder needs of the graph, so batches of users work as in any autoencoder.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dmrec_ext import Csr
+
+from ...options import SearchSpace
+from ..base import TrainingData, register
+from .backbone import Backbone, Decoded
+from .gaussian import Gaussian
+from .layers import Initialisation, SparseLinear, initialise
+from .model import BackboneConfig
+
+
+@register
+class CvgaConfig(BackboneConfig):
+    """CVGA."""
+
+    kind: Literal["cvga"] = "cvga"
+    latent: int = Field(64, ge=1, description="dimensions of the posteriors")
+    hidden: tuple[int, ...] = Field((), description="widths of layers before the posterior, with tanh between")
+    dropout: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="of the posterior's parameters, and of the interactions that the meta-network is given",
+    )
+    initialisation: Initialisation = "torch"
+
+    search_space: ClassVar[SearchSpace] = {
+        "dropout": {"low": 0.0, "high": 0.7},
+        "latent": {"choices": [64, 100, 200, 300]},
+    }
+
+    def backbone(self, data: TrainingData) -> Cvga:
+        """The network; initial weights follow torch's global seed."""
+        degree = torch.bincount(data.interactions.col, minlength=data.n_items)
+        return Cvga(degree, self)
+
+
+class Cvga(Backbone):
+    """The encoder drops its output, not its input; the meta-network gets interactions with dropout of its own."""
+
+    scale: Tensor  # (N,) 1 / sqrt(degree of an item), 0 for one without
+
+    def __init__(self, degree: Tensor, options: CvgaConfig) -> None:
+        super().__init__()
+        self.latent, self.input_dropout = options.latent, options.dropout
+        self.register_buffer("scale", degree.clamp_min(1).rsqrt() * (degree > 0))
+        widths = [*options.hidden, 2 * options.latent]
+        self.propagation = SparseLinear(len(degree), widths[0])
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.dropout = nn.Dropout(options.dropout)
+        self.decoder = nn.Linear(options.latent, len(degree))
+        initialise(self, options.initialisation)
+
+    def encode(self, x: Csr, dropped: Csr) -> Gaussian:
+        """Posterior from a user's row of R."""
+        del dropped
+        of_user = x.crow.diff().clamp_min(1).rsqrt()
+        hidden = self.propagation(x._replace(values=of_user[x.row_of_entry()] * self.scale[x.col]))
+        for layer in self.layers:
+            hidden = layer(torch.tanh(hidden))
+        return Gaussian.from_output(self.dropout(hidden))
+
+    def decode(self, z: Tensor) -> Decoded:
+        """The hidden layer is z itself: the decoder is one linear layer."""
+        return Decoded(z, self.decoder.weight, self.decoder.bias)

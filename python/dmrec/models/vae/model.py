@@ -1,0 +1,93 @@
+"""A variational autoencoder over the interactions of users: the base model that DMRec extends.
+
+With q = N(mu, sigma^2) the posterior of a user and z a sample from it, a step minimises
+
+    -sum_i x_i log softmax(decode(z))_i  +  annealing * KL(q || N(0, I)),
+
+the mean over the users of a batch, in nats (Liang et al., WWW 2018, Eq. 5 to 7).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmrec_ext import Csr, gaussian_kl, multinomial_nll, rank_topk
+
+from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch
+from .backbone import Backbone
+from .gaussian import Gaussian
+from .layers import drop_interactions
+
+
+class BackboneConfig(ModelConfig):
+    """Options of a generative recommender. Alone it is trained as a `Vae`; with language, as `Dmrec`."""
+
+    @abstractmethod
+    def backbone(self, data: TrainingData) -> Backbone:
+        """The network; initial weights follow torch's global seed."""
+
+    def build(self, data: TrainingData) -> Vae:
+        """The network, trained by reconstruction and KL divergence."""
+        return Vae(self.backbone(data), data)
+
+
+class Vae(TrainedModel):
+    """A backbone, its reconstruction and its KL divergence. An example is a user."""
+
+    def __init__(self, backbone: Backbone, data: TrainingData) -> None:
+        super().__init__()
+        self.backbone, self.data, self.n_examples = backbone, data, data.n_users
+
+    def batch(self, index: Tensor) -> UserBatch:
+        """The users ``index``."""
+        return self.data.users(index)
+
+    def loss(self, batch: UserBatch, step: Step) -> Losses:
+        """Negative evidence lower bound, with parts ``reconstruction`` and ``kl``."""
+        posterior = self.posterior(batch)
+        parts = self.reconstruction(batch.interactions, posterior, step)
+        return total({**parts, "kl": gaussian_kl(*posterior).mean()}, "kl", step)
+
+    def posterior(self, batch: UserBatch) -> Gaussian:
+        """The posterior of each user that is decoded from."""
+        x = batch.interactions
+        return self.backbone.encode(x, self.dropped(x))
+
+    def dropped(self, x: Csr) -> Csr:
+        """``x`` after input dropout, in training."""
+        return drop_interactions(x, self.backbone.input_dropout) if self.training else x
+
+    def reconstruction(self, x: Csr, posterior: Gaussian, step: Step) -> Losses:
+        """``reconstruction`` of x (B, N), and ``auxiliary`` where the backbone has a loss of its own."""
+        decoded, auxiliary = self.backbone.reconstruct(posterior, step)
+        parts = {"reconstruction": multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias)}
+        return parts if auxiliary is None else {**parts, "auxiliary": auxiliary}
+
+    def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
+        """The groups of the backbone."""
+        return self.backbone.parameter_groups(learning_rate)
+
+    @torch.no_grad()
+    def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
+        """The k best items of each user, by scores in float32 whatever the model was trained with."""
+        hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
+        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude, precision=self.candidate_precision)
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """(N, H): the rows of the decoder's last layer."""
+        weight = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device)).weight
+        return weight.detach()
+
+
+def total(parts: Losses, divergence: str, step: Step) -> Losses:
+    """``parts`` with their sum as ``loss``, in which the part called ``divergence`` has its annealed weight."""
+    loss = parts["reconstruction"] + step.annealing * parts[divergence]
+    if "auxiliary" in parts:
+        loss = loss + parts["auxiliary"]
+    return {"loss": loss, **parts}

@@ -1,0 +1,94 @@
+"""Checkpoints that a run resumes from: weights, optimiser, random number generators, position, early stopping, log.
+
+Two generations, ``state-a`` and ``state-b``, each a ``.safetensors`` file and a ``.json`` file with its checksum,
+written after it: the older one is replaced, so that a crash at any byte leaves the newer one. Both are removed when the
+run is finished.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from torch import Tensor
+
+from ..errors import DmrecError
+from ..files import read_sealed, replace_file, sha256_of, write_sealed
+
+GENERATIONS = ("state-a", "state-b")
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+class Checkpoint(NamedTuple):
+    """Tensors by name, and values that JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replaces the older generation.
+
+    Raises:
+        DmrecError: it cannot be written; the earlier checkpoint is unchanged.
+    """
+    numbers = {name: _number(folder / f"{name}.json") for name in GENERATIONS}
+    older = min(GENERATIONS, key=lambda name: numbers[name])
+    weights, manifest = folder / f"{older}.safetensors", folder / f"{older}.json"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    try:
+        manifest.unlink(missing_ok=True)  # half of the old and half of the new one must not look whole
+        replace_file(weights, lambda path: safetensors.torch.save_file(tensors, path))
+        number = max(numbers.values()) + 1
+        write_sealed(manifest, {**checkpoint.values, "number": number, "sha256": sha256_of(weights)})
+    except (OSError, safetensors.SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        why = "the disk is full: make room" if full else str(error)
+        raise DmrecError(f"{weights} cannot be written ({why}); the checkpoint before it is unchanged") from error
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The newest generation that is undamaged.
+
+    Raises:
+        DmrecError: there is none; the message says why.
+    """
+    found = sorted(GENERATIONS, key=lambda name: -_number(folder / f"{name}.json"))
+    faults = []
+    for name in found:
+        weights, manifest = folder / f"{name}.safetensors", folder / f"{name}.json"
+        try:
+            values = read_sealed(manifest)
+            if sha256_of(weights) == values["sha256"]:
+                return Checkpoint(safetensors.torch.load_file(weights), values)
+            faults.append(f"{weights.name} differs from its checksum")
+        except FileNotFoundError as error:
+            if weights.exists() or manifest.exists():
+                faults.append(f"{Path(str(error.filename)).name} is missing")
+        except DmrecError as error:
+            faults.append(str(error))
+    if faults:
+        raise DmrecError(f"{folder} has no undamaged checkpoint: {'; '.join(faults)}; train again")
+    raise DmrecError(f"{folder} has no checkpoint to resume from: it was stopped before the first one; train again")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all generations."""
+    for name in GENERATIONS:
+        for ending in ("json", "safetensors"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+
+
+def _number(manifest: Path) -> int:
+    """The number of a generation, larger for a newer one; -1 where there is none or it is damaged."""
+    try:
+        return int(read_sealed(manifest)["number"])
+    except (OSError, DmrecError):
+        return -1

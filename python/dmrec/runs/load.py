@@ -1,0 +1,70 @@
+"""From a run folder to its model, and from a configuration to the data that a model is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..build import build_model
+from ..config import Config
+from ..data.dataset import Dataset, open_dataset
+from ..models.base import Model, TrainingData
+from .provenance import check_data, item_embeddings_of
+from .run import Run
+
+CPU = torch.device("cpu")
+
+
+class LoadedRun(NamedTuple):
+    """A run, the dataset that it was trained on, its best model in evaluation mode, and the data of the model."""
+
+    run: Run
+    dataset: Dataset
+    model: Model
+    data: TrainingData
+
+
+def load_run(folder: Path, data: Path | None = None, device: torch.device = CPU) -> LoadedRun:
+    """Opens a run with its dataset, or the one at ``data``.
+
+    Raises:
+        DmrecError: the folder holds no model, or the dataset is not the one that it was trained on.
+    """
+    run = Run.open(folder)
+    return load_model(run, open_dataset(run.data_folder(data)), device)
+
+
+def load_model(run: Run, dataset: Dataset, device: torch.device = CPU) -> LoadedRun:
+    """`load_run` for a dataset that is open already."""
+    state, metadata = run.load()
+    config = run.config
+    check_data(run.folder, metadata, config, dataset)
+    data = training_data(config, dataset, state)
+    model = build_model(config, data)
+    model.load_state_dict(state)
+    return LoadedRun(run, dataset, model.to(device).eval(), data)
+
+
+def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] | None = None) -> TrainingData:
+    """What the model of a resolved configuration is built from. ``state``: what a saved model will load."""
+    items = users = None
+    if config.language is not None:
+        vectors = dataset.vectors(config.language.vectors)
+        items, users = vectors.items, vectors.users
+    embeddings = None if state is not None else _item_embeddings(config, dataset)
+    return TrainingData(dataset.split("train"), items, users, embeddings, state)
+
+
+def _item_embeddings(config: Config, dataset: Dataset) -> np.ndarray | None:
+    """(N, any width): text vectors, or the item vectors of another run's model."""
+    name, folder = item_embeddings_of(config, dataset)
+    if name is not None:
+        return dataset.vectors(name).items
+    if folder is not None:
+        return load_model(Run.open(folder), dataset).model.item_vectors().cpu().numpy()
+    return None

@@ -1,0 +1,59 @@
+"""What a run was made from: checksums of the data, and of another run whose vectors it uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..errors import DmrecError
+from ..models.base import WithItemEmbeddings
+from .run import Run
+
+
+def item_embeddings_of(config: Config, dataset: Dataset) -> tuple[str | None, Path | None]:
+    """The text vectors, or the folder of the run, that a resolved configuration names as item embeddings."""
+    model = config.model
+    if not isinstance(model, WithItemEmbeddings) or not model.uses_item_embeddings or model.item_embeddings is None:
+        return None, None
+    if model.item_embeddings in dataset.vector_names:
+        return model.item_embeddings, None
+    return None, Path(model.item_embeddings)
+
+
+def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Checksums of everything in a dataset that a run depends on."""
+    text_vectors, _ = item_embeddings_of(config, dataset)
+    of_language = config.language.vectors if config.language else None
+    return {**dataset.fingerprint(of_language), **dataset.fingerprint(text_vectors)}
+
+
+def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint keeps of the data that it was trained on."""
+    sizes = {"n_users": dataset.n_users, "n_items": dataset.n_items}
+    return {"dataset": dataset.name, **sizes, "fingerprint": fingerprint(config, dataset)}
+
+
+def depends_on(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Checksums of everything that decides how training goes, other than the configuration."""
+    _, run = item_embeddings_of(config, dataset)
+    of_run = {} if run is None else {str(run): Run.open(run).load()[1]["sha256"]}
+    return {**fingerprint(config, dataset), **of_run}
+
+
+def check_data(folder: Path, metadata: dict[str, Any], config: Config, dataset: Dataset) -> None:
+    """Refuses a dataset other than the one that a checkpoint in ``folder`` was trained on."""
+    here = data_metadata(config, dataset)
+    if (metadata["n_users"], metadata["n_items"]) != (here["n_users"], here["n_items"]):
+        raise DmrecError(
+            f"{folder} was trained on {metadata['n_users']} users and {metadata['n_items']} items, "
+            f"but {dataset.folder} has {dataset.n_users} and {dataset.n_items}"
+        )
+    known = metadata["fingerprint"]
+    if differing := [name for name, value in known.items() if here["fingerprint"].get(name) != value]:
+        raise DmrecError(
+            f"{folder} was trained on another version of {dataset.folder}: {', '.join(differing)} changed since "
+            "(another split would leak test interactions, and other vectors mean nothing to it); "
+            "train again, or name the old dataset with --data"
+        )

@@ -1,0 +1,65 @@
+"""What a configuration means on a dataset. `resolve` is called once, by whoever starts a run."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ..config import Config
+from ..data.dataset import Dataset
+from ..errors import DmrecError, did_you_mean
+from ..models.base import ModelConfig, WithItemEmbeddings
+from ..runtime import resolve_device
+from .load import load_model
+from .run import Run
+
+
+def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config:
+    """The configuration with everything filled in that the dataset, the machine and the seed decide.
+
+    Raises:
+        DmrecError: something that the run needs is missing: held-out interactions, vectors, a device, a package.
+    """
+    if config.training.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise DmrecError("training.tensorboard needs TensorBoard: pip install 'dmrec[tensorboard]'")
+    if refusal := config.model.refusal(dataset.n_users, dataset.n_items):
+        raise DmrecError(refusal)
+    for split in ("valid", "test"):
+        if dataset.split(split).nnz == 0:
+            name = {"valid": "validation"}.get(split, split)
+            raise DmrecError(f"{dataset.folder} has no {name} interactions to measure with; split it again")
+    language = config.language
+    if language is not None:
+        language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
+    training = config.training.model_copy(
+        update={
+            "seed": config.training.seed if seed is None else seed,
+            "device": str(resolve_device(config.training.device)),
+        }
+    )
+    model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)
+    update = {"data": dataset.folder, "model": model, "language": language, "training": training}
+    return config.model_copy(update=update)
+
+
+def _with_item_embeddings(model: ModelConfig, dataset: Dataset, of_language: str | None) -> ModelConfig:
+    """With the item embeddings named: text vectors by name, or another run by its whole path, which is checked."""
+    if not isinstance(model, WithItemEmbeddings) or not model.uses_item_embeddings:
+        return model
+    known = dataset.vector_names
+    given = model.item_embeddings or of_language or (known[0] if len(known) == 1 else None)
+    if given is None:
+        raise DmrecError(
+            f"{model.kind} is built from vectors of items, and {dataset.folder} has {'several' if known else 'none'}: "
+            "set model.item_embeddings to text vectors of the dataset or to the folder of another run"
+        )
+    if given in known:
+        return model.model_copy(update={"item_embeddings": given})
+    if not Path(given).exists():
+        raise DmrecError(
+            f"model.item_embeddings: '{given}' is neither text vectors of {dataset.folder} nor the folder of a run"
+            f"{did_you_mean(given, known) if known else ''}"
+        )
+    run = Run.open(Path(given))
+    load_model(run, dataset).model.item_vectors()  # it has them, and was trained on this very dataset
+    return model.model_copy(update={"item_embeddings": str(run.folder.resolve())})

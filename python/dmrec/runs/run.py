@@ -1,0 +1,208 @@
+"""A run is a folder.
+
+``config.yaml``       the resolved configuration
+``log.jsonl``         one JSON object a line: epochs with seconds by phase, evaluations, the error of a failed run
+``tensorboard/``      with ``training.tensorboard``: the same for TensorBoard
+``model.safetensors`` the best state; ``model.json`` its metadata and checksum, written after it
+``result.json``       the figures of a finished run; ``users.npz`` those of every user, with ``evaluation.per_user``
+``state-*``           while the run is not finished: checkpoints (`checkpoint`)
+``.lock``             held by the process that trains here
+
+A run lies in ``OUT/DATASET/MODEL/seed-S``. Where a run is named, the folder of its model will do: the first seed's run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from ..config import Config, build_config, dump_config, read_config, upgrade
+from ..errors import DmrecError
+from ..eval.ranking import Evaluation
+from ..files import locked, read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
+from .checkpoint import GENERATIONS, remove_checkpoints
+
+CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
+    "config.yaml",
+    "log.jsonl",
+    "model.safetensors",
+    "model.json",
+    "result.json",
+    "users.npz",
+)
+LOCK = ".lock"
+TENSORBOARD = ("tensorboard", "board")  # version 0.1 called it board
+FORMAT = 2  # 1 had other names for some options: see `dmrec.config.upgrade`
+
+
+@dataclass(frozen=True)
+class Run:
+    """Access to the folder of a run."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, config: Config) -> Run:
+        """Starts a run in a folder; see `clear`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / CONFIG, f"# dmrec run, format {FORMAT}\n{dump_config(config)}".encode())
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Opens the folder of a run, or of a model: then the run of the first seed."""
+        if not (folder / CONFIG).exists():
+            seeds = _seed_folders(folder)
+            if not seeds:
+                raise DmrecError(f"{folder} is not a run (no {CONFIG}); make one with dmrec train")
+            folder = seeds[0]
+        return cls(folder)
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return read_run_config(self.folder / CONFIG)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The figures of the finished run."""
+        result: dict[str, Any] = read_json(self.folder / RESULT)
+        return result
+
+    def data_folder(self, moved_to: Path | None = None) -> Path:
+        """Where the dataset is: ``moved_to``, or where it was when the run was started."""
+        location = moved_to or self.config.data
+        assert location is not None, "the configuration of a run names its dataset"
+        return location
+
+    def log(self, event: str, **values: Any) -> None:
+        """Appends a line to the log."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
+        with (self.folder / LOG).open("a") as file:
+            file.write(line + "\n")
+
+    def log_bytes(self) -> int:
+        """Length of the log."""
+        return (self.folder / LOG).stat().st_size
+
+    def cut_log(self, length: int) -> None:
+        """Removes what was logged after a checkpoint: it will be logged again."""
+        with (self.folder / LOG).open("r+b") as file:
+            file.truncate(length)
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The logged lines of one kind."""
+        lines = map(json.loads, (self.folder / LOG).read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def save(self, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Writes the model, weights first."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        replace_file(self.folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path))
+        write_sealed(self.folder / CHECKPOINT, {**metadata, "sha256": sha256_of(self.folder / WEIGHTS)})
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The model's state and metadata, after comparing its checksum."""
+        if not (self.folder / CHECKPOINT).exists():
+            raise DmrecError(f"{self.folder} has no model yet: the run was stopped before its first evaluation")
+        try:
+            metadata = read_sealed(self.folder / CHECKPOINT)
+        except DmrecError as error:
+            raise DmrecError(f"{self.folder}: {error}; train again") from None
+        path = self.folder / WEIGHTS
+        if not path.exists() or sha256_of(path) != metadata["sha256"]:
+            raise DmrecError(f"{path} is missing or differs from its checksum in {CHECKPOINT}; train again")
+        return safetensors.torch.load_file(path), metadata
+
+    def state(self) -> tuple[str, str]:
+        """``finished``, ``failed``, ``stopped`` (it can be resumed) or ``unfinished``, and a remark."""
+        if (self.folder / RESULT).exists():
+            return "finished", ""
+        lines = (self.folder / LOG).read_text().splitlines() if (self.folder / LOG).exists() else []
+        last = json.loads(lines[-1]) if lines else {"event": "start"}
+        if last["event"] == "failed":
+            return "failed", str(last["error"])
+        epochs = sum('"event": "epoch"' in line for line in lines)
+        resumable = any((self.folder / f"{name}.json").exists() for name in GENERATIONS)
+        return ("stopped" if resumable else "unfinished"), f"after {epochs} epochs"
+
+    def save_users(self, tested: Evaluation) -> None:
+        """Writes the test values of every user: an array for each metric, and ``user``."""
+        buffer = io.BytesIO()
+        values = {metric: of_users.numpy() for metric, of_users in tested.values.items()}
+        np.savez_compressed(buffer, user=tested.users.numpy(), **values)  # type: ignore[arg-type]
+        write_atomically(self.folder / USERS, buffer.getbuffer())
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the figures and removes the checkpoints."""
+        write_json(self.folder / RESULT, result)
+        remove_checkpoints(self.folder)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run of one seed or of several has left its figures here."""
+    return (folder / RESULT).exists() or any((each / RESULT).exists() for each in _seed_folders(folder))
+
+
+def run_folder(out: Path, dataset: str, model: str, seed: int) -> Path:
+    """Where a run lies."""
+    return out / dataset / model / f"seed-{seed}"
+
+
+def run_lock(folder: Path) -> AbstractContextManager[None]:
+    """The lock of the one process that trains in a folder; another process is refused."""
+    return locked(folder / LOCK, f"{folder}: another process trains there; name another folder, or stop it first")
+
+
+def read_run_config(path: Path) -> Config:
+    """The configuration in a run's folder, also of version 0.1."""
+    text = path.read_text() if path.exists() else ""
+    values = read_config(path)
+    return build_config(values if text.startswith("# dmrec run, format") else upgrade(values))
+
+
+def clear(folder: Path) -> None:
+    """Removes what runs of one seed or of several left here, and nothing else.
+
+    Raises:
+        DmrecError: one of them is being trained.
+    """
+    for part in _seed_folders(folder):
+        with run_lock(part):
+            _remove_files(part)
+            with suppress(PermissionError):  # Windows does not remove open files
+                (part / LOCK).unlink()
+        if not any(part.iterdir()):
+            part.rmdir()
+    _remove_files(folder)
+
+
+def _remove_files(folder: Path) -> None:
+    remove_checkpoints(folder)
+    _remove_tensorboard(folder)
+    for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _remove_tensorboard(folder: Path) -> None:
+    for name in TENSORBOARD:
+        for path in folder.glob(f"{name}/events.out.tfevents.*"):
+            path.unlink()
+        if (folder / name).is_dir() and not any((folder / name).iterdir()):
+            (folder / name).rmdir()
+
+
+def _seed_folders(folder: Path) -> list[Path]:
+    """The folders of single seeds, by seed."""
+    folders = [path.parent for path in folder.glob(f"seed-*/{CONFIG}")]
+    return sorted(folders, key=lambda path: (len(path.name), path.name))

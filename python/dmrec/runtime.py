@@ -1,0 +1,103 @@
+"""Where and how a model runs: the device, the precision of matrix products, native or reference operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+import dmrec_ext
+from dmrec_ext import Csr
+
+from .errors import DmrecError, did_you_mean
+
+DEVICES = ("cpu", "cuda", "auto")
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a run computes. ``precision`` is ``"float32"`` or ``"bf16"``, ``kernels`` ``"fused"`` or ``"reference"``."""
+
+    device: torch.device
+    precision: str = "float32"
+    kernels: str = "fused"
+
+    @contextmanager
+    def operators(self) -> Iterator[None]:
+        """Inside the context operators run natively, or all of them on the reference path."""
+        with dmrec_ext.use_reference(self.kernels == "reference"):
+            yield
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass: matrix products in bfloat16 where the precision says so."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def move(self, batch: Batch) -> Batch:
+        """A batch from the CPU to the device."""
+        return move(batch, self.device)
+
+    def random_state(self) -> dict[str, Tensor]:
+        """The state of every random number generator that a model draws from, as tensors on the CPU by name."""
+        states = {"random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def set_random_state(self, states: Mapping[str, Tensor]) -> None:
+        """Puts back what `random_state` returned; a generator without a saved state is left as it is."""
+        torch.set_rng_state(states["random"])
+        if self.device.type == "cuda" and "random.cuda" in states:
+            torch.cuda.set_rng_state(states["random.cuda"], self.device)
+
+    def describe(self) -> dict[str, Any]:
+        """What a figure depends on: the device and its name, threads, and the operators that run natively."""
+        on_gpu = self.device.type == "cuda"
+        native = [op for op in dmrec_ext.OPERATORS if dmrec_ext.native_path(op, self.device.type).native]
+        return {
+            "device": str(self.device),
+            **({"gpu": torch.cuda.get_device_name(self.device)} if on_gpu else {}),
+            "threads": torch.get_num_threads(),
+            "native_operators": native,
+        }
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``name`` stands for: ``"auto"`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        DmrecError: the name is unknown, or there is no GPU that torch can use.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
+        raise DmrecError(f"'{name}' is not a device{did_you_mean(name, DEVICES)}")
+    if kind == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        built = (
+            f"torch {torch.__version__} finds no GPU"
+            if torch.version.cuda
+            else f"torch {torch.__version__} is a build without CUDA"
+        )
+        raise DmrecError(f"device 'cuda' cannot be used: {built}; choose cpu or auto")
+    if number and int(number) >= torch.cuda.device_count():
+        raise DmrecError(f"device '{name}' does not exist: torch finds {torch.cuda.device_count()} GPUs")
+    return torch.device(name)
+
+
+def move(value: Batch, device: torch.device) -> Batch:
+    """Tensors, and tuples of them at any depth, to ``device``; to a GPU from pinned memory, without waiting for it."""
+    if isinstance(value, Tensor | Csr):
+        if device.type == "cuda" and value.device.type == "cpu":
+            return value.pin_memory().to(device, non_blocking=True)  # type: ignore[return-value]
+        return value.to(device)  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        moved = (move(each, device) for each in value)
+        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
+    return value

@@ -1,0 +1,103 @@
+"""The state of a training run, and how it becomes a checkpoint and comes back from one, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DmrecError
+from ..models.base import TrainedModel
+from ..runs.checkpoint import Checkpoint, part_of
+from ..runs.run import Run
+from ..runtime import Runtime
+
+
+@dataclass
+class TrainState:
+    """The epoch and batch that come next, and what was gathered on the way."""
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    spent: dict[str, float] = field(default_factory=dict)  # seconds by phase, in this epoch
+    phases: dict[str, float] = field(default_factory=dict)  # and in the epochs before it
+    sums: dict[str, Tensor] = field(default_factory=dict)  # () float64 on the device: losses of this epoch
+    terms: dict[str, Tensor] = field(default_factory=dict)  # () on the device: metrics of the model, last read
+    best_epoch: int = 0
+    best_score: float = -1.0
+    validation: dict[str, float] = field(default_factory=dict)
+    stopped_early: bool = False
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Adds the losses of a step; the device is not waited for."""
+        for name, part in losses.items():
+            value = part.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def finish_epoch(self) -> None:
+        """Adds the time of this epoch to that of the epochs before it."""
+        for phase, seconds in self.spent.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+        self.spent.clear()
+
+    def next_epoch(self) -> None:
+        """Moves on to the first batch of the next epoch."""
+        self.finish_epoch()
+        self.epoch, self.batch, self.sums, self.terms = self.epoch + 1, 0, {}, {}
+
+
+TENSORS = ("sums", "terms")  # of a state; numbers in checkpoints
+
+
+def checkpoint_of(
+    state: TrainState,
+    model: TrainedModel,
+    optimiser: torch.optim.Optimizer,
+    shuffle_before: Tensor,
+    runtime: Runtime,
+    run: Run,
+    metadata: dict[str, Any],
+) -> Checkpoint:
+    """Everything that the run is. ``shuffle_before``: the state of the generator before this epoch's permutation."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best_state.items()}
+    for index, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in values.items()}
+    tensors |= {**runtime.random_state(), "shuffle": shuffle_before}
+    place = {name: value for name, value in vars(state).items() if name != "best_state"}
+    place |= {name: {key: float(value) for key, value in place[name].items()} for name in TENSORS}
+    return Checkpoint(tensors, {"place": place, "about": metadata, "log_bytes": run.log_bytes()})
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: TrainedModel,
+    optimiser: torch.optim.Optimizer,
+    shuffle: torch.Generator,
+    runtime: Runtime,
+    run: Run,
+) -> TrainState:
+    """Puts everything back in its place; the log is cut to the length that it had."""
+    tensors, place = checkpoint.tensors, dict(checkpoint.values["place"])
+    if place.keys() != {each.name for each in fields(TrainState)} - {"best_state"}:
+        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
+    try:
+        model.load_state_dict(part_of(tensors, "model."))
+    except RuntimeError as error:
+        raise DmrecError(f"the checkpoint in {run.folder} is of another model: {error}") from None
+    values: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in part_of(tensors, "optimiser.").items():
+        index, _, part = name.partition(".")
+        values.setdefault(int(index), {})[part] = tensor
+    optimiser.load_state_dict({"state": values, "param_groups": optimiser.state_dict()["param_groups"]})
+    runtime.set_random_state(tensors)
+    shuffle.set_state(tensors["shuffle"])
+    run.cut_log(checkpoint.values["log_bytes"])
+    for name in TENSORS:
+        numbers = place[name].items()
+        place[name] = {key: torch.tensor(value, dtype=torch.float64, device=runtime.device) for key, value in numbers}
+    return TrainState(**place, best_state=part_of(tensors, "best."))

@@ -1,0 +1,166 @@
+"""One run: a model trained or fitted, tested, and left in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+
+from ..build import build_model
+from ..config import Config, build_config, upgrade
+from ..data.dataset import Dataset, open_dataset
+from ..errors import DmrecError
+from ..eval.ranking import evaluate
+from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
+from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
+from ..runs.load import training_data
+from ..runs.provenance import check_data, data_metadata
+from ..runs.run import CONFIG, Run, clear, is_finished, run_lock
+from ..runtime import Runtime, resolve_device
+from .loop import all_metrics, fit
+from .observer import Observer
+from .signals import GracefulInterrupt
+from .tensorboard import TensorBoard
+
+
+def train(
+    config: Config, dataset: Dataset, folder: Path, observers: Sequence[Observer] = (), *, replace: bool = True
+) -> dict[str, Any]:
+    """Trains and tests a resolved configuration in ``folder``, replacing a run that is there; returns the figures.
+
+    Raises:
+        DmrecError: a finished run is there and is not to be replaced, or another process trains there.
+    """
+    with run_lock(folder):
+        if is_finished(folder) and not replace:
+            raise DmrecError(f"{folder}: a finished run; name another folder (--out) or replace it (--force)")
+        clear(folder)
+        return _logging_failures(config, dataset, folder, observers, None)
+
+
+def resume_run(folder: Path, data: Path | None = None, observers: Sequence[Observer] = ()) -> dict[str, Any]:
+    """Continues a run that was stopped from its last checkpoint, on the same data and configuration."""
+    if not (folder / CONFIG).exists():
+        raise DmrecError(f"{folder} is not a run (no {CONFIG})")
+    run = Run(folder)
+    with run_lock(folder):
+        if is_finished(folder):
+            raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
+        config = run.config
+        dataset = open_dataset(run.data_folder(data))
+        checkpoint = load_checkpoint(folder)
+        metadata = checkpoint.values["about"]
+        check_data(folder, metadata, config, dataset)
+        started_with = build_config(upgrade(metadata["config"])).model_dump(mode="json")
+        if changed := differing(started_with, config.model_dump(mode="json")):
+            raise DmrecError(
+                f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again"
+            )
+        return _logging_failures(config, dataset, folder, observers, checkpoint)
+
+
+def _logging_failures(
+    config: Config, dataset: Dataset, folder: Path, observers: Sequence[Observer], resume: Checkpoint | None
+) -> dict[str, Any]:
+    settings = config.training
+    runtime = Runtime(resolve_device(settings.device), settings.precision, settings.kernels)
+    observers = [*observers, *([TensorBoard()] if settings.tensorboard else [])]
+    with runtime.operators():
+        try:
+            return _train(config, dataset, folder, runtime, observers, resume)
+        except Exception as error:
+            if (folder / CONFIG).exists():  # the run had begun
+                with contextlib.suppress(OSError):  # the log itself may be what cannot be written
+                    Run(folder).log("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            for observer in observers:
+                observer.on_end()
+
+
+def _train(
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    runtime: Runtime,
+    observers: Sequence[Observer],
+    resume: Checkpoint | None,
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    run = Run(folder)
+    result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
+    if resume is None:
+        run = Run.create(folder, config)
+        run.log("start", **result)
+    saved = None if resume is None else part_of(resume.tensors, "model.")
+    data, valid = training_data(config, dataset, saved), dataset.split("valid")
+    torch.manual_seed(config.training.seed)
+    model = build_model(config, data)
+    if isinstance(model, TrainedModel):
+        model.to(runtime.device)
+        metadata = data_metadata(config, dataset)
+        with GracefulInterrupt() as interrupt:
+            fitted = fit(model, config, data, valid, run, metadata, runtime, observers, interrupt, resume)
+        started = time.perf_counter() - fitted.seconds  # also those before it was stopped
+        result |= {
+            "best_epoch": fitted.best_epoch,
+            "epochs": fitted.epochs,
+            "seconds_per_epoch": round(fitted.seconds_per_epoch, 4),
+            "phases": fitted.phases,
+            "precision": config.training.precision,
+            "vectors": config.language.vectors if config.language else None,
+            "valid": fitted.validation,
+        }
+    else:
+        assert isinstance(model, ClosedFormModel), "a model is fitted or trained"
+        result |= _fit_closed_form(model, config, data, dataset, run, runtime)
+    tested = evaluate(model, data, dataset.split("test"), config.evaluation.metrics)
+    result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
+    if config.evaluation.per_user:
+        run.save_users(tested)
+    run.finish({**result, "environment": environment(runtime)})
+    return result
+
+
+def _fit_closed_form(
+    model: ClosedFormModel, config: Config, data: TrainingData, dataset: Dataset, run: Run, runtime: Runtime
+) -> dict[str, Any]:
+    """Fits and saves the model; returns what was chosen, and its validation figures."""
+    valid, monitor = dataset.split("valid"), config.training.monitor
+
+    def score(candidate: Model, /, **settings: float) -> float:
+        value = evaluate(candidate.to(runtime.device), data, valid, [monitor]).means[monitor]
+        run.log("evaluation", **settings, **{monitor: value})
+        return value
+
+    chosen = model.fit(data, score)
+    model.to(runtime.device)
+    run.save(model.state_dict(), data_metadata(config, dataset))
+    return {**chosen, "valid": evaluate(model, data, valid, all_metrics(config)).means}
+
+
+def differing(before: Any, now: Any, path: str = "") -> list[str]:
+    """The keys under which two configurations differ; where the data lies does not matter."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if path or key != "data"]
+        return [each for key in keys for each in differing(before.get(key), now.get(key), f"{path}{key}.")]
+    return [] if before == now else [path.removesuffix(".")]
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """What a figure depends on other than the code: versions, processor, device, threads, native operators."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "machine": platform.machine(),
+        **runtime.describe(),
+    }
