@@ -5,7 +5,9 @@ External ids go in and come out; results are `Table` objects, which pandas, pola
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -84,8 +86,8 @@ def train(
             nested = {key: nested}
         values = deep_merge(values, nested)
     config = resolve(build_config(deep_merge(values, {"training": training}) if training else values), data)
-    keep = None if out is not None else tempfile.TemporaryDirectory(prefix="dmrec-")
-    folder = run_folder(Path(keep.name if keep is not None else out), data.name, config.name, config.training.seed)  # type: ignore[arg-type]
+    root = Path(tempfile.mkdtemp(prefix="dmrec-") if out is None else out)
+    folder = run_folder(root, data.name, config.name, config.training.seed)
     if progress:
         from rich.console import Console
 
@@ -93,7 +95,10 @@ def train(
 
         observers = [ProgressBar(Console(stderr=True)), *observers]
     result = trainer.train(config, data, folder, observers, replace=replace)
-    return _opened(Run(folder), data, config.training.device, result, keep)
+    recommender = _opened(Run(folder), data, config.training.device, result)
+    if out is None:
+        weakref.finalize(recommender, shutil.rmtree, root, ignore_errors=True)
+    return recommender
 
 
 def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: str = "cpu") -> Recommender:
@@ -110,7 +115,7 @@ def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: s
     opened = Run.open(Path(run))
     if not isinstance(data, Dataset):
         data = datasets.open_dataset(opened.data_folder(None if data is None else Path(data)))
-    return _opened(opened, data, device, opened.result if opened.state()[0] == "finished" else {}, None)
+    return _opened(opened, data, device, opened.result if opened.state()[0] == "finished" else {})
 
 
 @overload
@@ -195,9 +200,9 @@ def _values(model: str | Config | Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any], keep: object) -> Recommender:
+def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any]) -> Recommender:
     loaded = load_model(run, data, resolve_device(device))
-    return Recommender(loaded.model, loaded.data, data, run.config, run.folder, result, keep)
+    return Recommender(loaded.model, loaded.data, data, run.config, run.folder, result)
 
 
 def _fit(model: Model, data: Dataset) -> Recommender:

@@ -75,11 +75,9 @@ class Recommender:
         config: Config | None,
         folder: Path | None = None,
         result: dict[str, Any] | None = None,
-        keep: object = None,
     ) -> None:
         self.model, self.data, self.dataset, self.config, self.folder = model.eval(), data, dataset, config, folder
         self.result = result or {}
-        self._keep = keep  # a temporary folder that must live as long as this object
 
     def __repr__(self) -> str:
         sizes = f"{self.dataset.n_users} users, {self.dataset.n_items} items"
