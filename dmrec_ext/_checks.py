@@ -70,6 +70,11 @@ def check_fraction(op: str, argument: str, value: float) -> None:
         fail(op, argument, "lie in [0, 1]", value)
 
 
+def has_contents(tensor: Tensor) -> bool:
+    """Whether a tensor has elements to look at: not on the meta device, and not under FakeTensorMode."""
+    return not tensor.is_meta and not is_fake(tensor)
+
+
 def autocast_enabled(device_type: str) -> bool:
     """Whether an autocast region is active for the device; False for devices that know none (meta)."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
@@ -131,8 +136,8 @@ def check_csr(
         fail(op, argument, f"have {n_rows} rows", x.n_rows)
     if n_cols is not None and x.n_cols != n_cols:
         fail(op, argument, f"have {n_cols} columns", x.n_cols)
-    looked_at = x.col.device.type == "cpu" or (CHECK_CSR_EVERYWHERE and x.col.device.type != "meta")
-    if looked_at and not torch.compiler.is_compiling() and not is_fake(x.col):
+    looked_at = x.col.device.type == "cpu" or CHECK_CSR_EVERYWHERE
+    if looked_at and not torch.compiler.is_compiling() and has_contents(x.col):
         natively = x.col.device.type == "cpu" and runs_native("csr_aggregate", x.col)
         if not (natively and torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols)):
             _check_csr_contents(op, argument, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ._library import runs_native
 
 if TYPE_CHECKING:
-    from scipy.sparse import spmatrix
+    from scipy.sparse import csr_matrix, spmatrix
 
 
 class Csr(NamedTuple):
@@ -51,9 +52,63 @@ class Csr(NamedTuple):
         crow = torch.searchsorted(row, torch.arange(matrix.shape[0] + 1, device=row.device))
         return cls(crow, col.contiguous(), entries.values().clone(), matrix.shape[1])
 
+    def to_scipy(self) -> csr_matrix:
+        """A copy as a scipy CSR matrix, in main memory; float32 ones without ``values``, float32 for 16-bit ones.
+
+        >>> x = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 1]), None, 3)
+        >>> x.to_scipy().toarray().tolist()
+        [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        """
+        from scipy.sparse import csr_matrix
+
+        values = torch.ones(self.nnz) if self.values is None else self.values.detach().cpu()
+        if values.dtype in (torch.float16, torch.bfloat16):  # scipy computes with neither
+            values = values.float()
+        parts = (values.numpy(), self.col.cpu().numpy(), self.crow.cpu().numpy())
+        return csr_matrix(parts, shape=(self.n_rows, self.n_cols), copy=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are.
+
+        >>> Csr(torch.tensor([0, 1]), torch.tensor([0]), None, 1).device
+        device(type='cpu')
+        """
+        return self.col.device
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Csr:
+        """The matrix on ``device``; tensors that are there already are shared, not copied.
+
+        Args:
+            device: where to, as `torch.Tensor.to` takes it.
+            non_blocking: return before the copy is complete, where the source is pinned memory (`pin_memory`) and the
+                target a GPU. Later work on the GPU's current stream waits for the copy.
+
+        >>> x = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 1]), None, 3)
+        >>> x.to("meta").device
+        device(type='meta')
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Csr:
+        """The matrix in page-locked memory, from which a GPU copies asynchronously.
+
+        Raises:
+            RuntimeError: there is no GPU.
+
+        >>> x = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 1]), None, 3)
+        >>> if torch.cuda.is_available():
+        ...     on_gpu = x.pin_memory().to("cuda", non_blocking=True)
+        """
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Csr:
+        values = None if self.values is None else function(self.values)
+        return Csr(function(self.crow), function(self.col), values, self.n_cols)
+
     @property
     def n_rows(self) -> int:
-        """B."""
+        """Number of rows, B."""
         return self.crow.numel() - 1
 
     @property
@@ -63,16 +118,31 @@ class Csr(NamedTuple):
 
     def row_of_entry(self) -> Tensor:
         """(nnz,) int64: the row of each entry."""
-        rows = torch.arange(self.n_rows, device=self.col.device)
+        rows = torch.arange(self.n_rows, device=self.device)
         return torch.repeat_interleave(rows, self.crow.diff(), output_size=self.nnz)
 
-    def rows(self, index: Tensor) -> Csr:
-        """The rows ``index`` (b,) int64, in that order, as a new matrix; negative ones count from the end."""
+    def rows(self, index: Tensor, *, nnz: int | None = None) -> Csr:
+        """Some rows as a new matrix, in the order of ``index``.
+
+        Args:
+            index: (b,) int64 numbers of rows; negative ones count from the end, repeated ones are repeated.
+            nnz: the number of entries of these rows together, where the caller knows it; it must be exact. Without it,
+                it is read from the result's offsets, for which the host waits where the matrix is on a GPU. On the
+                meta device and under FakeTensorMode nothing can be read, and it is required.
+
+        Raises:
+            RuntimeError: ``nnz`` is not the number of entries. Checked on the CPU; elsewhere it would have to wait.
+
+        >>> x = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 1]), None, 3)
+        >>> x.rows(torch.tensor([2, 0]), nnz=3).to_dense().tolist()
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
+        """
         counts = self.crow.diff()[index]
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        nnz = int(crow[-1])
+        if nnz is None:
+            nnz = int(crow[-1])
         shift = torch.repeat_interleave(self.crow[:-1][index] - crow[:-1], counts, output_size=nnz)
-        entry = shift + torch.arange(nnz, device=self.col.device)
+        entry = shift + torch.arange(nnz, device=self.device)
         return Csr(crow, self.col[entry], None if self.values is None else self.values[entry], self.n_cols)
 
     def transpose(self) -> Csr:
@@ -87,7 +157,7 @@ class Csr(NamedTuple):
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The (B, N) matrix with its zeros, for tests and small examples."""
-        dense = torch.zeros(self.n_rows, self.n_cols, dtype=dtype if self.values is None else self.values.dtype)
-        dense = dense.to(self.col.device)
+        dtype = dtype if self.values is None else self.values.dtype
+        dense = torch.zeros(self.n_rows, self.n_cols, dtype=dtype, device=self.device)
         dense[self.row_of_entry(), self.col] = 1 if self.values is None else self.values
         return dense

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from dmrec_ext import Csr
 from dmrec_ext._checks import check_csr
@@ -109,3 +110,106 @@ def test_parts_must_match():
 def test_well_formed_edge_cases():
     for x in (_csr([0, 0, 2, 2, 3], [1, 3, 0]), _csr([0, 0], []), _csr([0], [])):
         check_csr("op", "x", x)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64, torch.bfloat16])
+def test_to_scipy_is_a_copy(dtype):
+    x = Csr.from_scipy(_random(values=dtype is not None), dtype=dtype or torch.float32)
+    matrix = x.to_scipy()
+    assert isinstance(matrix, sp.csr_matrix)
+    assert matrix.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert matrix.has_canonical_format
+    np.testing.assert_array_equal(matrix.toarray(), x.to_dense().to(torch.float64).numpy())
+    before = x.to_dense()
+    matrix.data[:] = 7
+    matrix.indices[:] = 0
+    matrix.indptr[:] = 0
+    assert torch.equal(x.to_dense(), before)
+
+
+def test_to_scipy_of_values_that_want_a_gradient_and_of_empty_matrices():
+    x = Csr.from_scipy(_random())
+    x.values.requires_grad_()
+    np.testing.assert_array_equal(x.to_scipy().toarray(), x.to_dense().detach().numpy())
+    assert Csr.from_scipy(sp.csr_matrix((0, 4))).to_scipy().shape == (0, 4)
+    assert Csr.from_scipy(sp.csr_matrix((3, 0))).to_scipy().shape == (3, 0)
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_to_moves_every_tensor(values):
+    x = Csr.from_scipy(_random(values=values))
+    moved = x.to("meta")
+    assert isinstance(moved, Csr)
+    assert x.device == torch.device("cpu")
+    assert moved.device == torch.device("meta")
+    assert moved.n_cols == x.n_cols
+    assert moved.n_rows == x.n_rows
+    assert moved.nnz == x.nnz
+    assert all(tensor.is_meta for tensor in moved[:3] if tensor is not None)
+    assert (moved.values is None) == (not values)
+    assert all(a is b for a, b in zip(x.to(torch.device("cpu"), non_blocking=True), x, strict=True))
+
+
+def test_to_hands_on_non_blocking(monkeypatch):
+    x, seen = Csr.from_scipy(_random()), []
+    original = torch.Tensor.to
+
+    def to(tensor, *args, **options):
+        seen.append(options)
+        return original(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    x.to("meta", non_blocking=True)
+    assert seen == [{"non_blocking": True}] * 3
+
+
+def test_pin_memory_pins_every_tensor(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)  # no GPU, nothing to pin for
+    x = Csr.from_scipy(_random())
+    assert all(torch.equal(a, b + 1) for a, b in zip(x.pin_memory()[:3], x[:3], strict=True))
+    assert x.pin_memory().n_cols == x.n_cols
+    assert x._replace(values=None).pin_memory().values is None
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about a machine without an accelerator")
+def test_pin_memory_without_a_gpu():
+    with pytest.raises(RuntimeError, match="accelerator"):
+        Csr.from_scipy(_random()).pin_memory()
+
+
+def test_rows_of_a_known_number_of_entries():
+    x, index = Csr.from_scipy(_random()), torch.tensor([3, 8, 3])
+    some = x.rows(index)
+    assert all(map(torch.equal, x.rows(index, nnz=some.nnz)[:3], some[:3]))
+    for wrong in (some.nnz - 1, some.nnz + 1):
+        with pytest.raises(RuntimeError, match="size"):
+            x.rows(index, nnz=wrong)
+
+
+def _without_contents():
+    """On the meta device nothing can be read: what waits for a device fails there."""
+    x = Csr.from_scipy(_random()).to("meta")
+    return x, torch.empty(3, dtype=torch.int64, device="meta")
+
+
+def test_a_known_number_of_entries_spares_reading_it():
+    x, index = _without_contents()
+    some = x.rows(index, nnz=5)
+    assert some.device == torch.device("meta")
+    assert (some.n_rows, some.n_cols, some.nnz) == (3, 7, 5)
+    assert some.row_of_entry().shape == (5,)
+    transposed = some.transpose()
+    assert (transposed.n_rows, transposed.n_cols, transposed.nnz) == (7, 3, 5)
+    with pytest.raises(RuntimeError, match="item"):
+        x.rows(index)
+
+
+def test_a_known_number_of_entries_under_fake_tensors():
+    with FakeTensorMode() as mode:
+        x = Csr(torch.empty(10, dtype=torch.int64), torch.empty(20, dtype=torch.int64), torch.empty(20), 7)
+        some = x.rows(torch.empty(3, dtype=torch.int64), nnz=5)
+        assert some.row_of_entry().shape == (5,)
+        assert some.transpose().n_rows == 7
+        with pytest.raises(DataDependentOutputException):
+            x.rows(torch.empty(3, dtype=torch.int64))
+    assert some.values.fake_mode is mode

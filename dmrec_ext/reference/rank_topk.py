@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_csr, check_size, check_tensor, fail
+from .._checks import check_choice, check_csr, check_size, check_tensor, fail, has_contents
 from .._library import transformed
 from ..csr import Csr
 from .multinomial_nll import check_projection
@@ -79,7 +79,7 @@ def ranked(scores: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]
         excluded[exclude.row_of_entry(), exclude.col] = True
     key = scores.masked_fill(excluded | scores.isnan(), -torch.inf)
     n_items = scores.shape[1]
-    if scores.shape[0] == 0 or n_items <= k or transformed():
+    if scores.shape[0] == 0 or n_items <= k or transformed() or not has_contents(scores):
         pool = torch.arange(n_items, device=scores.device).expand(scores.shape)
     else:
         best = key.topk(k + 1, dim=1)
