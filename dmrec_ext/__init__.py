@@ -18,8 +18,10 @@ from .ops import (
     rank_scores,
     rank_topk,
 )
+from .reference import LOGITS_BUDGET
 
 __all__ = [
+    "LOGITS_BUDGET",
     "NATIVE_ABSENT",
     "OPERATORS",
     "Csr",

@@ -1,7 +1,5 @@
 """Nothing of the size users x items is allocated: in training, evaluation and recommendation."""
 
-import sys
-
 import pytest
 import torch
 from dmrec.config import build_config, with_settings
@@ -11,7 +9,7 @@ from dmrec.train.build import load_run
 from dmrec.train.train import train
 from rich.console import Console
 
-from dmrec_ext import Csr
+from dmrec_ext import Csr, multinomial_nll
 
 USERS, ITEMS = 64, 60_000
 
@@ -24,7 +22,7 @@ def _largest_allocation(step):
 
 @pytest.mark.parametrize("name", ["dmrec-m", "popularity"])
 def test_no_matrix_of_users_and_items(name, tmp_path, monkeypatch, native):
-    monkeypatch.setattr(sys.modules["dmrec_ext.ops.multinomial_nll"], "LOGITS_BUDGET", 0)
+    monkeypatch.setitem(multinomial_nll.__kwdefaults__, "logits_budget", 0)
     data = make_catalogue(tmp_path / "data", n_users=USERS, n_items=ITEMS, width=4)
     sizes = ["model.hidden=8", "model.latent=4", "language.hidden=8", "training.epochs=1", "training.batch_size=1000"]
     config = build_config(with_settings(recipe(name), sizes if name == "dmrec-m" else []))

@@ -6,8 +6,7 @@ from emulated import ORDERS
 
 from dmrec_ext import Csr, multinomial_nll
 from tests.ops.test_multinomial_nll import (  # pytest runs them here, too
-    MODULE,
-    logits,
+    budget,
     test_a_user_without_targets_costs_nothing,
     test_every_subset_of_gradients,
     test_gradients,
@@ -27,7 +26,7 @@ def emulated(request):
         yield build
 
 
-def test_tiles_do_not_change_the_bits(emulated, monkeypatch):
+def test_tiles_do_not_change_the_bits(emulated):
     """Chunks of a row are summed, and then their sums. Around the borders of chunks (4096) and tiles (65536)."""
     for n_items in (4095, 4097, 66_000) if not emulated.checked else (4097,):
         hidden, weight, bias = (
@@ -35,9 +34,8 @@ def test_tiles_do_not_change_the_bits(emulated, monkeypatch):
         )
         x = Csr.from_torch((torch.rand(2, n_items) < 0.01).float())
         results = []
-        for budget in (1 << 30, 0):
-            monkeypatch.setattr(MODULE, "LOGITS_BUDGET", budget)
-            loss = multinomial_nll(hidden, weight, x, bias, reduction="none")
+        for limit in (1 << 30, 0):
+            loss = multinomial_nll(hidden, weight, x, bias, reduction="none", logits_budget=limit)
             results.append([loss, *torch.autograd.grad(loss.sum(), (hidden, weight, bias))])
         for kept, tiled in zip(*results, strict=True):
             torch.testing.assert_close(kept, tiled)  # products of tiles may round differently
