@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.autograd import forward_ad
+
+from ._torch_private import has_kernel, transformed
 
 OPERATORS = (
     "gaussian_kl",
@@ -60,7 +61,6 @@ def _load_cuda() -> str | None:
 def _native_devices(stem: str) -> frozenset[str]:
     if NATIVE_ABSENT is not None:
         return frozenset()
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     try:
         return frozenset(d for d, key in _DISPATCH_KEYS.items() if has_kernel(f"dmrec_ext::{stem}", key))
     except RuntimeError:  # the library defines no such operator yet
@@ -120,17 +120,6 @@ def runs_native(stem: str, tensor: object) -> bool:
     if tensor.is_cuda and _cuda_problem(tensor.get_device()):
         return False
     return not transformed()
-
-
-def transformed() -> bool:
-    """Whether a torch.func transform or forward-mode differentiation is in force."""
-    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
-
-
-def is_batched(grad: torch.Tensor) -> bool:
-    """Whether a gradient stands for many, as in ``torch.autograd.grad(.., is_grads_batched=True)``."""
-    functorch = torch._C._functorch
-    return bool(functorch.is_legacy_batchedtensor(grad) or functorch.is_batchedtensor(grad))
 
 
 def native_path(stem: str, device_type: str) -> PathInUse:

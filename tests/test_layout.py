@@ -107,6 +107,12 @@ def test_arithmetic_knows_no_torch_and_no_loop():
         assert not re.search(r"\b(for|while) \(", text), path
 
 
+def test_private_names_of_torch_are_in_one_file():
+    private = re.compile(r"\btorch(?!\.ops\.)(\.\w+)*\._(?!_)|\bforward_ad\._|\bfrom torch\S* import _")
+    found = {path.name for path in (ROOT / "dmrec_ext").rglob("*.py") if private.search(path.read_text())}
+    assert found == {"_torch_private.py"}
+
+
 def test_interactions_stay_sparse():
     """Nothing turns users x items dense; EASE's items x items matrix is its definition."""
     allowed = {"baselines.py"}

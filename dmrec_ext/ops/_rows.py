@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._library import NATIVE, is_batched
+from .._library import NATIVE
+from .._torch_private import AutoDispatchBelowAutograd, is_batched, is_jit_tracing
 
 BackwardOperator = Callable[[Tensor, Tensor | None, list[Tensor], tuple[Any, ...], int], list[Tensor]]
 
@@ -72,7 +73,7 @@ def register_row_operator(
         return [torch.empty_like(first, memory_format=torch.contiguous_format) for _ in range(needed.bit_count())]
 
     def forward(*arguments: Any) -> Tensor | tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with AutoDispatchBelowAutograd():
             result: Tensor | tuple[Tensor, ...] = operator(*arguments)
         return result
 
@@ -80,7 +81,7 @@ def register_row_operator(
     eager = type(stem, (torch.autograd.Function,), {name: staticmethod(f) for name, f in members.items()})
 
     def call(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or is_jit_tracing() or not torch.is_grad_enabled():
             return operator(*arguments)
         return eager.apply(*arguments)  # type: ignore[attr-defined]
 

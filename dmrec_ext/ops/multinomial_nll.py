@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import autocast_enabled, check_tensor
-from .._library import NATIVE, is_batched, runs_native
+from .._library import NATIVE, runs_native
+from .._torch_private import is_batched
 from ..csr import Csr
 from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs
 
