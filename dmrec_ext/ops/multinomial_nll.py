@@ -119,22 +119,14 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
     return tuple(result)
 
 
-def _fake(
-    hidden: Tensor,
-    weight: Tensor,
-    crow: Tensor,
-    col: Tensor,
-    values: Tensor | None,
-    bias: Tensor | None,
-    bf16: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    bf16, save = others[-2:]
     check_tensor("multinomial_nll", "hidden", hidden, 2)
     check_tensor("multinomial_nll", "weight", weight, 2)
     arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
     rows = hidden.shape[0]
     vectors = [hidden.new_empty(shape, dtype=arithmetic) for shape in (rows, (2, rows))]
-    size = (rows, weight.shape[0]) if keep else (0, 0)
+    size = (rows, weight.shape[0]) if save else (0, 0)
     return vectors[0], vectors[1], hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic)
 
 
