@@ -54,7 +54,7 @@ def _load(name: str) -> str | None:
 def _load_cuda() -> str | None:
     """Loads ``_C_cuda``, whose operators ``_C`` defines; returns why it is not there, or None."""
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is no CUDA build"
+        return f"torch {torch.__version__} is not a CUDA build"
     return NATIVE_ABSENT or _load("_C_cuda")
 
 
@@ -111,9 +111,9 @@ if CUDA_ABSENT is None:  # not without a GPU's library: the decorator imports th
 
 
 def runs_native(stem: str, tensor: object) -> bool:
-    """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and reverse mode is all that is asked for.
+    """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and only reverse mode is needed.
 
-    False for what is no tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
+    False for what is not a tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
     """
     if _reference_wanted or not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
         return False

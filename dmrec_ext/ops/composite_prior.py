@@ -40,7 +40,7 @@ def composite_prior(
         (B,) divergences in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or an option is out of range.
 
     Note:

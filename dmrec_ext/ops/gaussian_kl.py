@@ -28,7 +28,7 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
         (B,) divergences in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or only one of ``mu_p`` and ``logvar_p`` is given.
 
     Note:

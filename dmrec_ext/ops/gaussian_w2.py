@@ -32,7 +32,7 @@ def gaussian_w2(
         (B,) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or ``eps`` is negative.
 
     Note:

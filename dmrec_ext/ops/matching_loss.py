@@ -57,7 +57,7 @@ def matching_loss(
         (B,) losses in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or an option is unknown or out of range.
 
     Note:

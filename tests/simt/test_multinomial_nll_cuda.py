@@ -37,8 +37,8 @@ def test_tiles_do_not_change_the_bits(emulated):
         for limit in (1 << 30, 0):
             loss = multinomial_nll(hidden, weight, x, bias, reduction="none", logits_budget=limit)
             results.append([loss, *torch.autograd.grad(loss.sum(), (hidden, weight, bias))])
-        for kept, tiled in zip(*results, strict=True):
-            torch.testing.assert_close(kept, tiled)  # products of tiles may round differently
+        for saved, tiled in zip(*results, strict=True):
+            torch.testing.assert_close(saved, tiled)  # products of tiles may round differently
         dense = torch.log_softmax(hidden.double() @ weight.double().T + bias.double(), 1)
         torch.testing.assert_close(results[0][0].double(), -(dense * x.to_dense()).sum(1), rtol=1e-5, atol=0)
 
@@ -51,7 +51,7 @@ def test_no_index_leads_out_of_memory():
     for crow in ([0, 1, 2], [0, far.max, 2], [far.min, 1, far.max], [2, 1, 0]):
         for col in ([0, 9], [-1, 0], [5, 5], [far.min, far.max]):
             x = (torch.tensor(crow), torch.tensor(col), None)
-            _, log_sums, kept = op.multinomial_nll(hidden, weight, *x, bias, False, True)
-            arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, kept, 7)
+            _, log_sums, saved = op.multinomial_nll(hidden, weight, *x, bias, False, True)
+            arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, saved, 7)
             if col != [5, 5]:  # twice in a row: two threads would write there, which harms nothing else
                 op._multinomial_nll_backward(*arguments)
