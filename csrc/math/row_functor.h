@@ -1,11 +1,11 @@
 // What a functor over rows offers to the drivers. For a row with elements x_1 .. x_inputs in each column:
-//   terms(x, t)                  the column's share of each of the row's sums
-//   finish(sum)                  the row's value
-//   saved(sum)                   a number that the backward needs of the row
+//   terms(x, t)                   the column's share of each of the row's sums
+//   finish(sum)                   the row's value
+//   saved(sum)                    a number that the backward needs of the row
 //   coefficients(grad, saved, c)  what the gradients of the terms of each sum are scaled with
-//   gradient(x, c, g)            g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
-//   overflows_early              whether a row's sum may leave the range of float although its value does not: such a
-//                                row is summed again in double
+//   gradient(x, c, g)             g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
+//   overflows_early               whether a row's sum may leave the range of float although its value does not: such a
+//                                 row is summed again in double
 #pragma once
 
 #include "math/elementary.h"

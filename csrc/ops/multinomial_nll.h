@@ -91,12 +91,14 @@ struct NllProblem {
 
 // What a device offers to the stages below:
 //   items_per_tile()
-//   large(tensor)                             a result before anything is written to it
-//   begin_forward(step)                       tiles of at most `step` items will come, in order
-//   add_to_sums(logits, first, count)         a tile (B, count) of products, without the biases, of items from `first`
-//   on losses(loss, log_sums)                    from those sums begin_backward(grad, log_sums) gradient(logits, first,
-//   count, out)       of a tile; `out` is contiguous, and may be the logits column_sums(tile, out) add_product(sum, a,
-//   b)                    sum += a @ b, sum in the arithmetic type
+//   large(tensor)                         for a large result before anything is written to it
+//   begin_forward(step)                   tiles of at most `step` items follow, in order
+//   add_to_sums(logits, first, count)     of a tile: (B, count) products, without the biases, of items from `first` on
+//   losses(loss, log_sums)                from those sums
+//   begin_backward(grad, log_sums)
+//   gradient(logits, first, count, out)   of a tile; `out` is contiguous and may be the logits
+//   column_sums(tile, out)
+//   add_product(sum, a, b)                sum += a @ b, sum in the arithmetic type
 
 // The losses, (2, B) log sums and the logits, which have no elements unless they are saved.
 template <class Device>

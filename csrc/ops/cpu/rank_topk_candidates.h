@@ -30,7 +30,7 @@ class Candidates {
 
   static int64_t capacity(int64_t k) { return 4 * k + 64; }
 
-  // Told that k items not seen before have at least this product.
+  // k items that add() has not had yet reach at least this product.
   void expect(T product) { raise(static_cast<double>(product) - 2 * margin_); }
 
   // exact(id) is called where the buffer must be cut, exact.prefetch(id) some calls before.

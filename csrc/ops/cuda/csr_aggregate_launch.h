@@ -32,7 +32,7 @@ struct CsrDotJob {
 };
 int launch_csr_dot(const CsrDotJob& job, Stream stream);
 
-// sorted: the columns, ascending; entry: where each of them stood. Fills t_crow (N + 1) and t_col (nnz).
+// sorted: the columns, ascending; entry: where each of them was. Fills t_crow (N + 1) and t_col (nnz).
 int launch_transposed(const CsrIndices& indices, const int64_t* sorted, const int64_t* entry, int64_t* t_crow,
                       int64_t* t_col, Stream stream);
 

@@ -12,7 +12,7 @@
 // chunk_sums and tile_gradient: a block owns 4096 columns of a row, so that few rows fill a GPU, too, and the bits of a
 // row's sum depend on its length alone, not on tiles. A thread takes 16 bytes at a time where rows are aligned. Sums
 // are those of the monoid in online_softmax.h: one pass, no second look at the maximum. Targets are found by bisection
-// of the row's columns, which rise. No atomics: a row has a column once, and belongs to one block.
+// of the row's columns, which rise. No atomics: a row has a column at most once, and one block owns it.
 #pragma once
 
 #include "math/online_softmax.h"
