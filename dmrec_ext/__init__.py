@@ -1,7 +1,7 @@
 """Fused operators for generative recommenders: diagonal Gaussians, sparse interactions, exact ranking, large softmax.
 
 Where the native library has a kernel for an operator and device it runs that; elsewhere the same function runs on
-the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`` tells which, and why.
+the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`` reports which, and why.
 """
 
 from . import reference
