@@ -1,9 +1,9 @@
-"""Builds the native libraries through CMake; everything else stands in pyproject.toml.
+"""Builds the native libraries through CMake; everything else is in pyproject.toml.
 
-Without a C++ compiler, or where the build fails, installation goes on without the library and both packages run on
+Without a C++ compiler, or where the build fails, installation continues without the library and both packages run on
 their reference path. DMREC_REQUIRE_NATIVE=1 turns that into an error; DMREC_CMAKE_ARGS adds arguments for CMake.
 
-DMREC_CUDA=auto|on|off tells whether the kernels for CUDA are built: auto (the default) where nvcc is found (in PATH,
+DMREC_CUDA=auto|on|off decides whether the kernels for CUDA are built: auto (the default) where nvcc is found (in PATH,
 CUDACXX or CUDA_HOME) and torch is a CUDA build of the same major version, whether or not there is a GPU; on also for a
 CPU build of torch, which cannot load them. TORCH_CUDA_ARCH_LIST names the targets by number ("8.0;9.0+PTX"), default
 8.0, 9.0 and, as of CUDA 12.8, 10.0, the last with PTX.
@@ -32,8 +32,8 @@ def find_nvcc() -> str | None:
 
 def version_of(nvcc: str) -> tuple[int, ...]:
     """Such as (13, 0)."""
-    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+)\.(\d+)", told)
+    printed = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", printed)
     return tuple(map(int, release.groups())) if release else (0, 0)
 
 
@@ -52,7 +52,7 @@ def cuda_wanted() -> tuple[bool, str]:
     except ImportError:
         return False, "torch is not installed"
     if torch.version.cuda is None:
-        return False, f"torch {torch.__version__} is no CUDA build"
+        return False, f"torch {torch.__version__} is not a CUDA build"
     ours, theirs = version_of(nvcc), torch.version.cuda
     if ours[0] != int(theirs.split(".")[0]):
         return False, f"nvcc is of CUDA {'.'.join(map(str, ours))}, torch of {theirs}"

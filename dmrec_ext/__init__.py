@@ -1,7 +1,7 @@
 """Fused operators for generative recommenders: diagonal Gaussians, sparse interactions, exact ranking, large softmax.
 
 Where the native library has a kernel for an operator and device it runs that; elsewhere the same function runs on
-the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`` tells which, and why.
+the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`` reports which, and why.
 """
 
 from . import reference
@@ -18,8 +18,10 @@ from .ops import (
     rank_scores,
     rank_topk,
 )
+from .reference import LOGITS_BUDGET
 
 __all__ = [
+    "LOGITS_BUDGET",
     "NATIVE_ABSENT",
     "OPERATORS",
     "Csr",

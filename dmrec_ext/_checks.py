@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import is_fake
 
 from ._library import runs_native
+from ._torch_private import is_fake
 from .csr import Csr
 
 CHECK_CSR_EVERYWHERE = os.environ.get("DMREC_CHECK_CSR") == "1"

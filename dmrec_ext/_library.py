@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.autograd import forward_ad
+
+from ._torch_private import has_kernel, transformed
 
 OPERATORS = (
     "gaussian_kl",
@@ -53,14 +54,13 @@ def _load(name: str) -> str | None:
 def _load_cuda() -> str | None:
     """Loads ``_C_cuda``, whose operators ``_C`` defines; returns why it is not there, or None."""
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is no CUDA build"
+        return f"torch {torch.__version__} is not a CUDA build"
     return NATIVE_ABSENT or _load("_C_cuda")
 
 
 def _native_devices(stem: str) -> frozenset[str]:
     if NATIVE_ABSENT is not None:
         return frozenset()
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     try:
         return frozenset(d for d, key in _DISPATCH_KEYS.items() if has_kernel(f"dmrec_ext::{stem}", key))
     except RuntimeError:  # the library defines no such operator yet
@@ -111,26 +111,15 @@ if CUDA_ABSENT is None:  # not without a GPU's library: the decorator imports th
 
 
 def runs_native(stem: str, tensor: object) -> bool:
-    """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and reverse mode is all that is asked for.
+    """Whether ``stem`` runs natively on ``tensor``: its device has a kernel, and only reverse mode is needed.
 
-    False for what is no tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
+    False for what is not a tensor, inside torch.func transforms and forward-mode differentiation, and `use_reference`.
     """
     if _reference_wanted or not isinstance(tensor, torch.Tensor) or tensor.device.type not in NATIVE[stem]:
         return False
     if tensor.is_cuda and _cuda_problem(tensor.get_device()):
         return False
     return not transformed()
-
-
-def transformed() -> bool:
-    """Whether a torch.func transform or forward-mode differentiation is in force."""
-    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
-
-
-def is_batched(grad: torch.Tensor) -> bool:
-    """Whether a gradient stands for many, as in ``torch.autograd.grad(.., is_grads_batched=True)``."""
-    functorch = torch._C._functorch
-    return bool(functorch.is_legacy_batchedtensor(grad) or functorch.is_batchedtensor(grad))
 
 
 def native_path(stem: str, device_type: str) -> PathInUse:

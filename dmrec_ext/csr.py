@@ -126,12 +126,13 @@ class Csr(NamedTuple):
 
         Args:
             index: (b,) int64 numbers of rows; negative ones count from the end, repeated ones are repeated.
-            nnz: the number of entries of these rows together, where the caller knows it; it must be exact. Without it,
-                it is read from the result's offsets, for which the host waits where the matrix is on a GPU. On the
-                meta device and under FakeTensorMode nothing can be read, and it is required.
+            nnz: the number of entries of these rows together, where the caller knows it. If None, it is read from the
+                result's offsets, for which the host waits where the matrix is on a GPU. On the meta device and under
+                FakeTensorMode nothing can be read, and it is required.
 
         Raises:
-            RuntimeError: ``nnz`` is not the number of entries. Checked on the CPU; elsewhere it would have to wait.
+            RuntimeError: ``nnz`` is not the number of entries. This is checked on the CPU only: on a GPU the check
+                would have to wait, and a wrong number is undefined behaviour.
 
         >>> x = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 1]), None, 3)
         >>> x.rows(torch.tensor([2, 0]), nnz=3).to_dense().tolist()

@@ -126,7 +126,7 @@ def call() -> None:
     ops = torch.ops.dmrec_ext
     shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
     rows = [argument(shape, dtype) for _ in range(4)]
-    grad, kept = (argument(shape[:1], dtype) for _ in range(2))
+    grad, saved = (argument(shape[:1], dtype) for _ in range(2))
     needed = random.choice([0, 1, 5, 10, 15, -1, 1 << 40])
     number = random.choice([0.0, 0.5, 1.0, -1.0, float("nan"), float("inf")])
     strategy = random.choice(["godm", "cpdm", "mddm", "kl", "no such"])
@@ -138,11 +138,11 @@ def call() -> None:
             lambda: ops.gaussian_kl(*rows[: random.choice([2, 3, 4])]),
             lambda: ops._gaussian_kl_backward(grad, *rows, needed),
             lambda: ops.gaussian_w2(*rows, random.random() < 0.5, number),
-            lambda: ops._gaussian_w2_backward(grad, kept, *rows, random.random() < 0.5, number, needed),
+            lambda: ops._gaussian_w2_backward(grad, saved, *rows, random.random() < 0.5, number, needed),
             lambda: ops.composite_prior(*rows, number, interpolation),
             lambda: ops._composite_prior_backward(grad, *rows, number, interpolation, needed),
             lambda: ops.matching_loss(*rows, *options),
-            lambda: ops._matching_loss_backward(grad, kept, *rows, *options, needed),
+            lambda: ops._matching_loss_backward(grad, saved, *rows, *options, needed),
         ]
     )()
 

@@ -33,10 +33,10 @@ SHARED = {
     "stream",
     "target",
     "capability",
-    "csr_rows",
     "huge_pages",
     "csr_input",
-    "topk_candidates",
+    "dispatch",
+    "product_bound",
     "rank_order",
     "item_tiles",
     "aten_calls",
@@ -45,7 +45,8 @@ SHARED = {
     "vector",
     "library",
     "device",
-    "launchers",
+    "launch",
+    "row_launch",
     "binding",
     "csr_binding",
     "csr_indices",
@@ -70,8 +71,25 @@ def test_what_is_compiled_is_what_runs(stem, native):
 
 def test_native_files_belong_to_an_operator_or_to_the_shared_ones():
     for path in NATIVE:
-        stem = path.stem.removesuffix("_kernel")
-        assert stem in dmrec_ext.OPERATORS or stem in SHARED, f"{path.relative_to(ROOT)} belongs to no operator"
+        of_operator = any(path.stem == stem or path.stem.startswith(f"{stem}_") for stem in dmrec_ext.OPERATORS)
+        assert of_operator or path.stem in SHARED, f"{path.relative_to(ROOT)} does not belong to an operator"
+
+
+def test_shared_files_exist():
+    assert {path.stem for path in NATIVE} >= SHARED
+
+
+@pytest.mark.parametrize("stem", dmrec_ext.OPERATORS)
+def test_columns_do_not_include_each_other(stem):
+    """A column holds all of its operator; matching_loss, which is composed of others, takes the options of one."""
+    may_include = {stem, "composite_prior"} if stem == "matching_loss" else {stem}
+    others = [other for other in dmrec_ext.OPERATORS if other not in may_include]
+    for path in NATIVE:
+        if path.parent.name == "math" or not (path.stem == stem or path.stem.startswith(f"{stem}_")):
+            continue
+        for include in re.findall(r'#include "ops/([^"]+)"', path.read_text()):
+            name = Path(include).stem
+            assert not any(name == other or name.startswith(f"{other}_") for other in others), f"{path}: {include}"
 
 
 def test_files_stay_short():
@@ -96,8 +114,12 @@ def test_includes_are_relative_to_csrc_and_point_one_way():
 
 def test_kernels_and_launchers_know_no_torch():
     """So they compile in seconds, and run under the emulator."""
-    for path in [*(ROOT / "csrc/ops/cuda").glob("*.cu*"), ROOT / "csrc/ops/cuda/launchers.h"]:
-        assert not re.search(r"#include [<\"](torch|ops/(row_inputs|csr_aggregate)\.h)", path.read_text()), path
+    cuda = ROOT / "csrc/ops/cuda"
+    plain = re.compile(r"math/\w+\.h|ops/cuda/(device|launch|\w+_launch)\.h|ops/cuda/\w+\.cuh|simt\.h")
+    for path in [*cuda.glob("*.cu*"), *cuda.glob("*launch.h"), cuda / "device.h"]:
+        text = path.read_text()
+        assert "#include <torch" not in text, path
+        assert all(map(plain.fullmatch, re.findall(r'#include "([^"]+)"', text))), path
 
 
 def test_arithmetic_knows_no_torch_and_no_loop():
@@ -105,6 +127,12 @@ def test_arithmetic_knows_no_torch_and_no_loop():
         text = path.read_text()
         assert "torch" not in text, path
         assert not re.search(r"\b(for|while) \(", text), path
+
+
+def test_private_names_of_torch_are_in_one_file():
+    private = re.compile(r"\btorch(?!\.ops\.)(\.\w+)*\._(?!_)|\bforward_ad\._|\bfrom torch\S* import _")
+    found = {path.name for path in (ROOT / "dmrec_ext").rglob("*.py") if private.search(path.read_text())}
+    assert found == {"_torch_private.py"}
 
 
 def test_interactions_stay_sparse():

@@ -28,7 +28,7 @@ DMREC_FN T root_of_sigma(T logvar) {
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
   static constexpr int inputs = 4, sums = 1;
-  static constexpr bool needs_kept = true, overflows_early = true;
+  static constexpr bool needs_saved = true, overflows_early = true;
 
   bool squared;
   double eps;
@@ -45,7 +45,7 @@ struct GaussianW2 {
     return squared ? sum[0] : std::sqrt(sum[0] + static_cast<T>(eps));
   }
   template <class T>
-  DMREC_FN T kept(const T (&sum)[sums]) const {
+  DMREC_FN T saved(const T (&sum)[sums]) const {
     return finish(sum);
   }
 

@@ -72,7 +72,7 @@ struct MatchingByDivergence : PlainSum {
 template <bool add>
 struct MatchingByW2 {
   static constexpr int inputs = 4, sums = 2;
-  static constexpr bool needs_kept = true, overflows_early = true;
+  static constexpr bool needs_saved = true, overflows_early = true;
   double beta;
   GaussianW2 distance;
 
@@ -86,18 +86,18 @@ struct MatchingByW2 {
   }
 
   template <class T>
-  DMREC_FN T kept(const T (&sum)[sums]) const {
+  DMREC_FN T saved(const T (&sum)[sums]) const {
     const T squared[1] = {sum[1]};
     return distance.finish(squared);
   }
   template <class T>
   DMREC_FN T finish(const T (&sum)[sums]) const {
-    return sum[0] + weighted(static_cast<T>(beta), kept(sum));
+    return sum[0] + weighted(static_cast<T>(beta), saved(sum));
   }
   template <class T>
-  DMREC_FN void coefficients(T grad, T kept, T (&c)[sums]) const {
+  DMREC_FN void coefficients(T grad, T saved, T (&c)[sums]) const {
     T of_distance[1];
-    distance.coefficients(grad * static_cast<T>(beta), kept, of_distance);
+    distance.coefficients(grad * static_cast<T>(beta), saved, of_distance);
     c[0] = grad;
     c[1] = of_distance[0];
   }

@@ -19,7 +19,7 @@ struct MaxAndSum {
     return {larger, sum * bounded_exp(max - larger) + other.sum * bounded_exp(other.max - larger)};
   }
 
-  // log sum e^x - max: kept apart from the max, beside which its digits would be lost
+  // log sum e^x - max: kept apart from the max, next to which its digits would be lost
   DMREC_FN T log_sum_above_max() const { return keep_nan(sum, log_of(sum)); }
 };
 

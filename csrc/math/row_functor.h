@@ -1,11 +1,11 @@
 // What a functor over rows offers to the drivers. For a row with elements x_1 .. x_inputs in each column:
-//   terms(x, t)                  the column's share of each of the row's sums
-//   finish(sum)                  the row's value
-//   kept(sum)                    a number that the backward needs of the row
-//   coefficients(grad, kept, c)  what the gradients of the terms of each sum are scaled with
-//   gradient(x, c, g)            g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
-//   overflows_early              whether a row's sum may leave the range of float although its value does not: such a
-//                                row is summed again in double
+//   terms(x, t)                   the column's share of each of the row's sums
+//   finish(sum)                   the row's value
+//   saved(sum)                    a number that the backward needs of the row
+//   coefficients(grad, saved, c)  what the gradients of the terms of each sum are scaled with
+//   gradient(x, c, g)             g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
+//   overflows_early               whether a row's sum may leave the range of float although its value does not: such a
+//                                 row is summed again in double
 #pragma once
 
 #include "math/elementary.h"
@@ -15,14 +15,14 @@ namespace dmrec {
 // A value that is the plain sum of its terms.
 struct PlainSum {
   static constexpr int sums = 1;
-  static constexpr bool needs_kept = false, overflows_early = false;
+  static constexpr bool needs_saved = false, overflows_early = false;
 
   template <class T>
   DMREC_FN static T finish(const T (&sum)[sums]) {
     return sum[0];
   }
   template <class T>
-  DMREC_FN static T kept(const T (&)[sums]) {
+  DMREC_FN static T saved(const T (&)[sums]) {
     return T(0);
   }
   template <class T>

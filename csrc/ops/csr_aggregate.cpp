@@ -1,6 +1,6 @@
 // Schema of csr_aggregate: X W + bias for a sparse X (B, N) and a dense W (N, E).
 //   _csr_dot         (nnz,) products of row b of `rows` and row col of `dense` for each entry: the gradient of values
-//   _csr_transpose   offsets and columns of X^T, and where in X each of its entries stands
+//   _csr_transpose   offsets and columns of X^T, and where in X each of its entries is
 //   _csr_is_valid    whether offsets rise from 0 to nnz, columns rise within rows and lie in [0, n_cols)
 // The gradient of W is csr_aggregate of X^T; t_* are X^T where the caller has it, for that gradient alone.
 #include "ops/library.h"

@@ -5,7 +5,8 @@
 DMREC_SCHEMAS(m) {
   m.def(
       "matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, str strategy, float beta, "
-      "float alpha, str interpolation, bool squared, float eps, str fusion) -> (Tensor, Tensor)");
+      "float alpha=0.5, str interpolation=\"log_linear\", bool squared=False, float eps=0.0, str fusion=\"add\") "
+      "-> (Tensor, Tensor)");
   m.def(
       "_matching_loss_backward(Tensor grad, Tensor distance, Tensor mu_c, Tensor logvar_c, Tensor mu_l, "
       "Tensor logvar_l, str strategy, float beta, float alpha, str interpolation, bool squared, float eps, str fusion, "

@@ -1,7 +1,17 @@
-// Checks of multinomial_nll, once for all devices.
+// Checks and stages of multinomial_nll, once for all devices.
+// Items come in tiles: a product through torch, then one pass over the tile's logits, which is the device's part. The
+// forward may save the logits of all items; they are then one tile. The backward forms the gradient of a tile's logits
+// in scratch (from saved logits, or from a product once more) and multiplies it with both factors.
+// Scratch: one tile of logits; where products are in another type than the inputs, a tile of weights in that type and
+// one of their gradient.
 #pragma once
 
-#include "ops/csr_aggregate.h"
+#include <algorithm>
+#include <tuple>
+
+#include "ops/aten_calls.h"
+#include "ops/csr_input.h"
+#include "ops/item_tiles.h"
 
 namespace dmrec {
 
@@ -47,6 +57,114 @@ inline void check_nll_gradient(const Tensor& grad, const Tensor& log_sums, const
                        logits.is_contiguous() && logits.device() == hidden.device() &&
                        logits.scalar_type() == nll_product_type(weight, bf16)),
                   op, ": logits must be those of the forward");
+}
+
+// The arguments as both passes use them: factors in the type of products, the rest in that of sums.
+struct NllProblem {
+  ScalarType product, arithmetic;
+  Tensor hidden;  // (B, H)
+  Tensor weight;  // (N, H), in its own type: tiles of it are converted
+  int64_t n_rows, n_items;
+  std::optional<Tensor> values;  // (nnz,), contiguous
+  Tensor biases;                 // (N,), contiguous
+
+  NllProblem(const Tensor& given_hidden, const Tensor& given_weight, const CsrInput& x,
+             const std::optional<Tensor>& bias, bool bf16)
+      : product(nll_product_type(given_weight, bf16)),
+        arithmetic(nll_arithmetic_type(given_weight)),
+        hidden(in_type(given_hidden, product)),
+        weight(given_weight),
+        n_rows(hidden.size(0)),
+        n_items(weight.size(0)) {
+    if (x.values) values = torch::stable::contiguous(in_type(*x.values, arithmetic));
+    biases = bias ? torch::stable::contiguous(in_type(*bias, arithmetic))
+                  : torch::stable::new_zeros(hidden, {n_items}, arithmetic);
+  }
+
+  bool is_empty() const { return n_rows == 0 || n_items == 0; }
+  Tensor weights(int64_t first, int64_t count) const { return in_type(row_range(weight, first, count), product); }
+  Tensor scratch(int64_t tile) const { return torch::stable::new_empty(hidden, {n_rows * std::min(tile, n_items)}); }
+  Tensor as_matrix(Tensor scratch, int64_t count) const {
+    return torch::stable::view(torch::stable::narrow(scratch, 0, 0, n_rows * count), {n_rows, count});
+  }
+};
+
+// What a device offers to the stages below:
+//   items_per_tile()
+//   large(tensor)                         for a large result before anything is written to it
+//   begin_forward(step)                   tiles of at most `step` items follow, in order
+//   add_to_sums(logits, first, count)     of a tile: (B, count) products, without the biases, of items from `first` on
+//   losses(loss, log_sums)                from those sums
+//   begin_backward(grad, log_sums)
+//   gradient(logits, first, count, out)   of a tile; `out` is contiguous and may be the logits
+//   column_sums(tile, out)
+//   add_product(sum, a, b)                sum += a @ b, sum in the arithmetic type
+
+// The losses, (2, B) log sums and the logits, which have no elements unless they are saved.
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> nll_forward(const NllProblem& of, Device& device, bool save) {
+  Tensor loss = torch::stable::new_zeros(of.hidden, {of.n_rows}, of.arithmetic);
+  Tensor log_sums = torch::stable::new_zeros(of.hidden, {2, of.n_rows}, of.arithmetic);
+  Tensor logits = torch::stable::new_empty(of.hidden, {save ? of.n_rows : 0, save ? of.n_items : 0});
+  if (of.is_empty()) return {std::move(loss), std::move(log_sums), std::move(logits)};
+  const int64_t step = save ? of.n_items : std::min(device.items_per_tile(), of.n_items);
+  if (save) device.large(logits);
+  device.begin_forward(step);
+  const Tensor scratch = save ? logits : of.scratch(step);
+  over_item_tiles(0, of.n_items, step, [&](int64_t first, int64_t count) {
+    const Tensor tile = save ? logits : of.as_matrix(scratch, count);
+    mm_out(tile, of.hidden, transposed(of.weights(first, count)));
+    device.add_to_sums(tile, first, count);
+  });
+  device.losses(loss, log_sums);
+  return {std::move(loss), std::move(log_sums), std::move(logits)};
+}
+
+// The gradients whose bits are set in `needed`, in the types of what they belong to.
+template <class Device>
+std::vector<Tensor> nll_backward(const NllProblem& of, Device& device, const Tensor& grad, const Tensor& log_sums,
+                                 const Tensor& logits, int64_t needed, ScalarType hidden_type,
+                                 const std::optional<Tensor>& given_bias) {
+  const bool of_hidden = needed & 1, of_weight = needed & 2, of_bias = needed & 4, saved = logits.numel() > 0;
+  const int64_t width = of.hidden.size(1);
+  Tensor d_hidden = torch::stable::new_zeros(of.hidden, {of_hidden ? of.n_rows : 0, width}, of.arithmetic);
+  Tensor d_weight = torch::stable::new_empty(of.weight, {of_weight ? of.n_items : 0, width});
+  Tensor d_bias = torch::stable::new_empty(of.hidden, {of_bias ? of.n_items : 0}, of.arithmetic);
+  if (of.is_empty()) {
+    torch::stable::zero_(d_weight);
+    torch::stable::zero_(d_bias);
+  } else {
+    device.large(d_weight);
+    device.begin_backward(grad, log_sums);
+    const Tensor scratch = of.scratch(device.items_per_tile());
+    over_item_tiles(0, of.n_items, device.items_per_tile(), [&](int64_t first, int64_t count) {
+      const Tensor weights = of.weights(first, count), tile = of.as_matrix(scratch, count);
+      if (saved) {
+        Tensor whole = logits;
+        device.gradient(torch::stable::narrow(whole, 1, first, count), first, count, tile);
+      } else {
+        mm_out(tile, of.hidden, transposed(weights));
+        device.gradient(tile, first, count, tile);
+      }
+      if (of_bias) device.column_sums(tile, row_range(d_bias, first, count));
+      if (of_hidden) device.add_product(d_hidden, tile, weights);
+      if (of_weight) {
+        Tensor part = row_range(d_weight, first, count);
+        if (part.scalar_type() == of.product) {
+          mm_out(part, transposed(tile), of.hidden);
+        } else {
+          Tensor product = torch::stable::new_empty(of.hidden, {count, width});
+          mm_out(product, transposed(tile), of.hidden);
+          torch::stable::copy_(part, product);
+        }
+      }
+    });
+  }
+  std::vector<Tensor> result;
+  if (of_hidden) result.push_back(in_type(d_hidden, hidden_type));
+  if (of_weight) result.push_back(d_weight);
+  if (of_bias) result.push_back(in_type(d_bias, given_bias->scalar_type()));
+  return result;
 }
 
 }  // namespace dmrec

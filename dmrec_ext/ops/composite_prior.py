@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
+from .._checks import checked_rows
 from .._library import runs_native
-from ..reference.composite_prior import checked_composite_inputs
+from ..reference.composite_prior import check_composite
 from ._rows import register_row_operator
 
 
@@ -42,7 +40,7 @@ def composite_prior(
         (B,) divergences in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or an option is out of range.
 
     Note:
@@ -59,42 +57,10 @@ def composite_prior(
     """
     if not runs_native("composite_prior", mu_q):
         return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
-    rows = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)
+    check_composite("composite_prior", alpha, interpolation)
+    rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     result: Tensor = _call(*rows, float(alpha), interpolation)
     return result
 
 
-def _reference(
-    mu_q: Tensor,
-    logvar_q: Tensor,
-    mu_p: Tensor,
-    logvar_p: Tensor,
-    alpha: float = 0.5,
-    interpolation: str = "log_linear",
-) -> Tensor:
-    return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
-
-
-def _fake(
-    mu_q: Tensor,
-    logvar_q: Tensor,
-    mu_p: Tensor,
-    logvar_p: Tensor,
-    alpha: float = 0.5,
-    interpolation: str = "log_linear",
-) -> Tensor:
-    first = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)[0]
-    return first.new_empty(first.shape[0])
-
-
-def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
-) -> list[Tensor]:
-    alpha, interpolation = (*options, 0.5, "log_linear")[:2] if len(options) != 1 else (options[0], "log_linear")
-    gradients: list[Tensor] = torch.ops.dmrec_ext._composite_prior_backward(grad, *rows, alpha, interpolation, needed)
-    return gradients
-
-
-_call = register_row_operator(
-    "composite_prior", n_inputs=4, fake=_fake, reference=_reference, backward_operator=_backward_operator
-)
+_call = register_row_operator("composite_prior", reference.composite_prior)

@@ -31,7 +31,7 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
 
     Raises:
         TypeError: an argument has the wrong type, or dtypes differ.
-        ValueError: shapes do not fit, or ``x`` is no well-formed CSR matrix.
+        ValueError: shapes do not fit, or ``x`` is not a well-formed CSR matrix.
 
     Note:
         On the native path 16-bit inputs are summed in float32 and rounded once; sums run in the order of the entries,
@@ -79,8 +79,8 @@ def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     arguments = [*inputs, *[None] * (8 - len(inputs))]
     crow, col, values, dense, bias = arguments[:5]
     of_values, of_dense = ctx.needs_input_grad[2:4]
-    kept = (values if of_dense else None, dense if of_values else None)
-    ctx.save_for_backward(crow, col, *kept, *arguments[5:])
+    saved = (values if of_dense else None, dense if of_values else None)
+    ctx.save_for_backward(crow, col, *saved, *arguments[5:])
     ctx.n_arguments, ctx.n_cols = len(inputs), dense.shape[0]
     ctx.one_bias_for_all = bias is not None and bias.dim() == 1
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
@@ -31,7 +28,7 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
         (B,) divergences in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or only one of ``mu_p`` and ``logvar_p`` is given.
 
     Note:
@@ -55,19 +52,4 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
     return result
 
 
-def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
-) -> list[Tensor]:
-    mu_p, logvar_p = rows[2:] if len(rows) == 4 else (None, None)
-    gradients: list[Tensor] = torch.ops.dmrec_ext._gaussian_kl_backward(grad, *rows[:2], mu_p, logvar_p, needed)
-    return gradients
-
-
-def _fake(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logvar_p: Tensor | None = None) -> Tensor:
-    first = checked_kl_inputs(mu_q, logvar_q, mu_p, logvar_p)[0]
-    return first.new_empty(first.shape[0])
-
-
-_call = register_row_operator(
-    "gaussian_kl", n_inputs=4, fake=_fake, reference=reference.gaussian_kl, backward_operator=_backward_operator
-)
+_call = register_row_operator("gaussian_kl", reference.gaussian_kl)

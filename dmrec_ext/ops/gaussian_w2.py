@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
+from .._checks import checked_rows
 from .._library import runs_native
-from ..reference.gaussian_w2 import checked_w2_inputs
+from ..reference.gaussian_w2 import check_eps
 from ._rows import register_row_operator
 
 
@@ -34,7 +32,7 @@ def gaussian_w2(
         (B,) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or ``eps`` is negative.
 
     Note:
@@ -51,38 +49,10 @@ def gaussian_w2(
     """
     if not runs_native("gaussian_w2", mu_q):
         return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
-    rows = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)
+    check_eps("gaussian_w2", eps)
+    rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     result: Tensor = _call(*rows, squared, eps)
     return result
 
 
-def _reference(
-    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, squared: bool = False, eps: float = 0.0
-) -> Tensor:
-    return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
-
-
-def _fake(
-    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, squared: bool = False, eps: float = 0.0
-) -> Tensor:
-    first = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)[0]
-    return first.new_empty(first.shape[0])
-
-
-def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
-) -> list[Tensor]:
-    squared = options[0] if options else False
-    eps = options[1] if len(options) > 1 else 0.0
-    gradients: list[Tensor] = torch.ops.dmrec_ext._gaussian_w2_backward(grad, value, *rows, squared, eps, needed)
-    return gradients
-
-
-_call = register_row_operator(
-    "gaussian_w2",
-    n_inputs=4,
-    fake=_fake,
-    reference=_reference,
-    backward_operator=_backward_operator,
-    saves_value=True,
-)
+_call = register_row_operator("gaussian_w2", reference.gaussian_w2, saves_value=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .._checks import checked_rows
 from .._library import runs_native
-from ..reference.matching_loss import checked_matching_inputs
-from ._rows import register_row_operator
+from ..reference.matching_loss import check_matching
+from ._rows import by_position, register_row_operator
 
 
 def matching_loss(
@@ -56,7 +57,7 @@ def matching_loss(
         (B,) losses in nats, in the dtype of the inputs.
 
     Raises:
-        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or dtypes differ.
         ValueError: shapes or devices differ, or an option is unknown or out of range.
 
     Note:
@@ -71,11 +72,22 @@ def matching_loss(
     >>> matching_loss(mu, logvar, 0 * mu, logvar, strategy="mddm", beta=0.5)
     tensor([0.5000])
     """
-    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
-    options |= {"eps": eps, "fusion": fusion}
     if not _is_native(mu_c, beta):
-        return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, squared=squared, **options)
-    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, **options)
+        return reference.matching_loss(
+            mu_c,
+            logvar_c,
+            mu_l,
+            logvar_l,
+            strategy=strategy,
+            beta=beta,
+            alpha=alpha,
+            interpolation=interpolation,
+            squared=squared,
+            eps=eps,
+            fusion=fusion,
+        )
+    rows = checked_rows("matching_loss", mu_c=mu_c, logvar_c=logvar_c, mu_l=mu_l, logvar_l=logvar_l)
+    check_matching(rows[0].device, strategy, beta, alpha, interpolation, eps, fusion)
     loss: Tensor = _call(*rows, strategy, float(beta), float(alpha), interpolation, squared, float(eps), fusion)[0]
     return loss
 
@@ -86,55 +98,10 @@ def _is_native(mu_c: Tensor, beta: float | Tensor) -> bool:
     return runs_native("matching_loss", mu_c)
 
 
-def _reference(
-    mu_c: Tensor,
-    logvar_c: Tensor,
-    mu_l: Tensor,
-    logvar_l: Tensor,
-    strategy: str,
-    beta: float,
-    alpha: float,
-    interpolation: str,
-    squared: bool,
-    eps: float,
-    fusion: str,
-) -> Tensor:
-    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
-    options |= {"squared": squared, "eps": eps, "fusion": fusion}
-    return reference.matching_loss(mu_c, logvar_c, mu_l, logvar_l, **options)
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The loss, and the distance that "godm" saves for its backward."""
+    loss = by_position(reference.matching_loss)(*arguments)
+    return loss, loss.new_empty(loss.shape[0] if arguments[4] == "godm" else 0)
 
 
-def _fake(
-    mu_c: Tensor,
-    logvar_c: Tensor,
-    mu_l: Tensor,
-    logvar_l: Tensor,
-    strategy: str,
-    beta: float,
-    alpha: float,
-    interpolation: str,
-    squared: bool,
-    eps: float,
-    fusion: str,
-) -> tuple[Tensor, Tensor]:
-    options: dict[str, Any] = {"strategy": strategy, "beta": beta, "alpha": alpha, "interpolation": interpolation}
-    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, eps=eps, fusion=fusion, **options)
-    n_rows = rows[0].shape[0]
-    return rows[0].new_empty(n_rows), rows[0].new_empty(n_rows if strategy == "godm" else 0)
-
-
-def _backward_operator(
-    grad: Tensor, value: Tensor | None, rows: list[Tensor], options: tuple[Any, ...], needed: int
-) -> list[Tensor]:
-    gradients: list[Tensor] = torch.ops.dmrec_ext._matching_loss_backward(grad, value, *rows, *options, needed)
-    return gradients
-
-
-_call = register_row_operator(
-    "matching_loss",
-    n_inputs=4,
-    fake=_fake,
-    reference=_reference,
-    backward_operator=_backward_operator,
-    saves_value=True,
-)
+_call = register_row_operator("matching_loss", reference.matching_loss, saves_value=True, fake=_fake)

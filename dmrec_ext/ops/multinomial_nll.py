@@ -9,16 +9,20 @@ from torch import Tensor
 
 from .. import reference
 from .._checks import autocast_enabled, check_tensor
-from .._library import NATIVE, is_batched, runs_native
+from .._library import NATIVE, runs_native
+from .._torch_private import is_batched
 from ..csr import Csr
-from ..reference.multinomial_nll import checked_nll_inputs
-
-LOGITS_BUDGET = 256 << 20
-"""Bytes of logits that a forward keeps for its backward; above, the backward forms them again, tile by tile."""
+from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs
 
 
 def multinomial_nll(
-    hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None = None, *, reduction: str = "mean"
+    hidden: Tensor,
+    weight: Tensor,
+    x: Csr,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    logits_budget: int = LOGITS_BUDGET,
 ) -> Tensor:
     r"""Multinomial negative log-likelihood of sparse interactions under a softmax over all items.
 
@@ -32,6 +36,9 @@ def multinomial_nll(
         x: (B, N) sparse targets; ``values`` of any floating-point dtype, None for ones.
         bias: (N,) added to the logits.
         reduction: ``"mean"`` over users, ``"sum"`` or ``"none"``.
+        logits_budget: bytes of logits that the forward may save for the backward; 0 saves none. Logits that exceed it
+            are computed again in the backward, tile by tile: four matrix products instead of three, and no (B, N)
+            tensor.
 
     Returns:
         () loss in nats, or (B,) for ``"none"``. A user without targets costs 0; the
@@ -39,17 +46,17 @@ def multinomial_nll(
 
     Raises:
         TypeError: an argument has the wrong type, or dtypes differ.
-        ValueError: shapes do not fit, an option is unknown, or ``x`` is no well-formed CSR matrix.
+        ValueError: shapes do not fit, an option is unknown or negative, or ``x`` is not a well-formed CSR matrix.
 
     Note:
-        On the native path no (B, N) tensor exists beyond the logits that the forward keeps for its backward, and those
-        only up to 256 MiB (``dmrec_ext.ops.multinomial_nll.LOGITS_BUDGET``): above, and where nothing wants a gradient,
-        scratch is one tile of 16 MiB (on CUDA of 16 million numbers). Products run in float32, in float64 for float64,
-        and in bfloat16 for bfloat16 inputs or under autocast to it: sums of exponentials are float32 always, but logits
-        then carry 8 bits, and gradients some 3e-3 (of their norm). Products are torch's, so bits depend on the number
-        of threads. Gradients for ``hidden``, ``weight`` and ``bias``; for ``values``, and second derivatives, on plain
-        torch. On CUDA columns of ``x`` are not looked at, they must rise in each row; autocast to float16 multiplies in
-        float32 there.
+        On the native path a (B, N) tensor exists only as the logits that the forward saves for its backward, within
+        ``logits_budget`` (default: ``dmrec_ext.LOGITS_BUDGET``, 256 MiB). Above the budget, and where nothing wants a
+        gradient, scratch is one tile of 16 MiB (on CUDA of 16 million numbers). Products run in float32, in float64 for
+        float64, and in bfloat16 for bfloat16 inputs or under autocast to it: sums of exponentials are float32 always,
+        but logits then carry 8 bits, and gradients err by some 3e-3 (of their norm). Products are torch's, so bits
+        depend on the number of threads. Gradients for ``hidden``, ``weight`` and ``bias``; for ``values``, and second
+        derivatives, on plain torch. On CUDA the columns of ``x`` are not checked and must rise in each row; under
+        autocast to float16 products are float32 there.
 
     >>> import torch
     >>> x = Csr(torch.tensor([0, 1]), torch.tensor([2]), None, 4)
@@ -58,25 +65,25 @@ def multinomial_nll(
     """
     wants_values = x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
     if wants_values or not runs_native("multinomial_nll", hidden):
-        return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction)
-    checked_nll_inputs(hidden, weight, x, bias, reduction)
+        return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction, logits_budget=logits_budget)
+    checked_nll_inputs(hidden, weight, x, bias, reduction, logits_budget)
     bf16 = weight.dtype == torch.bfloat16
     if autocast_enabled(hidden.device.type):
         bf16 = bf16 or torch.get_autocast_dtype(hidden.device.type) == torch.bfloat16
     bf16 = bf16 and weight.dtype != torch.float64
-    keep = _worth_keeping(hidden, weight, bias, bf16)
-    arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, keep)
+    save = _saves_logits(hidden, weight, bias, bf16, logits_budget)
+    arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, save)
     loss: Tensor = torch.ops.dmrec_ext.multinomial_nll.default(*arguments)[0]
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def _worth_keeping(hidden: Tensor, weight: Tensor, bias: Tensor | None, bf16: bool) -> bool:
+def _saves_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, bf16: bool, budget: int) -> bool:
     """Whether there will be a backward, and the logits fit the budget until then."""
     differentiated = any(t is not None and t.requires_grad for t in (hidden, weight, bias))
     size = 2 if bf16 else max(4, weight.element_size())
-    return torch.is_grad_enabled() and differentiated and hidden.shape[0] * weight.shape[0] * size <= LOGITS_BUDGET
+    return torch.is_grad_enabled() and differentiated and hidden.shape[0] * weight.shape[0] * size <= budget
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -112,22 +119,14 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
     return tuple(result)
 
 
-def _fake(
-    hidden: Tensor,
-    weight: Tensor,
-    crow: Tensor,
-    col: Tensor,
-    values: Tensor | None,
-    bias: Tensor | None,
-    bf16: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    bf16, save = others[-2:]
     check_tensor("multinomial_nll", "hidden", hidden, 2)
     check_tensor("multinomial_nll", "weight", weight, 2)
     arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
     rows = hidden.shape[0]
     vectors = [hidden.new_empty(shape, dtype=arithmetic) for shape in (rows, (2, rows))]
-    size = (rows, weight.shape[0]) if keep else (0, 0)
+    size = (rows, weight.shape[0]) if save else (0, 0)
     return vectors[0], vectors[1], hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic)
 
 

@@ -8,10 +8,11 @@ from .csr_aggregate import csr_aggregate
 from .gaussian_kl import gaussian_kl
 from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
-from .multinomial_nll import multinomial_nll
+from .multinomial_nll import LOGITS_BUDGET, multinomial_nll
 from .rank_topk import merge_topk, rank_scores, rank_topk
 
 __all__ = [
+    "LOGITS_BUDGET",
     "composite_prior",
     "csr_aggregate",
     "gaussian_kl",

@@ -23,20 +23,13 @@ def composite_prior(
     interpolation: str = "log_linear",
 ) -> Tensor:
     """Reference of `dmrec_ext.composite_prior`."""
-    rows = checked_composite_inputs(mu_q, logvar_q, mu_p, logvar_p, alpha, interpolation)
+    check_composite("composite_prior", alpha, interpolation)
+    rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     return composite(*map(in_arithmetic_type, rows), alpha=alpha, interpolation=interpolation).to(rows[0].dtype)
 
 
-def checked_composite_inputs(
-    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, alpha: float, interpolation: str
-) -> list[Tensor]:
-    """Four checked (B, D) tensors."""
-    check_composite("composite_prior", alpha, interpolation)
-    return checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-
-
 def check_composite(op: str, alpha: float, interpolation: str) -> None:
-    """The options of the composite prior."""
+    """The options of the composite prior are in range."""
     check_fraction(op, "alpha", alpha)
     check_choice(op, "interpolation", interpolation, INTERPOLATIONS)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .._checks import autocast_enabled, check_csr, check_like, check_tensor, fail
-from .._library import transformed
+from .._torch_private import transformed
 from ..csr import Csr
 
 

@@ -13,18 +13,13 @@ def gaussian_w2(
     mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, squared: bool = False, eps: float = 0.0
 ) -> Tensor:
     """Reference of `dmrec_ext.gaussian_w2`."""
-    rows = checked_w2_inputs(mu_q, logvar_q, mu_p, logvar_p, eps)
+    check_eps("gaussian_w2", eps)
+    rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
     return w2(*map(in_arithmetic_type, rows), squared=squared, eps=eps).to(rows[0].dtype)
 
 
-def checked_w2_inputs(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, eps: float) -> list[Tensor]:
-    """Four checked (B, D) tensors."""
-    check_eps("gaussian_w2", eps)
-    return checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-
-
 def check_eps(op: str, eps: float) -> None:
-    """``eps`` is a number under a root."""
+    """``eps``, which is added under a root, is not negative."""
     if not eps >= 0.0:
         fail(op, "eps", "be at least 0", eps)
 

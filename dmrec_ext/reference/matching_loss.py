@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .._checks import check_choice, check_tensor, checked_rows, fail
@@ -28,8 +29,8 @@ def matching_loss(
     fusion: str = "add",
 ) -> Tensor:
     """Reference of `dmrec_ext.matching_loss`."""
-    options = {"alpha": alpha, "interpolation": interpolation, "eps": eps, "fusion": fusion}
-    rows = checked_matching_inputs(mu_c, logvar_c, mu_l, logvar_l, strategy=strategy, beta=beta, **options)  # type: ignore[arg-type]
+    rows = checked_rows("matching_loss", mu_c=mu_c, logvar_c=logvar_c, mu_l=mu_l, logvar_l=logvar_l)
+    check_matching(rows[0].device, strategy, beta, alpha, interpolation, eps, fusion)
     collaborative, language = (pair := list(map(in_arithmetic_type, rows)))[:2], pair[2:]
     fused = [c + v for c, v in zip(collaborative, language, strict=True)] if fusion == "add" else collaborative
     regulariser = kl(*fused)
@@ -45,30 +46,24 @@ def matching_loss(
     return loss.to(rows[0].dtype)
 
 
-def checked_matching_inputs(
-    mu_c: Tensor,
-    logvar_c: Tensor,
-    mu_l: Tensor,
-    logvar_l: Tensor,
-    *,
+def check_matching(
+    device: torch.device,
     strategy: str,
     beta: float | Tensor,
     alpha: float,
     interpolation: str,
     eps: float,
     fusion: str,
-) -> list[Tensor]:
-    """Four checked (B, D) tensors."""
+) -> None:
+    """The options of a matching loss are known and in range, and ``beta`` is on ``device`` if it is a tensor."""
     op = "matching_loss"
-    rows = checked_rows(op, mu_c=mu_c, logvar_c=logvar_c, mu_l=mu_l, logvar_l=logvar_l)
     check_choice(op, "strategy", strategy, STRATEGIES)
     check_choice(op, "fusion", fusion, FUSIONS)
     check_composite(op, alpha, interpolation)
     check_eps(op, eps)
     if isinstance(beta, Tensor):
         check_tensor(op, "beta", beta, 0)
-        if beta.device != rows[0].device:
-            fail(op, "beta", f"be on the device of mu_c ({rows[0].device})", beta.device)
+        if beta.device != device:
+            fail(op, "beta", f"be on the device of mu_c ({device})", beta.device)
     elif not isinstance(beta, (int, float)):
         fail(op, "beta", "be a number or a tensor of 0 dimensions", type(beta).__name__, TypeError)
-    return rows

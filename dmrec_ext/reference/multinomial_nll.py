@@ -5,18 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._checks import autocast_enabled, check_choice, check_csr, check_like, check_tensor, fail
+from .._checks import autocast_enabled, check_choice, check_csr, check_like, check_size, check_tensor, fail
 from ..csr import Csr
 from .gaussian_kl import in_arithmetic_type
 
 REDUCTIONS = ("mean", "sum", "none")
+LOGITS_BUDGET = 256 << 20
+"""Default of ``logits_budget`` in `dmrec_ext.multinomial_nll`, in bytes: 256 MiB."""
 
 
 def multinomial_nll(
-    hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None = None, *, reduction: str = "mean"
+    hidden: Tensor,
+    weight: Tensor,
+    x: Csr,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    logits_budget: int = LOGITS_BUDGET,
 ) -> Tensor:
-    """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits."""
-    checked_nll_inputs(hidden, weight, x, bias, reduction)
+    """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
+    checked_nll_inputs(hidden, weight, x, bias, reduction, logits_budget)
     logits = torch.nn.functional.linear(hidden, weight, bias)
     row = x.row_of_entry()
     picked = torch.log_softmax(in_arithmetic_type(logits), dim=1)[row, x.col]
@@ -28,13 +36,16 @@ def multinomial_nll(
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def checked_nll_inputs(hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, reduction: str) -> None:
-    """All arguments of `multinomial_nll`."""
+def checked_nll_inputs(
+    hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, reduction: str, logits_budget: int
+) -> None:
+    """Checks all arguments of `multinomial_nll`."""
     op = "multinomial_nll"
     check_tensor(op, "hidden", hidden, 2)
     check_projection(op, "weight", weight, bias, "hidden", hidden)
     check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0], device=hidden.device)
     check_choice(op, "reduction", reduction, REDUCTIONS)
+    check_size(op, "logits_budget", logits_budget, 0)
 
 
 def check_projection(

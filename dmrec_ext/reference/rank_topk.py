@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_choice, check_csr, check_size, check_tensor, fail, has_contents
-from .._library import transformed
+from .._torch_private import transformed
 from ..csr import Csr
 from .multinomial_nll import check_projection
 

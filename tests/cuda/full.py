@@ -17,7 +17,7 @@ ENVIRONMENT = ROOT / "build" / "cuda-full"
 NEEDED_GB = 8
 IMPORT = """
 import sys, torch, dmrec_ext
-assert torch.version.cuda, f"torch {torch.__version__} is no CUDA build"
+assert torch.version.cuda, f"torch {torch.__version__} is not a CUDA build"
 print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, GPU: {torch.cuda.is_available()}")
 assert "site-packages" in dmrec_ext.__file__, dmrec_ext.__file__
 names = [name for op in dmrec_ext.OPERATORS for name in (op, f"_{op}_backward")] + ["_csr_dot", "_csr_transpose"]

@@ -1,7 +1,5 @@
 """Nothing of the size users x items is allocated: in training, evaluation and recommendation."""
 
-import sys
-
 import pytest
 import torch
 from dmrec.config import build_config
@@ -12,6 +10,8 @@ from dmrec.recipes import recipe
 from dmrec.runs.load import load_run
 from dmrec.runs.resolve import resolve
 from dmrec.training.trainer import train
+
+from dmrec_ext import multinomial_nll
 
 USERS, ITEMS = 64, 60_000
 
@@ -24,7 +24,7 @@ def _largest_allocation(step):
 
 @pytest.mark.parametrize("name", ["dmrec-m", "popularity"])
 def test_no_matrix_of_users_and_items(name, tmp_path, monkeypatch, native):
-    monkeypatch.setattr(sys.modules["dmrec_ext.ops.multinomial_nll"], "LOGITS_BUDGET", 0)
+    monkeypatch.setitem(multinomial_nll.__kwdefaults__, "logits_budget", 0)
     data = make_catalogue(tmp_path / "data", n_users=USERS, n_items=ITEMS, width=4)
     sizes = ["model.hidden=8", "model.latent=4", "language.hidden=8", "training.epochs=1", "training.batch_size=1000"]
     config = resolve(build_config(apply_overrides(recipe(name), sizes if name == "dmrec-m" else [])), data)

@@ -1,14 +1,10 @@
 """multinomial_nll against the dense softmax."""
 
-import sys
-
 import pytest
 import torch
 
-from dmrec_ext import Csr, multinomial_nll
+from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, reference
 from tests.op_testing import extra_bytes
-
-MODULE = sys.modules["dmrec_ext.ops.multinomial_nll"]
 
 
 def _case(dtype=torch.float64, b=5, n=11, h=4):
@@ -27,18 +23,17 @@ def test_is_the_dense_loss(reduction):
     torch.testing.assert_close(result, expected)
 
 
-@pytest.fixture(params=["kept", "tiled"])
-def logits(request, monkeypatch):
-    """Logits kept for the backward, or formed again."""
-    if request.param == "tiled":
-        monkeypatch.setattr(MODULE, "LOGITS_BUDGET", 0)
+@pytest.fixture(params=[LOGITS_BUDGET, 0], ids=["saved", "tiled"])
+def budget(request):
+    """Logits saved for the backward, or formed again."""
+    return request.param
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
 )
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 0, 2), (0, 5, 2), (5, 11, 0), (7, 401, 16), (3, 20_000, 5)])
-def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, logits, native):
+def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, budget, native):
     users, n_items, width = size
     hidden, weight, bias = (torch.randn(s).to(dtype) for s in ((users, width), (n_items, width), (n_items,)))
     dense = (torch.rand(users, n_items) < 0.05) * torch.rand(users, n_items)
@@ -48,7 +43,7 @@ def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, logits, native
     exact = [t.detach().double().requires_grad_() for t in leaves]
     rows = -(dense.double() * torch.log_softmax(exact[0] @ exact[1].T + exact[2], 1)).sum(1)
     grad = torch.linspace(-1.5, 2.5, users)
-    loss = multinomial_nll(*leaves[:2], x, leaves[2], reduction="none")
+    loss = multinomial_nll(*leaves[:2], x, leaves[2], reduction="none", logits_budget=budget)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(loss.double(), rows.detach(), rtol=tolerance, atol=tolerance)
     gradients = torch.autograd.grad(loss, leaves, grad.to(loss.dtype))
@@ -57,14 +52,14 @@ def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, logits, native
         assert (mine.double() - right).norm() <= tolerance * (1 + right.norm())
 
 
-def test_every_subset_of_gradients(logits, native):
+def test_every_subset_of_gradients(budget, native):
     hidden, weight, bias, dense = _case(torch.float32)
     x = Csr.from_torch(dense)
     whole = [t.detach().requires_grad_() for t in (hidden, weight, bias)]
-    expected = torch.autograd.grad(multinomial_nll(whole[0], whole[1], x, whole[2]), whole)
+    expected = torch.autograd.grad(multinomial_nll(*whole[:2], x, whole[2], logits_budget=budget), whole)
     for wanted in range(1, 8):
         leaves = [t.detach().requires_grad_(bool(wanted >> i & 1)) for i, t in enumerate((hidden, weight, bias))]
-        loss = multinomial_nll(leaves[0], leaves[1], x, leaves[2])
+        loss = multinomial_nll(*leaves[:2], x, leaves[2], logits_budget=budget)
         loss.backward(retain_graph=True)
         for leaf, right in zip(leaves, expected, strict=True):
             assert leaf.grad is None if not leaf.requires_grad else torch.equal(leaf.grad, right)
@@ -81,12 +76,12 @@ def test_further_derivatives_run_on_plain_torch():
     assert torch.autograd.gradcheck(lambda v: multinomial_nll(hidden, weight, x._replace(values=v), bias), [values])
 
 
-def test_registration(logits, native):
+def test_registration(native):
     for size in [(4, 9, 3), (0, 9, 3), (4, 9, 0)]:
         hidden, weight, bias = (torch.randn(s, requires_grad=True) for s in (size[::2], size[1:], size[1:2]))
         x = Csr.from_torch((torch.rand(size[:2]) < 0.4).float())
-        for keep in (False, True):
-            arguments = (hidden, weight, x.crow, x.col, x.values, bias, False, keep)
+        for save in (False, True):
+            arguments = (hidden, weight, x.crow, x.col, x.values, bias, False, save)
             torch.library.opcheck(torch.ops.dmrec_ext.multinomial_nll.default, arguments)
     hidden, weight, bias, dense = _case(torch.float32)
     x = Csr.from_torch(dense)
@@ -94,20 +89,46 @@ def test_registration(logits, native):
     assert torch.equal(compiled(hidden, weight, x, bias), multinomial_nll(hidden, weight, x, bias))
 
 
-def test_no_matrix_of_users_and_items_beyond_the_budget(native, monkeypatch):
+def test_no_matrix_of_users_and_items_beyond_the_budget(native):
     hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(100_000, 8, requires_grad=True)
     x = Csr(torch.arange(513), torch.randint(0, 100_000, (512,)), None, 100_000)
     everything = 512 * 100_000 * 4
     gradients = (hidden.numel() + weight.numel()) * 4
 
-    def step():
-        return torch.autograd.grad(multinomial_nll(hidden, weight, x), (hidden, weight))
+    def step(**budget):
+        return torch.autograd.grad(multinomial_nll(hidden, weight, x, **budget), (hidden, weight))
 
-    assert everything < extra_bytes(step) < everything + gradients + (20 << 20)  # within the budget: kept
-    monkeypatch.setattr(MODULE, "LOGITS_BUDGET", everything - 1)
-    assert extra_bytes(step) < gradients + (20 << 20)
+    for budget in ({}, {"logits_budget": everything}):  # within the budget: saved
+        assert everything < extra_bytes(lambda b=budget: step(**b)) < everything + gradients + (20 << 20)
+    for budget in (everything - 1, 0):
+        assert extra_bytes(lambda b=budget: step(logits_budget=b)) < gradients + (20 << 20)
     with torch.no_grad():
         assert extra_bytes(lambda: multinomial_nll(hidden, weight, x)) < 20 << 20
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_budget_decides_what_is_saved_not_what_is_computed(bf16, native):
+    hidden, weight, bias, dense = _case(torch.bfloat16 if bf16 else torch.float32, b=7, n=600, h=16)
+    x, leaves = Csr.from_torch(dense), [t.requires_grad_() for t in (hidden, weight, bias)]
+    needed = 7 * 600 * (2 if bf16 else 4)
+    results = {}
+    for budget in (None, needed, needed - 1, 0):
+        saved = []
+
+        def pack(tensor, saved=saved):
+            saved.append(tuple(tensor.shape))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            options = {} if budget is None else {"logits_budget": budget}
+            loss = multinomial_nll(*leaves[:2], x, leaves[2], reduction="none", **options)
+        assert ((7, 600) in saved) == (budget is None or budget >= needed)
+        results[budget] = [loss.detach(), *torch.autograd.grad(loss.sum(), leaves)]
+    for result in results.values():
+        for mine, right in zip(result, results[None], strict=True):
+            tolerance = 2e-2 if bf16 else 1e-6
+            assert (mine - right).float().norm() <= tolerance * (1 + right.float().norm())
+    assert LOGITS_BUDGET == 256 << 20
 
 
 def test_products_in_bf16_stay_close(native):
@@ -166,12 +187,12 @@ def test_gradients():
         ([-5.0, 1.0, 2.0], [1e5, 1e5, 1e5]),
     ],
 )
-def test_nothing_cancels(weight, bias, logits):
+def test_nothing_cancels(weight, bias, budget):
     x = Csr(torch.tensor([0, 1]), torch.tensor([0]), None, 3)
     results = []
     for dtype in (torch.float32, torch.float64):
         leaves = [torch.tensor(t, dtype=dtype, requires_grad=True) for t in ([[1.0]], [[w] for w in weight], bias)]
-        loss = multinomial_nll(leaves[0], leaves[1], x, leaves[2])
+        loss = multinomial_nll(*leaves[:2], x, leaves[2], logits_budget=budget)
         results.append([loss.detach().double(), *(g.double() for g in torch.autograd.grad(loss, leaves))])
     for mine, right in zip(*results, strict=True):
         torch.testing.assert_close(mine, right, rtol=1e-2, atol=1.5e-7 * max(map(abs, weight)) + 1e-7)
@@ -208,3 +229,9 @@ def test_bad_input():
         multinomial_nll(hidden, weight, x, bias[:3])
     with pytest.raises(ValueError, match="reduction must be one of 'mean', 'sum', 'none', got 'avg'"):
         multinomial_nll(hidden, weight, x, reduction="avg")
+    for function in (multinomial_nll, reference.multinomial_nll):
+        with pytest.raises(ValueError, match="multinomial_nll: logits_budget must be at least 0, got -1"):
+            function(hidden, weight, x, logits_budget=-1)
+        for wrong in (1e9, True, None):
+            with pytest.raises(TypeError, match="multinomial_nll: logits_budget must be an integer, got"):
+                function(hidden, weight, x, logits_budget=wrong)

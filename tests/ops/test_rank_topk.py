@@ -123,7 +123,7 @@ def test_equal_scores_fill_no_buffer(n_items, native):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_wild_numbers_rank_as_they_should(dtype, native):
+def test_unbounded_numbers_rank_as_they_should(dtype, native):
     """NaN, infinities and norms that overflow, in users, items and bias."""
     query, items, bias = (torch.randn(s, dtype=dtype) for s in ((6, 5), (1500, 5), (1500,)))
     huge = torch.finfo(dtype).max / 8

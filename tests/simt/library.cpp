@@ -1,7 +1,7 @@
 // What the tests set and read of the emulator, beside the operators.
 #include <cstdio>
 
-#include "ops/cuda/launchers.h"
+#include "ops/cuda/launch.h"
 #include "simt.h"
 #include "traffic.h"
 

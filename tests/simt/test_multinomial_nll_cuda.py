@@ -6,8 +6,7 @@ from emulated import ORDERS
 
 from dmrec_ext import Csr, multinomial_nll
 from tests.ops.test_multinomial_nll import (  # pytest runs them here, too
-    MODULE,
-    logits,
+    budget,
     test_a_user_without_targets_costs_nothing,
     test_every_subset_of_gradients,
     test_gradients,
@@ -27,7 +26,7 @@ def emulated(request):
         yield build
 
 
-def test_tiles_do_not_change_the_bits(emulated, monkeypatch):
+def test_tiles_do_not_change_the_bits(emulated):
     """Chunks of a row are summed, and then their sums. Around the borders of chunks (4096) and tiles (65536)."""
     for n_items in (4095, 4097, 66_000) if not emulated.checked else (4097,):
         hidden, weight, bias = (
@@ -35,12 +34,11 @@ def test_tiles_do_not_change_the_bits(emulated, monkeypatch):
         )
         x = Csr.from_torch((torch.rand(2, n_items) < 0.01).float())
         results = []
-        for budget in (1 << 30, 0):
-            monkeypatch.setattr(MODULE, "LOGITS_BUDGET", budget)
-            loss = multinomial_nll(hidden, weight, x, bias, reduction="none")
+        for limit in (1 << 30, 0):
+            loss = multinomial_nll(hidden, weight, x, bias, reduction="none", logits_budget=limit)
             results.append([loss, *torch.autograd.grad(loss.sum(), (hidden, weight, bias))])
-        for kept, tiled in zip(*results, strict=True):
-            torch.testing.assert_close(kept, tiled)  # products of tiles may round differently
+        for saved, tiled in zip(*results, strict=True):
+            torch.testing.assert_close(saved, tiled)  # products of tiles may round differently
         dense = torch.log_softmax(hidden.double() @ weight.double().T + bias.double(), 1)
         torch.testing.assert_close(results[0][0].double(), -(dense * x.to_dense()).sum(1), rtol=1e-5, atol=0)
 
@@ -53,7 +51,7 @@ def test_no_index_leads_out_of_memory():
     for crow in ([0, 1, 2], [0, far.max, 2], [far.min, 1, far.max], [2, 1, 0]):
         for col in ([0, 9], [-1, 0], [5, 5], [far.min, far.max]):
             x = (torch.tensor(crow), torch.tensor(col), None)
-            _, log_sums, kept = op.multinomial_nll(hidden, weight, *x, bias, False, True)
-            arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, kept, 7)
+            _, log_sums, saved = op.multinomial_nll(hidden, weight, *x, bias, False, True)
+            arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, saved, 7)
             if col != [5, 5]:  # twice in a row: two threads would write there, which harms nothing else
                 op._multinomial_nll_backward(*arguments)

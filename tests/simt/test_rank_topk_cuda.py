@@ -63,7 +63,7 @@ def test_items_that_products_cannot_tell_apart(fast, spread):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_wild_numbers_rank_as_they_should(fast, checked, dtype):
+def test_unbounded_numbers_rank_as_they_should(fast, checked, dtype):
     """NaN, infinities and norms that overflow, in users, items and bias."""
     query, items, options = _inputs(6, 1500, 5, dtype)
     huge = torch.finfo(dtype).max / 8

@@ -1,9 +1,10 @@
-// csr_aggregate on the CPU: ranges are checked here, where they can be seen; the loops are csr_rows.h's.
+// csr_aggregate on the CPU: from tensors to the loops of csr_aggregate.h.
 #include <tuple>
 
-#include "ops/cpu/csr_input.h"
+#include "ops/cpu/csr_aggregate.h"
+#include "ops/cpu/dispatch.h"
 #include "ops/cpu/huge_pages.h"
-#include "ops/cpu/row_operator.h"
+#include "ops/csr_aggregate.h"
 #include "ops/library.h"
 
 namespace dmrec::cpu {

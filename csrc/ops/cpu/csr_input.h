@@ -1,11 +1,32 @@
-// From CSR tensors to rows that the loops may follow: ranges are checked here, where they can be seen.
+// From CSR tensors to rows that loops may follow: the ranges of offsets and columns are checked here.
 #pragma once
 
-#include "ops/cpu/csr_rows.h"
-#include "ops/cpu/row_operator.h"
-#include "ops/csr_aggregate.h"
+#include "ops/cpu/target.h"
+#include "ops/csr_input.h"
 
 namespace dmrec::cpu {
+
+// A (B, N) matrix whose offsets and columns are known to be in range.
+struct CsrRows {
+  const int64_t* crow;
+  const int64_t* col;
+  int64_t n_rows, nnz;
+
+  // Rows and entries count alike as work: row b begins at crow[b] + b. Each row belongs to the part it begins in.
+  int64_t work() const { return nnz + n_rows; }
+  int64_t row_from(int64_t work) const {
+    int64_t low = 0, high = n_rows;
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (crow[middle] + middle < work) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+};
 
 inline const int64_t* indices(const Tensor& tensor) { return static_cast<const int64_t*>(tensor.const_data_ptr()); }
 
@@ -51,11 +72,6 @@ inline CsrRows sorted_rows(const char* op, const CsrInput& x, int64_t n_cols) {
   const CsrRows rows = checked(op, x, n_cols);
   STD_TORCH_CHECK(columns_rise(rows), op, ": col must rise within each row");
   return rows;
-}
-
-template <class Stored>
-Rows<const Stored> rows_in(const Tensor& matrix) {
-  return {static_cast<const Stored*>(matrix.const_data_ptr()), matrix.stride(0)};
 }
 
 }  // namespace dmrec::cpu

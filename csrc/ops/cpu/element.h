@@ -92,4 +92,11 @@ struct Element<c10::BFloat16> : Element16Bit<c10::BFloat16> {};
 template <>
 struct Element<c10::Half> : Element16Bit<c10::Half> {};
 
+// A matrix whose rows have adjacent elements.
+template <class Stored>
+struct Rows {
+  Stored* data;
+  int64_t stride;  // from one row to the next, in elements
+};
+
 }  // namespace dmrec::cpu

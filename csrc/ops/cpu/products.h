@@ -16,8 +16,4 @@ inline constexpr ScalarType type_of<double> = ScalarType::Double;
 template <>
 inline constexpr ScalarType type_of<c10::BFloat16> = ScalarType::BFloat16;
 
-inline Tensor in_type(Tensor matrix, ScalarType type) {
-  return matrix.scalar_type() == type ? matrix : torch::stable::to(matrix, type);
-}
-
 }  // namespace dmrec::cpu

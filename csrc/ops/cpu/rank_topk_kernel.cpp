@@ -6,16 +6,18 @@
 // Tasks are blocks of users x ranges of items, as many as threads; each has its own candidates, merged by their exact
 // scores. Scratch per task: one tile of products, and capacity(k) candidates a user.
 //
-// The bound: |fl(q.w + b) - (q.w + b)| <= c |q||w| + eps (|q||w| + |b|), c = (H + 2) eps for a sum of H products in any
-// order, plus three roundings to bfloat16 where the filter multiplies in it. Items and users whose norms leave a safe
-// range (NaN and infinity among them) do not take part in the filter: they are scored exactly, one by one.
+// Items and users that the bound (math/product_bound.h) does not cover, NaN and infinity among them, take no part in
+// the filter: they are scored exactly, one by one.
 #include <cmath>
 #include <functional>
 #include <tuple>
 
+#include "math/product_bound.h"
 #include "ops/cpu/csr_input.h"
+#include "ops/cpu/dispatch.h"
 #include "ops/cpu/products.h"
-#include "ops/cpu/topk_candidates.h"
+#include "ops/cpu/rank_topk_candidates.h"
+#include "ops/cpu/target.h"
 #include "ops/item_tiles.h"
 #include "ops/library.h"
 #include "ops/rank_topk.h"
@@ -24,7 +26,7 @@ namespace dmrec::cpu {
 namespace {
 
 constexpr const char* op = "rank_topk";
-constexpr int64_t users_per_block = 512, items_per_tile = 1024;
+constexpr int64_t users_per_block = 512, items_per_tile = 1024, elements_per_task = 16384;
 constexpr int few = 64, many = 256;  // groups of columns whose maxima give a first threshold
 
 // Dot products in double, lane by lane and then a fixed tree.
@@ -103,7 +105,6 @@ struct Filter {
 template <class Stored, class Product>
 struct Ranking {
   using T = typename Element<Stored>::Arithmetic;
-  static constexpr double largest_norm = sizeof(T) == sizeof(double) ? 1e150 : 1e18;
 
   const Tensor& query;  // (B, H), rows of adjacent elements
   const Tensor& items;  // (N, H), the same
@@ -113,7 +114,7 @@ struct Ranking {
   int64_t n_users = query.size(0), n_items = items.size(0), width = query.size(1);
   Rows<const Stored> q = rows_in<Stored>(query), w = rows_in<Stored>(items);
   std::vector<T> biases = std::vector<T>(n_items);
-  std::vector<int64_t> wild{};  // items that the filter cannot judge, ascending
+  std::vector<int64_t> unbounded{};  // items that the filter cannot judge, ascending
   double items_norm = 0, items_bias = 0;
 
   void run(Tensor& scores, Tensor& ids) {
@@ -167,10 +168,9 @@ struct Ranking {
 
   double norm(Rows<const Stored> rows, int64_t row) const {
     const Stored* from = rows.data + row * rows.stride;
-    const double norm = std::sqrt(ExactDot<Stored>::run(from, from, width));
+    const double root = std::sqrt(ExactDot<Stored>::run(from, from, width));
     const auto is_zero = [](Stored x) { return Element<Stored>::load(&x) == 0; };
-    if (norm > 1e-150 || std::all_of(from, from + width, is_zero)) return norm;
-    return std::numeric_limits<double>::infinity();  // its square underflowed; or NaN
+    return bounded_norm(root, root <= 1e-150 && std::all_of(from, from + width, is_zero));
   }
 
   bool excluded(int64_t user, int64_t item) const {
@@ -182,51 +182,46 @@ struct Ranking {
   void measure_items() {
     for (int64_t i = 0; bias && i < n_items; ++i) biases[i] = Element<Stored>::load(bias + i);
     std::vector<double> norms(n_items);
-    const int64_t grain = std::max<int64_t>(1, work_per_task / std::max<int64_t>(1, width));
+    const int64_t grain = std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, width));
     torch::stable::parallel_for(0, n_items, grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) norms[i] = norm(w, i);
     });
     for (int64_t i = 0; i < n_items; ++i) {
       const double size = std::abs(static_cast<double>(biases[i]));
-      if (norms[i] <= largest_norm && size <= largest_norm) {
+      if (norms[i] <= largest_norm<T>() && size <= largest_norm<T>()) {
         items_norm = std::max(items_norm, norms[i]);
         items_bias = std::max(items_bias, size);
       } else {
-        wild.push_back(i);
+        unbounded.push_back(i);
       }
     }
   }
 
   // Infinite where the filter cannot judge the user at all.
   double margin(int64_t user) const {
-    const double user_norm = norm(q, user);
-    if (!(user_norm <= largest_norm)) return std::numeric_limits<double>::infinity();
-    const double eps = std::numeric_limits<T>::epsilon(), product = user_norm * items_norm;
-    const double smallest = static_cast<double>(std::numeric_limits<T>::min());  // what is below may count as 0
-    const double underflow = 4 * smallest * (width + std::sqrt(width) * (user_norm + items_norm));
-    const double to_bf16 = type_of<Product> == ScalarType::BFloat16 ? 3.05 / 256 * product : 0;
-    return 1.01 * (to_bf16 + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
+    const auto factors = type_of<Product> == ScalarType::BFloat16 ? Factors::in_bf16 : Factors::as_they_are;
+    return product_bound<T>(static_cast<double>(width), norm(q, user), items_norm, items_bias, factors);
   }
 
   // The first k among items [begin, end) for each of the users [first, last).
   std::vector<std::vector<Ranked>> rank(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const int64_t users = last - first;
     std::vector<Candidates<T>> candidates;
-    const auto wild_begin = std::lower_bound(wild.begin(), wild.end(), begin);
-    const auto wild_end = std::lower_bound(wild.begin(), wild.end(), end);
-    std::vector<char> judged(users);
+    const auto unbounded_begin = std::lower_bound(unbounded.begin(), unbounded.end(), begin);
+    const auto unbounded_end = std::lower_bound(unbounded.begin(), unbounded.end(), end);
+    std::vector<char> bounded(users);
     std::vector<int64_t> seen(users);  // the first of the user's excluded entries that may lie in the next tile
     for (int64_t u = 0; u < users; ++u) {
       const int64_t user = first + u;
       const double bound = margin(user);
-      judged[u] = std::isfinite(bound);
+      bounded[u] = std::isfinite(bound);
       candidates.emplace_back(k, bound);
       if (exclude) seen[u] = exclude->crow[user];
       const auto add = [&](int64_t item) {
         if (!excluded(user, item)) candidates[u].add_exact({exact(user, item), item});
       };
-      if (judged[u]) {
-        std::for_each(wild_begin, wild_end, add);
+      if (bounded[u]) {
+        std::for_each(unbounded_begin, unbounded_end, add);
       } else {
         for (int64_t item = begin; item < end; ++item) add(item);
       }
@@ -241,15 +236,16 @@ struct Ranking {
       const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
       mm_out(out, block, transposed(in_type(row_range(items, from, count), type)));
       for (int64_t u = 0; u < users; ++u) {
-        if (!judged[u]) continue;
+        if (!bounded[u]) continue;
         Product* row = products + u * count;
-        for (auto i = std::lower_bound(wild_begin, wild_end, from); i != wild_end && *i < from + count; ++i) {
-          take_out(row + (*i - from));
+        for (auto i = std::lower_bound(unbounded_begin, unbounded_end, from); i != unbounded_end && *i < from + count;
+             ++i) {
+          mask(row + (*i - from));
         }
         if (exclude) {
           const int64_t stop = exclude->crow[first + u + 1];
           for (; seen[u] < stop && exclude->col[seen[u]] < from + count; ++seen[u]) {
-            if (exclude->col[seen[u]] >= from) take_out(row + (exclude->col[seen[u]] - from));
+            if (exclude->col[seen[u]] >= from) mask(row + (exclude->col[seen[u]] - from));
           }
         }
         const T* of_items = biases.data() + from;
@@ -274,7 +270,7 @@ struct Ranking {
     return result;
   }
 
-  static void take_out(Product* product) {
+  static void mask(Product* product) {
     Element<Product>::store(product, -std::numeric_limits<typename Element<Product>::Arithmetic>::infinity());
   }
 };

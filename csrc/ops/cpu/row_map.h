@@ -1,8 +1,8 @@
 // The loop of every row operator on the CPU: a functor maps the D elements of each row to one number.
 //   forward:   out[b] = finish(sum_j term(x_1[b,j], ..))                     reads inputs x B x D elements, writes B
-//   backward:  g_i[b,j] = coefficients(grad[b], kept[b]) * d terms / d x_i   reads the same, writes each gradient once
+//   backward:  g_i[b,j] = coefficients(grad[b], saved[b]) * d terms / d x_i   reads the same, writes each gradient once
 // Rows are shared out to threads; one row is always summed by one thread in one order (block of lanes after block,
-// then a fixed tree), so the bits do not depend on threads, batch or memory layout. Where a row is no multiple of a
+// then a fixed tree), so the bits do not depend on threads, batch or memory layout. Where a row is not a multiple of a
 // block, the last block overlaps the one before it: summed without the overlap, written twice with the same bits.
 #pragma once
 
@@ -18,12 +18,6 @@
 
 namespace dmrec::cpu {
 
-template <class Stored>
-struct Rows {
-  Stored* data;
-  int64_t stride;  // from one row to the next, in elements
-};
-
 template <class Functor, class Stored>
 class RowMap {
   static constexpr int inputs = Functor::inputs, sums = Functor::sums;
@@ -38,7 +32,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Stored* out;
-    Stored* kept;  // of each row, for the backward; null where the result serves, or nothing is needed
+    Stored* saved;  // of each row, for the backward; null where the result serves, or nothing is needed
     int64_t n_rows, width;
     void run() const { over_rows(*this); }
     void operator()(int64_t begin, int64_t end) const { forward_rows(*this, begin, end); }
@@ -48,7 +42,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Rows<const Stored> grad;
-    const Stored* kept;   // of each row, contiguous; null unless the functor needs it
+    const Stored* saved;  // of each row, contiguous; null unless the functor needs it
     Stored* out[inputs];  // contiguous, or null where no gradient is wanted
     int64_t n_rows, width;
     bool streaming = false;
@@ -116,7 +110,7 @@ class RowMap {
   template <class Number>
   DMREC_FN static void store_row(const Forward& job, int64_t b, const Number (&sum)[sums]) {
     E::store(job.out + b, static_cast<T>(job.functor.finish(sum)));
-    if (job.kept) E::store(job.kept + b, static_cast<T>(job.functor.kept(sum)));
+    if (job.saved) E::store(job.saved + b, static_cast<T>(job.functor.saved(sum)));
   }
 
   DMREC_CLONES static void forward_rows(const Forward& job, int64_t begin, int64_t end) {
@@ -160,15 +154,15 @@ class RowMap {
 
   DMREC_CLONES static void backward_rows(const Backward& job, int64_t begin, int64_t end) {
     if (job.width == 0) return;
-    alignas(64) Stored unwanted[inputs][lanes];  // where gradients go that nobody asked for
+    alignas(64) Stored unwanted[inputs][lanes];  // where gradients go that are not wanted
     alignas(64) Stored staged[inputs][lanes];    // a block on its way to memory past the caches
     for (int64_t b = begin; b < end; ++b) {
       const Stored* in[inputs];
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
-      const T kept = Functor::needs_kept ? E::load(job.kept + b) : T(0);
+      const T saved = Functor::needs_saved ? E::load(job.saved + b) : T(0);
       T c[sums];
-      job.functor.coefficients(E::load(job.grad.data + b * job.grad.stride), kept, c);
+      job.functor.coefficients(E::load(job.grad.data + b * job.grad.stride), saved, c);
       if (job.width < lanes) {
         Padded row;
         for (int i = 0; i < inputs; ++i) {

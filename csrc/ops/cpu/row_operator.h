@@ -1,21 +1,11 @@
 // From tensors to a RowMap: what the CPU files of all row operators share.
 #pragma once
 
+#include "ops/cpu/dispatch.h"
 #include "ops/cpu/row_map.h"
 #include "ops/row_inputs.h"
 
 namespace dmrec::cpu {
-
-// body.template operator()<Stored>() with the C++ type of a dtype that check_rows admits
-template <class Body>
-void with_stored_type(ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case ScalarType::Float: return body.template operator()<float>();
-    case ScalarType::Double: return body.template operator()<double>();
-    case ScalarType::Half: return body.template operator()<c10::Half>();
-    default: return body.template operator()<c10::BFloat16>();
-  }
-}
 
 template <class Functor, class Stored>
 void fill_inputs(const std::vector<Tensor>& tensors, typename RowMap<Functor, Stored>::Input* in) {
@@ -25,11 +15,11 @@ void fill_inputs(const std::vector<Tensor>& tensors, typename RowMap<Functor, St
 }
 
 template <class Functor, class Stored>
-void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out, Tensor* kept) {
+void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out, Tensor* saved) {
   typename RowMap<Functor, Stored>::Forward job{functor,
                                                 {},
                                                 static_cast<Stored*>(out.mutable_data_ptr()),
-                                                kept ? static_cast<Stored*>(kept->mutable_data_ptr()) : nullptr,
+                                                saved ? static_cast<Stored*>(saved->mutable_data_ptr()) : nullptr,
                                                 rows[0].size(0),
                                                 rows[0].size(1)};
   fill_inputs<Functor, Stored>(rows, job.in);
@@ -37,12 +27,12 @@ void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tens
 }
 
 template <class Functor, class Stored>
-void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* kept,
+void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* saved,
                     int64_t needed, const std::vector<Tensor>& gradients) {
   typename RowMap<Functor, Stored>::Backward job{functor,
                                                  {},
                                                  {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)},
-                                                 kept ? static_cast<const Stored*>(kept->const_data_ptr()) : nullptr,
+                                                 saved ? static_cast<const Stored*>(saved->const_data_ptr()) : nullptr,
                                                  {},
                                                  rows[0].size(0),
                                                  rows[0].size(1)};
@@ -54,23 +44,23 @@ void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, con
   job.run();
 }
 
-// `rows` have passed check_rows; `kept`, if given, is a (B,) tensor to fill
+// `rows` have passed check_rows; `saved`, if given, is a (B,) tensor to fill
 template <class Functor>
-Tensor row_forward(const Functor& functor, std::vector<Tensor> rows, Tensor* kept = nullptr) {
+Tensor row_forward(const Functor& functor, std::vector<Tensor> rows, Tensor* saved = nullptr) {
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
   Tensor out = torch::stable::new_empty(rows[0], {rows[0].size(0)});
   with_stored_type(rows[0].scalar_type(),
-                   [&]<class Stored>() { forward_typed<Functor, Stored>(functor, rows, out, kept); });
+                   [&]<class Stored>() { forward_typed<Functor, Stored>(functor, rows, out, saved); });
   return out;
 }
 
 template <class Functor>
 std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::vector<Tensor> rows, const Tensor& grad,
-                                 const Tensor* kept, int64_t needed) {
+                                 const Tensor* saved, int64_t needed) {
   check_row_vector(op, "the gradient", grad, rows[0]);
-  if (kept) {
-    check_row_vector(op, "the kept value", *kept, rows[0]);
-    STD_TORCH_CHECK(kept->is_contiguous(), op, ": the kept value must be contiguous");
+  if (saved) {
+    check_row_vector(op, "the saved value", *saved, rows[0]);
+    STD_TORCH_CHECK(saved->is_contiguous(), op, ": the saved value must be contiguous");
   }
   std::vector<Tensor> gradients;
   for (int i = 0; i < Functor::inputs; ++i) {
@@ -81,7 +71,7 @@ std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::ve
   if (gradients.empty()) return gradients;
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
   with_stored_type(rows[0].scalar_type(), [&]<class Stored>() {
-    backward_typed<Functor, Stored>(functor, rows, grad, kept, needed, gradients);
+    backward_typed<Functor, Stored>(functor, rows, grad, saved, needed, gradients);
   });
   return gradients;
 }

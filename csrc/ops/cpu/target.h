@@ -3,7 +3,7 @@
 //                        Everything it calls must be inlined into it to profit.
 //   in_widest_vectors    for code written in vectors: job.template run<bytes>(part) with the width of the registers.
 // Off where the compiler cannot do it (these levels: GCC 12), and with -DDMREC_NO_CLONES (sanitizers cannot follow the
-// resolver): then the instruction set that the compiler was told.
+// resolver): then the instruction set of the compiler's options.
 #pragma once
 
 #include "math/elementary.h"

@@ -1,11 +1,12 @@
 // What the bindings of all CUDA operators share: device, stream, memory, errors.
-// Built for the tests' emulator (DMREC_EMULATED), tensors are the CPU's, and it is told which memory kernels may touch.
+// Built for the tests' emulator (DMREC_EMULATED), tensors are the CPU's, and the memory that kernels may touch is
+// registered with it.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "ops/cuda/launchers.h"
+#include "ops/cuda/launch.h"
 #include "ops/library.h"
 #include "ops/row_inputs.h"
 

@@ -15,6 +15,7 @@
 // csr_dot: a warp per entry, lanes over the width; the row is found by bisection of the offsets (they stay in caches).
 #pragma once
 
+#include "ops/cuda/csr_aggregate_launch.h"
 #include "ops/cuda/csr_indices.cuh"
 #include "ops/cuda/element.cuh"
 #include "ops/cuda/reduce.cuh"

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "ops/csr_aggregate.h"
+#include "ops/cuda/csr_aggregate_launch.h"
 #include "ops/cuda/csr_binding.h"
 
 namespace dmrec::cuda {

@@ -1,7 +1,7 @@
 // CSR tensors for kernels. Their contents are not looked at: that would wait for the GPU. Kernels clamp them.
 #pragma once
 
-#include "ops/csr_aggregate.h"
+#include "ops/csr_input.h"
 #include "ops/cuda/binding.h"
 
 namespace dmrec::cuda {

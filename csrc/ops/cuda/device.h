@@ -16,7 +16,7 @@
 #define DMREC_UNROLL
 #endif
 
-#include "ops/cuda/launchers.h"
+#include "ops/cuda/launch.h"
 
 namespace dmrec::cuda {
 

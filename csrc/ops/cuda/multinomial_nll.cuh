@@ -12,12 +12,13 @@
 // chunk_sums and tile_gradient: a block owns 4096 columns of a row, so that few rows fill a GPU, too, and the bits of a
 // row's sum depend on its length alone, not on tiles. A thread takes 16 bytes at a time where rows are aligned. Sums
 // are those of the monoid in online_softmax.h: one pass, no second look at the maximum. Targets are found by bisection
-// of the row's columns, which rise. No atomics: a column stands in a row once, and belongs to one block.
+// of the row's columns, which rise. No atomics: a row has a column at most once, and one block owns it.
 #pragma once
 
 #include "math/online_softmax.h"
 #include "ops/cuda/csr_indices.cuh"
 #include "ops/cuda/element.cuh"
+#include "ops/cuda/multinomial_nll_launch.h"
 #include "ops/cuda/reduce.cuh"
 
 namespace dmrec::cuda {

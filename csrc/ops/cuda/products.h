@@ -6,10 +6,6 @@
 
 namespace dmrec::cuda {
 
-inline Tensor in_type(Tensor matrix, ScalarType type) {
-  return matrix.scalar_type() == type ? matrix : torch::stable::to(matrix, type);
-}
-
 inline ScalarType arithmetic_type(ScalarType stored) {
   return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }

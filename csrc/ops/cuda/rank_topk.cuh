@@ -20,9 +20,11 @@
 // users for whom there is no bound rank all items by score, slowly and right.
 #pragma once
 
+#include "math/product_bound.h"
 #include "math/rank_order.h"
 #include "ops/cuda/csr_indices.cuh"
 #include "ops/cuda/element.cuh"
+#include "ops/cuda/rank_topk_launch.h"
 #include "ops/cuda/reduce.cuh"
 
 namespace dmrec::cuda {
@@ -31,17 +33,6 @@ constexpr int ranking_threads = 256, chunk = rank_chunk;  // columns that a bloc
 constexpr int64_t nobody = INT64_MAX;                     // the id of an empty place: it ranks behind all others
 
 DMREC_FN double quiet_nan() { return bits_of<double>(uint64_t{0x7ff8000000000000}); }
-
-template <class T>
-DMREC_FN T infinity() {
-  return static_cast<T>(bits_of<float>(uint32_t{0x7f800000}));
-}
-
-// The norm up to which the bound holds.
-template <class T>
-DMREC_FN double largest_norm() {
-  return sizeof(T) == sizeof(double) ? 1e150 : 1e18;
-}
 
 template <class Stored>
 struct Vectors {
@@ -67,16 +58,16 @@ __device__ __forceinline__ double exact_dot(const Stored* a, const Stored* b, in
   return sum;
 }
 
-// Infinite where squares leave the range of double, NaN included. By 16 lanes.
+// As bounded_norm has it. By 16 lanes.
 template <class Stored>
 __device__ __forceinline__ double norm_of(const Stored* a, int64_t width) {
-  const double norm = sqrt(exact_dot(a, a, width));
+  const double root = sqrt(exact_dot(a, a, width));
   const int lane = threadIdx.x % dot_lanes;
   const unsigned mask = 0xffffu << (threadIdx.x % warp_size - lane);
   bool zero = true;
   for (int64_t j = lane; j < width; j += dot_lanes) zero = zero && Element<Stored>::value(a[j]) == 0;
   zero = __all_sync(mask, zero);
-  return norm > 1e-150 || zero ? norm : static_cast<double>(infinity<float>());
+  return bounded_norm(root, zero);
 }
 
 // --- the bound -------------------------------------------------------------------------------------------------------
@@ -94,10 +85,10 @@ __global__ void item_norms(Vectors<Stored> items, const Stored* bias, int64_t n_
     const T value = bias ? Element<Stored>::value(bias[i]) : T(0);
     const double size = fabs(static_cast<double>(value));
     const bool out = value == -infinity<T>();  // a mask: such a product passes only where fewer than k others do
-    const bool judged = norm <= largest_norm<T>() && (out || size <= largest_norm<T>());
-    if (judged && norm > norm_max) norm_max = norm;
-    if (judged && !out && size > bias_max) bias_max = size;
-    if (threadIdx.x % dot_lanes == 0) filter_bias[i] = judged ? value : infinity<T>();
+    const bool bounded = norm <= largest_norm<T>() && (out || size <= largest_norm<T>());
+    if (bounded && norm > norm_max) norm_max = norm;
+    if (bounded && !out && size > bias_max) bias_max = size;
+    if (threadIdx.x % dot_lanes == 0) filter_bias[i] = bounded ? value : infinity<T>();
   }
   DMREC_SHARED(double, of_teams, 2 * teams);
   if (threadIdx.x % dot_lanes == 0) {
@@ -115,8 +106,7 @@ __global__ void item_norms(Vectors<Stored> items, const Stored* bias, int64_t n_
   }
 }
 
-// |product + bias - score| is at most this: (H + 2) roundings of a sum in any order; the rounding of both factors to
-// TF32, which torch may choose to multiply float32 in, or to bfloat16 where that is asked for; and what may vanish.
+// |product + bias - score| is at most this (math/product_bound.h). torch may choose to multiply float32 in TF32.
 // Infinite where there is no bound. One team of 16 lanes a user.
 template <class Stored>
 __global__ void user_margins(Vectors<Stored> users, int64_t n_users, const double* maxima, int n_maxima, bool rounded,
@@ -137,13 +127,11 @@ __global__ void user_margins(Vectors<Stored> users, int64_t n_users, const doubl
     items_bias = size > items_bias ? size : items_bias;
   }
   const double norm = norm_of(users.data + user * users.stride, users.width);
-  const double width = static_cast<double>(users.width), product = norm * items_norm;
-  const double eps = sizeof(T) == sizeof(double) ? 0x1p-52 : 0x1p-23;
-  const double underflow = 4 * static_cast<double>(Float<T>::smallest) * (width + sqrt(width) * (norm + items_norm));
-  const double to_tf32 = sizeof(T) == sizeof(float) ? 2.05 / 1024 * product : 0;
-  const double of_factors = rounded ? 3.05 / 256 * product : to_tf32;
-  const double bound = 1.01 * (of_factors + (width + 2) * eps * product + 8 * eps * (product + items_bias)) + underflow;
-  if (lane == 0) margins[user] = norm <= largest_norm<T>() ? bound : static_cast<double>(infinity<float>());
+  const auto factors = rounded                      ? Factors::in_bf16
+                       : sizeof(T) == sizeof(float) ? Factors::in_tf32
+                                                    : Factors::as_they_are;
+  const double bound = product_bound<T>(static_cast<double>(users.width), norm, items_norm, items_bias, factors);
+  if (lane == 0) margins[user] = bound;
 }
 
 // --- candidates ------------------------------------------------------------------------------------------------------
@@ -219,8 +207,8 @@ struct RankTile {
 
 // What is in the buffer, by product, into the best k. All threads of the block; n_pending is the same for all.
 template <class Stored>
-__device__ __forceinline__ void settle(const RankTile<Stored>& job, const Candidates& c, int64_t user, double margin,
-                                       int n_pending) {
+__device__ __forceinline__ void rescore(const RankTile<Stored>& job, const Candidates& c, int64_t user, double margin,
+                                        int n_pending) {
   const SafeCsr seen{job.exclude};
   __syncthreads();
   for (int i = threadIdx.x; i < n_pending; i += ranking_threads) {
@@ -235,14 +223,14 @@ __device__ __forceinline__ void settle(const RankTile<Stored>& job, const Candid
   sort_places(c, c.best, size);
 
   // Items that always pass come first, with a product of +inf: they say nothing about the others.
-  int wild = 0;
+  int unbounded = 0;
   for (int i = 0; i < size; i += ranking_threads) {
     const int place = i + static_cast<int>(threadIdx.x);
-    wild += __syncthreads_count(place < size && c.score[c.best + place] == static_cast<double>(infinity<float>()));
+    unbounded += __syncthreads_count(place < size && c.score[c.best + place] == infinity<double>());
   }
-  double least = -static_cast<double>(infinity<float>());
-  if (wild + c.k <= n_pending) {
-    const double kth = c.score[c.best + wild + c.k - 1];  // NaN where that place is empty
+  double least = -infinity<double>();
+  if (unbounded + c.k <= n_pending) {
+    const double kth = c.score[c.best + unbounded + c.k - 1];  // NaN where that place is empty
     if (kth - 2 * margin > least) least = kth - 2 * margin;
   }
   int kept = 0;
@@ -267,7 +255,7 @@ __device__ __forceinline__ void settle(const RankTile<Stored>& job, const Candid
 template <class T>
 __device__ __forceinline__ T threshold_of(const Candidates& c, double margin) {
   const double bound = c.score[c.k - 1] - margin;  // NaN where there are fewer than k, or no bound
-  const double lowest = -static_cast<double>(infinity<float>());
+  const double lowest = -infinity<double>();
   return static_cast<T>(c.id[c.k - 1] != nobody && bound > lowest ? bound : lowest);
 }
 
@@ -309,7 +297,7 @@ __global__ void __launch_bounds__(ranking_threads, 2) select_tile(RankTile<Store
     const auto column = [&](int e) {
       return from + e / pieces * pieces * ranking_threads + int64_t{threadIdx.x} * pieces + e % pieces;
     };
-    for (bool settled = false;;) {
+    for (bool rescored = false;;) {
       int before = 0, of_warp = 0;
       DMREC_UNROLL
       for (int e = 0; e < each; ++e) {
@@ -328,11 +316,11 @@ __global__ void __launch_bounds__(ranking_threads, 2) select_tile(RankTile<Store
       }
       turn ^= 1;  // the next count goes elsewhere: this one may still be read
       if (total == 0) break;
-      if (pending + total > chunk && !settled) {
-        settle(job, c, user, margin, pending);
+      if (pending + total > chunk && !rescored) {
+        rescore(job, c, user, margin, pending);
         threshold = threshold_of<T>(c, margin);
         pending = 0;
-        settled = true;
+        rescored = true;
         continue;
       }
       DMREC_UNROLL
@@ -347,7 +335,7 @@ __global__ void __launch_bounds__(ranking_threads, 2) select_tile(RankTile<Store
       break;
     }
   }
-  if (pending > 0) settle(job, c, user, margin, pending);
+  if (pending > 0) rescore(job, c, user, margin, pending);
   __syncthreads();
   for (int i = threadIdx.x; i < job.k; i += ranking_threads) {
     job.scores[state + i] = score[i];

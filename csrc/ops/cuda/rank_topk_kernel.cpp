@@ -7,6 +7,7 @@
 
 #include "ops/cuda/csr_binding.h"
 #include "ops/cuda/products.h"
+#include "ops/cuda/rank_topk_launch.h"
 #include "ops/item_tiles.h"
 #include "ops/rank_topk.h"
 

@@ -1,6 +1,6 @@
 // The loop of every row operator on CUDA: a functor maps the D elements of each row to one number.
 //   forward:   out[b] = finish(sum_j term(x_1[b,j], ..))                     reads inputs x B x D elements, writes B
-//   backward:  g_i[b,j] = coefficients(grad[b], kept[b]) * d terms / d x_i   reads the same, writes each gradient once
+//   backward:  g_i[b,j] = coefficients(grad[b], saved[b]) * d terms / d x_i   reads the same, writes each gradient once
 // Each element moves once; there is nothing to reuse, so memory is all that counts.
 //
 // Rows up to 1024 elements belong to a warp (8 rows a block), longer ones to a block of 256 threads: a row's sum then
@@ -13,6 +13,7 @@
 #include "math/row_functor.h"
 #include "ops/cuda/element.cuh"
 #include "ops/cuda/reduce.cuh"
+#include "ops/cuda/row_launch.h"
 
 namespace dmrec::cuda {
 
@@ -83,14 +84,14 @@ __device__ __forceinline__ void row_sums_in_double(const Functor& functor, const
 __device__ __forceinline__ int64_t row_of_thread() { return int64_t{blockIdx.x} * blockDim.y + threadIdx.y; }
 
 template <class Functor, class Stored>
-__global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, Stored* out, Stored* kept) {
+__global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, Stored* out, Stored* saved) {
   using T = ArithmeticOf<Stored>;
   constexpr int sums = Functor::sums;
   const int64_t b = row_of_thread();
   if (b >= rows.n_rows) return;  // whole warps; rows of whole blocks end with the grid
   T sum[sums];
   row_sums(functor, rows, b, sum);
-  T value = functor.finish(sum), to_keep = functor.kept(sum);
+  T value = functor.finish(sum), to_save = functor.saved(sum);
   if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
     bool again = sum[sums - 1] < T(1e-30);  // squares vanish early; a NaN stays what it is
     DMREC_UNROLL
@@ -99,12 +100,12 @@ __global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, St
       double exact[sums];
       row_sums_in_double(functor, rows, b, exact);
       value = static_cast<T>(functor.finish(exact));
-      to_keep = static_cast<T>(functor.kept(exact));
+      to_save = static_cast<T>(functor.saved(exact));
     }
   }
   if (threadIdx.x == 0) {
     out[b] = Element<Stored>::stored(value);
-    if (kept) kept[b] = Element<Stored>::stored(to_keep);
+    if (saved) saved[b] = Element<Stored>::stored(to_save);
   }
 }
 
@@ -112,7 +113,7 @@ template <class Functor, class Stored>
 struct RowGradients {
   const Stored* grad;
   int64_t grad_stride;
-  const Stored* kept;
+  const Stored* saved;
   Stored* out[Functor::inputs];
 };
 
@@ -122,9 +123,9 @@ __global__ void row_backward(Functor functor, RowInputs<Functor, Stored> rows, R
   constexpr int inputs = Functor::inputs, sums = Functor::sums, count = piece<Stored>;
   const int64_t b = row_of_thread();
   if (b >= rows.n_rows) return;
-  const T kept = Functor::needs_kept ? Element<Stored>::value(to.kept[b]) : T(0);
+  const T saved = Functor::needs_saved ? Element<Stored>::value(to.saved[b]) : T(0);
   T c[sums];
-  functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), kept, c);
+  functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), saved, c);
   over_row(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
     T g[inputs][count];
     DMREC_UNROLL
@@ -147,7 +148,7 @@ template <class Functor, class Stored>
 int launch_typed(const Functor& functor, const RowJob& job, Stream stream) {
   RowInputs<Functor, Stored> rows{{}, {}, job.n_rows, job.width, job.aligned};
   RowGradients<Functor, Stored> to{
-      static_cast<const Stored*>(job.grad), job.grad_stride, static_cast<const Stored*>(job.kept), {}};
+      static_cast<const Stored*>(job.grad), job.grad_stride, static_cast<const Stored*>(job.saved), {}};
   for (int i = 0; i < Functor::inputs; ++i) {
     rows.in[i] = static_cast<const Stored*>(job.in[i]);
     rows.stride[i] = job.stride[i];
@@ -158,7 +159,7 @@ int launch_typed(const Functor& functor, const RowJob& job, Stream stream) {
   const dim3 grid(static_cast<unsigned>(blocks_for(job.n_rows, block.y)));
   if (job.out) {
     return launch("row_forward", row_forward<Functor, Stored>, grid, block, stream, functor, rows,
-                  static_cast<Stored*>(job.out), static_cast<Stored*>(job.kept));
+                  static_cast<Stored*>(job.out), static_cast<Stored*>(job.saved));
   }
   return launch("row_backward", row_backward<Functor, Stored>, grid, block, stream, functor, rows, to);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/binding.h"
+#include "ops/cuda/row_launch.h"
 
 namespace dmrec::cuda {
 
@@ -25,26 +26,26 @@ inline RowJob row_job(std::vector<Tensor>& rows) {
   return job;
 }
 
-// `kept`, if given, is a (B,) tensor to fill
+// `saved`, if given, is a (B,) tensor to fill
 template <class Launch>
-Tensor row_forward(const char* op, std::vector<Tensor> rows, Tensor* kept, const Launch& launch) {
+Tensor row_forward(const char* op, std::vector<Tensor> rows, Tensor* saved, const Launch& launch) {
   const OnDevice device(rows[0]);
   Tensor out = torch::stable::new_empty(rows[0], {rows[0].size(0)});
   if (out.numel() == 0) return out;
   RowJob job = row_job(rows);
   job.out = data_to_fill(out, "result");
-  if (kept) job.kept = data_to_fill(*kept, "kept");
+  if (saved) job.saved = data_to_fill(*saved, "saved");
   check_launch(op, launch(job, device.stream()));
   return out;
 }
 
 template <class Launch>
-std::vector<Tensor> row_backward(const char* op, std::vector<Tensor> rows, const Tensor& grad, const Tensor* kept,
+std::vector<Tensor> row_backward(const char* op, std::vector<Tensor> rows, const Tensor& grad, const Tensor* saved,
                                  int64_t needed, const Launch& launch) {
   check_row_vector(op, "the gradient", grad, rows[0]);
-  if (kept) {
-    check_row_vector(op, "the kept value", *kept, rows[0]);
-    STD_TORCH_CHECK(kept->is_contiguous(), op, ": the kept value must be contiguous");
+  if (saved) {
+    check_row_vector(op, "the saved value", *saved, rows[0]);
+    STD_TORCH_CHECK(saved->is_contiguous(), op, ": the saved value must be contiguous");
   }
   const OnDevice device(rows[0]);
   const int64_t n_rows = rows[0].size(0), width = rows[0].size(1);
@@ -56,7 +57,7 @@ std::vector<Tensor> row_backward(const char* op, std::vector<Tensor> rows, const
   RowJob job = row_job(rows);
   job.grad = data_to_read(grad, "grad");
   job.grad_stride = grad.stride(0);
-  if (kept) job.kept = const_cast<void*>(data_to_read(*kept, "kept"));
+  if (saved) job.saved = const_cast<void*>(data_to_read(*saved, "saved"));
   auto next = gradients.begin();
   for (size_t i = 0; i < rows.size(); ++i) {
     if ((needed >> i & 1) == 0) continue;

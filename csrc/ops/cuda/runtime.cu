@@ -10,7 +10,7 @@ __global__ static void nothing() {}
 int kernels_run() {
   cudaFuncAttributes attributes;
   const cudaError_t code = cudaFuncGetAttributes(&attributes, nothing);
-  (void)cudaGetLastError();  // it is told, and must not be found by somebody else
+  (void)cudaGetLastError();  // reported by the code; another caller must not find it
   return static_cast<int>(code);
 }
 

@@ -4,7 +4,7 @@
 // Memory is all that costs here. The width is cut into panels of 512 bytes and a thread finishes a panel for all of its
 // rows before the next: a panel of a catalogue stays in a cache where the whole matrix would not, so rows that several
 // users share come from there; its sums fit the registers; and the rows of the next entries, wherever they lie, are
-// asked for ahead, across the ends of rows. Threads share rows by their entries. An element of the result is summed by
+// prefetched, across the ends of rows. Threads share rows by their entries. An element of the result is summed by
 // one thread in the order of the entries, in runs of fixed length: its bits depend on the row and the width alone.
 #pragma once
 
@@ -13,8 +13,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "ops/cpu/csr_input.h"
 #include "ops/cpu/element.h"
-#include "ops/cpu/row_map.h"
 #include "ops/cpu/stream.h"
 #include "ops/cpu/target.h"
 #include "ops/cpu/vector.h"
@@ -23,28 +23,6 @@ namespace dmrec::cpu {
 
 constexpr int64_t entries_ahead = 24;  // 12 KiB of a panel under way: the latency of memory at its full rate
 constexpr int64_t work_per_task = 16384;
-
-// An (B, N) matrix whose offsets and columns are known to be in range.
-struct CsrRows {
-  const int64_t* crow;
-  const int64_t* col;
-  int64_t n_rows, nnz;
-
-  // Rows and entries count alike as work: row b begins at crow[b] + b. Each row belongs to the part it begins in.
-  int64_t work() const { return nnz + n_rows; }
-  int64_t row_from(int64_t work) const {
-    int64_t low = 0, high = n_rows;
-    while (low < high) {
-      const int64_t middle = low + (high - low) / 2;
-      if (crow[middle] + middle < work) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
-};
 
 DMREC_FN void prefetch(const void* from, int bytes) {
   for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);

@@ -24,13 +24,13 @@ struct Ranked {
 template <class T>
 class Candidates {
  public:
-  T threshold = std::numeric_limits<T>::lowest();  // finite: -inf is how items are taken out of the filter
+  T threshold = std::numeric_limits<T>::lowest();  // finite: -inf masks items
 
   Candidates(int64_t k, double margin) : k_(k), margin_(margin) { kept_.reserve(std::min<int64_t>(capacity(k), 256)); }
 
   static int64_t capacity(int64_t k) { return 4 * k + 64; }
 
-  // Told that k items not seen before have at least this product.
+  // k items that add() has not had yet reach at least this product.
   void expect(T product) { raise(static_cast<double>(product) - 2 * margin_); }
 
   // exact(id) is called where the buffer must be cut, exact.prefetch(id) some calls before.
@@ -39,7 +39,7 @@ class Candidates {
     if (!(product >= threshold)) return;  // it has risen since the tile was filtered
     if (static_cast<int64_t>(kept_.size()) >= capacity(k_)) {
       prune();
-      if (static_cast<int64_t>(kept_.size()) > 2 * k_ + 32) settle(exact);
+      if (static_cast<int64_t>(kept_.size()) > 2 * k_ + 32) rescore(exact);
       if (!(product >= threshold)) return;
     }
     kept_.push_back({product, id});
@@ -59,7 +59,7 @@ class Candidates {
   template <class Exact>
   std::vector<Ranked>& finish(const Exact& exact) {
     prune();
-    settle(exact);
+    rescore(exact);
     return best_;
   }
 
@@ -82,7 +82,7 @@ class Candidates {
 
   // After prune().
   template <class Exact>
-  void settle(const Exact& exact) {
+  void rescore(const Exact& exact) {
     constexpr int64_t ahead = 2;
     const int64_t n = static_cast<int64_t>(kept_.size());
     for (int64_t i = 0; i < std::min(ahead, n); ++i) exact.prefetch(kept_[i].id);

@@ -1,0 +1,26 @@
+// From the dtype of a tensor to the C++ type of its elements.
+#pragma once
+
+#include "ops/cpu/element.h"
+#include "ops/row_inputs.h"
+
+namespace dmrec::cpu {
+
+// body.template operator()<Stored>() with the C++ type of a dtype that check_rows admits
+template <class Body>
+void with_stored_type(ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case ScalarType::Float: return body.template operator()<float>();
+    case ScalarType::Double: return body.template operator()<double>();
+    case ScalarType::Half: return body.template operator()<c10::Half>();
+    default: return body.template operator()<c10::BFloat16>();
+  }
+}
+
+// The rows of a (B, D) tensor of that dtype whose rows have adjacent elements.
+template <class Stored>
+Rows<const Stored> rows_in(const Tensor& matrix) {
+  return {static_cast<const Stored*>(matrix.const_data_ptr()), matrix.stride(0)};
+}
+
+}  // namespace dmrec::cpu
