@@ -36,8 +36,8 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
     import torch
     from dmrec.data.dataset import Dataset, create_dataset, open_dataset
     from dmrec.language.embed import embed_dataset
-    from dmrec.language.encoder import TextEncoder
-    from dmrec.language.encoders import make_encoder
+    from dmrec.language.encoders.base import TextEncoder
+    from dmrec.language.encoders.registry import make_encoder
 
     TextEncoder.shard = 1024
     whole = open_dataset(folder)

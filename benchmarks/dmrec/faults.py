@@ -17,10 +17,10 @@ import numpy as np
 import scipy.sparse as sp
 from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.data.entities import Entity
-from dmrec.language.limits import Limits
-from dmrec.language.llm import LlmWriter
-from dmrec.language.profiles import Sampling, write_profiles
-from dmrec.language.prompts import read_prompts
+from dmrec.language.profiles.llm_writer import LlmWriter
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.write import Sampling, write_profiles
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks/results/faults.json"

@@ -5,11 +5,11 @@ import pytest
 import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language import embeddings
 from dmrec.language.embed import embed_dataset
-from dmrec.language.embeddings import EmbeddingsEndpoint
-from dmrec.language.encoder import unit
-from dmrec.language.encoders import encoder_of, make_encoder
+from dmrec.language.encoders import openai as embeddings
+from dmrec.language.encoders.base import unit
+from dmrec.language.encoders.openai import EmbeddingsEndpoint
+from dmrec.language.encoders.registry import encoder_of, make_encoder
 from fake_llm import FAULTS, FakeLlm, embedded
 
 TEXTS = [f"text {i}" for i in range(300)]

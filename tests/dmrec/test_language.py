@@ -9,10 +9,10 @@ import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset
-from dmrec.language.encoder import TextEncoder, unit
-from dmrec.language.encoders import encoder_of, make_encoder
-from dmrec.language.sentences import precision_here
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.base import TextEncoder, unit
+from dmrec.language.encoders.registry import encoder_of, make_encoder
+from dmrec.language.encoders.sentence_transformers import precision_here
+from dmrec.language.encoders.tfidf import TfidfSvd
 
 TEXTS = ["red apple fruit", "green apple fruit", "fast red car", "slow green car", "apple car", "..."]
 LIKE = [

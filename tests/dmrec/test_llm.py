@@ -12,11 +12,11 @@ from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import iterate_entities
 from dmrec.errors import DmrecError
-from dmrec.language.limits import Limits
-from dmrec.language.llm import LlmWriter
-from dmrec.language.profiles import Sampling, iterate_requests
-from dmrec.language.prompts import read_prompts
-from dmrec.language.server import seconds_to_wait
+from dmrec.language.openai_client import seconds_to_wait
+from dmrec.language.profiles.llm_writer import LlmWriter
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.write import Sampling, iterate_requests
 from fake_llm import FakeLlm
 from profiled_shop import KEY, make_shop, rows_of, run, total, write, writer_for
 

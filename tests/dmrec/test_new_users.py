@@ -7,7 +7,7 @@ import torch
 from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
 from dmrec.errors import DmrecError
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.tfidf import TfidfSvd
 from dmrec.recipes import recipe
 from dmrec.train.build import load_run
 from dmrec.train.new_users import item_named, recommend_to_new_user

@@ -17,11 +17,11 @@ import scipy.sparse as sp
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity
 from dmrec.errors import DmrecError
-from dmrec.language import crew
-from dmrec.language.answers import Answers
-from dmrec.language.limits import Limits
-from dmrec.language.profiles import Sampling, TemplateWriter, iterate_requests, write_profiles
-from dmrec.language.prompts import read_prompts, write_prompts
+from dmrec.language.profiles import worker_pool as crew
+from dmrec.language.profiles.prompts import read_prompts, write_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.response_cache import Answers
+from dmrec.language.profiles.write import Sampling, TemplateWriter, iterate_requests, write_profiles
 from fake_llm import FAULTS, FakeLlm, checksum
 from profiled_shop import KEY, make_shop, rows_of, run, total, write, writer_for
 
@@ -199,9 +199,9 @@ def test_faults_lose_nothing_and_ask_nothing_twice(tmp_path):
 def test_killed_it_goes_on_from_the_last_answer(tmp_path):
     shop = make_shop(tmp_path / "d")
     program = f"""
-from dmrec.language.llm import *
-from dmrec.language.prompts import read_prompts
-from dmrec.language.profiles import *
+from dmrec.language.profiles.llm_writer import *
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.write import *
 from dmrec.data.dataset import open_dataset
 dataset = open_dataset(Path({str(shop.folder)!r}))
 writer = LlmWriter("some/model", dataset.folder / "answers.sqlite", base_url=URL, limits=Limits(concurrency=3))

@@ -12,7 +12,7 @@ from dmrec.data.dataset import create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.tfidf import TfidfSvd
 from dmrec.matching import Prior
 from dmrec.models.mult_vae import MultVae
 from dmrec.recipes import BASELINES, RECIPES, recipe

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
 from ..language.embed import embed_dataset, name_of
-from ..language.encoder import TextEncoder
-from ..language.encoders import OPTIONS, make_encoder
+from ..language.encoders.base import TextEncoder
+from ..language.encoders.registry import OPTIONS, make_encoder
 from .console import errors, output
 
 Unset = typer.Option(show_default=False)

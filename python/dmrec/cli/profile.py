@@ -10,13 +10,13 @@ import typer
 
 from ..data.dataset import Dataset, check_name, open_dataset
 from ..errors import DmrecError, did_you_mean
-from ..language.profiles import Outcome, Sampling, TemplateWriter, Writer, iterate_requests, write_profiles
-from ..language.prompts import ENDINGS, read_prompts, write_prompts
+from ..language.profiles.prompts import ENDINGS, read_prompts, write_prompts
+from ..language.profiles.write import Outcome, Sampling, TemplateWriter, Writer, iterate_requests, write_profiles
 from .console import errors, output, print_table
 
 if TYPE_CHECKING:
-    from ..language.llm import LlmWriter
-    from ..language.prompts import Prompt
+    from ..language.profiles.llm_writer import LlmWriter
+    from ..language.profiles.prompts import Prompt
 
 SHOWN = 5
 FOR_LLM = (
@@ -105,9 +105,9 @@ def profile(
         _refuse_unused(context)
         _run(open_dataset(folder), TemplateWriter(), wording, sampling, name, force)
         return
-    from ..language.endpoint import FORMATS
-    from ..language.limits import Limits
-    from ..language.llm import LlmWriter
+    from ..language.profiles.chat import FORMATS
+    from ..language.profiles.llm_writer import LlmWriter
+    from ..language.profiles.rate_limiter import Limits
 
     if not model:
         raise DmrecError("name the language model: --model, as its server calls it")

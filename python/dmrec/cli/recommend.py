@@ -16,7 +16,7 @@ from ..data.dataset import Dataset, as_interactions
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
-from ..language.encoder import TextEncoder
+from ..language.encoders.base import TextEncoder
 from ..train.build import load_run
 from ..train.new_users import item_named, recommend_to_new_user
 from .console import errors, output, print_table

@@ -22,7 +22,7 @@ import numpy as np
 from ..data.dataset import Dataset, check_name
 from ..errors import DmrecError
 from ..files import locked, read_json, sha256_of, write_atomically, write_json
-from .encoder import TextEncoder
+from .encoders.base import TextEncoder
 
 SIDES = ("items", "users")
 STATE = "state.npz"

@@ -16,8 +16,8 @@ from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker
-from ..language.encoder import TextEncoder
-from ..language.encoders import encoder_of
+from ..language.encoders.base import TextEncoder
+from ..language.encoders.registry import encoder_of
 
 
 @runtime_checkable

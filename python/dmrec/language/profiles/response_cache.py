@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DmrecError
+from ...errors import DmrecError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (

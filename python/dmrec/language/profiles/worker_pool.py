@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from ..errors import DmrecError
-from .answers import Answers
-from .endpoint import Endpoint, Reply
-from .limits import Meter, SpentError
-from .profiles import Request
-from .server import FaultError, ForbiddenError, retrying
+from ...errors import DmrecError
+from ..openai_client import FaultError, ForbiddenError, retrying
+from .chat import Endpoint, Reply
+from .rate_limiter import Meter, SpentError
+from .response_cache import Answers
+from .write import Request
 
 SOON = 0.5  # seconds until it is worth saying that calls are waited for
 BYTES_A_TOKEN = 4

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import MANIFEST, Dataset, check_name
-from ..errors import DmrecError, did_you_mean
-from ..files import sha256_of
-from .embeddings import EmbeddingsEndpoint
-from .encoder import TextEncoder
-from .sentences import MiniLm, SentenceTransformers
-from .server import OPENAI, is_local
+from ...data.dataset import MANIFEST, Dataset, check_name
+from ...errors import DmrecError, did_you_mean
+from ...files import sha256_of
+from ..openai_client import OPENAI, is_local
+from .base import TextEncoder
+from .openai import EmbeddingsEndpoint
+from .sentence_transformers import MiniLm, SentenceTransformers
 from .tfidf import TfidfSvd
 from .wordllama import WordLlama
 

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
-from ..errors import DmrecError
-from .encoder import TextEncoder, unit
+from ...errors import DmrecError
+from .base import TextEncoder, unit
 
 WORD = re.compile(r"[^\W_]+")
 MOST_WORDS = 200_000  # those in most texts

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data.entities import clean
-from .profiles import LONGEST
-from .server import FaultError, Server
+from ...data.entities import clean
+from ..openai_client import FaultError, Server
+from .write import LONGEST
 
 SCHEMA = {
     "type": "object",

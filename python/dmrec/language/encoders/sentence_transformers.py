@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DmrecError
-from ..files import sha256_of
-from .encoder import TextEncoder, unit
+from ...errors import DmrecError
+from ...files import sha256_of
+from .base import TextEncoder, unit
 
 INSTALL = "the encoder {} needs packages: pip install 'dmrec[text]'"
 BATCH = 64

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DmrecError
-from ..files import locked
-from .answers import Answers
-from .crew import Crew, Finding, input_tokens
-from .endpoint import Endpoint
-from .limits import Limits, Meter
-from .profiles import Outcome, Request
-from .server import OPENAI, FaultError, ForbiddenError, check_url
+from ...errors import DmrecError
+from ...files import locked
+from ..openai_client import OPENAI, FaultError, ForbiddenError, check_url
+from .chat import Endpoint
+from .rate_limiter import Limits, Meter
+from .response_cache import Answers
+from .worker_pool import Crew, Finding, input_tokens
+from .write import Outcome, Request
 
 FIRST = 5  # prompts that fail alike before any answer: then it is the server's doing
 

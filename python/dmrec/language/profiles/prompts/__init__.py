@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ...errors import DmrecError, did_you_mean
-from ...files import write_atomically
+from ....errors import DmrecError, did_you_mean
+from ....files import write_atomically
 
 SIDES = {"items": "item", "users": "user"}
 ENDINGS = {"template": ".txt", "llm": ".llm.txt"}

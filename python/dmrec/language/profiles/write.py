@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.dataset import Dataset, check_name
-from ..data.entities import Entity, clean
-from ..errors import DmrecError
+from ...data.dataset import Dataset, check_name
+from ...data.entities import Entity, clean
+from ...errors import DmrecError
 from .prompts import SIDES, Prompt
 
 LONGEST = 4_000  # characters of a profile

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DmrecError
-from .encoder import TextEncoder, unit
-from .server import OPENAI, FaultError, Server, check_url, retrying
+from ...errors import DmrecError
+from ..openai_client import OPENAI, FaultError, Server, check_url, retrying
+from .base import TextEncoder, unit
 
 BATCH = 64  # texts of a call
 

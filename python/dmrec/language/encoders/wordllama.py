@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DmrecError
-from .encoder import TextEncoder, unit
+from ...errors import DmrecError
+from .base import TextEncoder, unit
 
 TABLE = "weights/l2_supercat_256.safetensors"
 TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"

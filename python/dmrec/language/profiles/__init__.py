@@ -1,0 +1,1 @@
+"""Profiles: short texts about items and users, from templates or from a language model."""
