@@ -13,7 +13,8 @@ ALLOWED = {
     "files": {"errors"},
     "data": BASE,
     "eval": BASE,
-    "language": BASE | {"data"},
+    "runtime": {"errors"},
+    "language": BASE | {"data", "runtime"},
     "sections": set(),
     "models": BASE | {"sections"},
     "matching": BASE,
@@ -22,7 +23,8 @@ ALLOWED = {
     "train": BASE | {"config", "data", "language", "models", "matching", "eval"},
     "__main__": {"cli"},
     "experiment": BASE | {"sections", "config", "recipes", "data", "models", "train"},
-    "cli": BASE | {"sections", "models", "config", "recipes", "data", "language", "eval", "train", "experiment"},
+    "cli": BASE
+    | {"sections", "runtime", "models", "config", "recipes", "data", "language", "eval", "train", "experiment"},
 }
 
 
