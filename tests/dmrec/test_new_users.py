@@ -113,7 +113,7 @@ def test_an_encoder_of_another_width(runs):
     del dataset.manifest["vectors"]["tfidf-svd"]["made"]["encoder"]  # as if they had been imported
     with pytest.raises(DmrecError, match="the vectors 'tfidf-svd' are 8 wide, the encoder's 2"):
         recommend_to_new_user(ranker, run.config, dataset, profile="tea", encoder=narrow)
-    with pytest.raises(DmrecError, match="were imported, and what made them is not known"):
+    with pytest.raises(DmrecError, match="were imported, so their encoder is not known"):
         recommend_to_new_user(ranker, run.config, dataset, profile="tea")
 
 

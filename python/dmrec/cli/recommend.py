@@ -16,11 +16,10 @@ from ..data.dataset import Dataset, as_interactions
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
-from ..language.encoders.base import TextEncoder
+from ..language.encoders import TextEncoder, make_encoder
 from ..train.build import load_run
 from ..train.new_users import item_named, recommend_to_new_user
 from .console import errors, output, print_table
-from .embed import encoder_from
 from .tables import Columns, check_ending, write_rows
 
 COLUMNS: Columns = {"user": str, "rank": int, "item": str, "title": str, "score": float}
@@ -128,7 +127,7 @@ def _encoder_named(family: str) -> TextEncoder:
         raise DmrecError(
             f"imported vectors cannot be those of {family} here: make them with dmrec embed, which notes how"
         )
-    return encoder_from(family)
+    return make_encoder(family)
 
 
 def _user_rows(dataset: Dataset, ids: list[str]) -> torch.Tensor:

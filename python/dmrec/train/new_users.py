@@ -16,8 +16,7 @@ from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker
-from ..language.encoders.base import TextEncoder
-from ..language.encoders.registry import encoder_of
+from ..language.encoders import TextEncoder, load_encoder
 
 
 @runtime_checkable
@@ -43,7 +42,7 @@ def recommend_to_new_user(
     """The best items (column, score) for a user who likes items (columns) and whom ``profile`` describes, or either.
 
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
-    they were imported. Items liked are left out. ``key_variable``: see `encoder_of`.
+    they were imported. Items liked are left out. ``key_variable``: see `load_encoder`.
     """
     if not isinstance(ranker, RanksNewUsers):
         raise DmrecError(f"{config.model.kind} knows only the users it was trained on; recommend with another model")
@@ -110,7 +109,7 @@ def _text_vector(
         return vector_of_likes(vectors.items, likes)
     if encoder is not None and dataset.manifest["vectors"][vectors.name]["made"].get("encoder"):
         raise DmrecError(f"what made the vectors '{vectors.name}' is known, and no other will do: leave out --encoder")
-    (vector,) = (encoder or encoder_of(dataset, vectors.name, key_variable)).encode([clean(profile)])
+    (vector,) = (encoder or load_encoder(dataset, vectors.name, key_variable)).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
             f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "

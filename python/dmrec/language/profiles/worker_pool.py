@@ -1,4 +1,4 @@
-"""Threads that ask a language model, again where it may help, and keep what it answers."""
+"""Threads that request profiles from a language model, repeat what may succeed, and store every response."""
 
 from __future__ import annotations
 
@@ -9,105 +9,117 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from ...errors import DmrecError
-from ..openai_client import FaultError, ForbiddenError, retrying
-from .chat import Endpoint, Reply
-from .rate_limiter import Meter, SpentError
-from .response_cache import Answers
-from .write import Request
+from ..openai_client import ForbiddenError, RequestError, retrying
+from .chat import ChatClient, Reply
+from .rate_limiter import BudgetExceededError, UsageMeter
+from .requests import ProfileRequest
+from .response_cache import ResponseCache
 
-SOON = 0.5  # seconds until it is worth saying that calls are waited for
-BYTES_A_TOKEN = 4
+NOTIFY_AFTER = 0.5  # seconds of waiting before a message says so
+BYTES_PER_TOKEN = 4
 
-Finding = str | FaultError | SpentError | DmrecError  # what became of a prompt: a text, or why not
+Result = str | RequestError | BudgetExceededError | DmrecError
+"""What a prompt led to: a text, or the reason why there is none."""
 
 
-class Crew:
-    """Threads that take tasks and give findings. They are daemons: a server that hangs does not keep the process."""
+class WorkerPool:
+    """``limits.concurrency`` threads that take requests and give results in the order in which they complete.
 
-    def __init__(self, endpoint: Endpoint, store: Answers, meter: Meter, answer_tokens: int) -> None:
-        self.endpoint, self.store, self.meter, self.answer_tokens = endpoint, store, meter, answer_tokens
+    The threads are daemons: a server that hangs does not keep the process alive.
+    """
+
+    def __init__(self, client: ChatClient, cache: ResponseCache, meter: UsageMeter, answer_tokens: int) -> None:
+        self.client, self.cache, self.meter, self.answer_tokens = client, cache, meter, answer_tokens
         limits = meter.limits
-        self.tasks: SimpleQueue[tuple[str, Request] | None] = SimpleQueue()
-        self._findings: SimpleQueue[tuple[str, Finding]] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[str, ProfileRequest] | None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[str, Result]] = SimpleQueue()
         self._retrying = retrying(limits.attempts, limits.backoff, meter.stopped)
-        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.concurrency)]
-        for thread in self.threads:
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.concurrency)]
+        for thread in self._threads:
             thread.start()
 
-    @property
-    def found(self) -> bool:
-        """Whether `find` need not wait."""
-        return not self._findings.empty()
+    def submit(self, key: str, request: ProfileRequest) -> None:
+        """Queues a request under the key of its response in the cache."""
+        self._tasks.put((key, request))
 
-    def find(self) -> tuple[str, Finding]:
-        """The next finding."""
+    @property
+    def has_result(self) -> bool:
+        """Whether `next_result` returns without waiting."""
+        return not self._results.empty()
+
+    def next_result(self) -> tuple[str, Result]:
+        """Waits for the next result; key and result."""
         while True:
             with suppress(Empty):
-                return self._findings.get(timeout=0.2)  # a signal just before it waits is seen only after
+                return self._results.get(timeout=0.2)  # a signal that comes just before the wait is seen after it
 
-    def leave(self, tell: Callable[[str], None]) -> None:
-        """Sends the threads home, once the calls under way have ended. A call takes no longer than the timeout."""
+    def shutdown(self, notify: Callable[[str], None]) -> None:
+        """Ends the threads once the requests under way have ended, after the timeout of a request at the latest.
+
+        ``notify`` is called with a message if that takes a while.
+        """
         timeout = self.meter.limits.timeout
-        soon, until = (time.monotonic() + seconds for seconds in (SOON, SOON + timeout))
-        told = False
-        for _ in self.threads:
-            self.tasks.put(None)
-        while (busy := sum(thread.is_alive() for thread in self.threads)) and time.monotonic() < until:
-            if not told and time.monotonic() > soon:
-                tell(f"waiting for {busy} calls under way, at most {timeout:g} s; Ctrl-C leaves at once")
-                told = True
+        notify_at, give_up_at = (time.monotonic() + seconds for seconds in (NOTIFY_AFTER, NOTIFY_AFTER + timeout))
+        notified = False
+        for _ in self._threads:
+            self._tasks.put(None)
+        while (busy := sum(thread.is_alive() for thread in self._threads)) and time.monotonic() < give_up_at:
+            if not notified and time.monotonic() > notify_at:
+                notify(f"waiting for {busy} calls under way, at most {timeout:g} s; Ctrl-C stops at once")
+                notified = True
             time.sleep(0.01)
 
     def _work(self) -> None:
-        while (task := self.tasks.get()) is not None and not self.meter.stopped.is_set():
+        while (task := self._tasks.get()) is not None and not self.meter.stopped.is_set():
             key, request = task
+            result: Result
             try:
-                found = self._ask(key, request)
-            except ForbiddenError as error:  # the server's doing or the prompt's: whoever sees all findings decides
-                found = error
+                result = self._get(key, request)
+            except ForbiddenError as error:  # key or prompt: the circuit breaker, which sees all results, decides
+                result = error
             except DmrecError as error:
-                self.meter.stopped.set()  # no prompt will have an answer: no other call begins
-                found = error
-            except Exception as error:  # a thread must not end silently: others wait for what it finds
+                self.meter.stopped.set()  # no prompt will be answered: no other request begins
+                result = error
+            except Exception as error:  # a thread must not end silently: others wait for its result
                 self.meter.stopped.set()
-                found = DmrecError(f"{type(error).__name__}: {self.endpoint.safe(error)}")
-            self._findings.put((key, found))
+                result = DmrecError(f"{type(error).__name__}: {self.client.redact(error)}")
+            self._results.put((key, result))
 
-    def _ask(self, key: str, request: Request) -> Finding:
+    def _get(self, key: str, request: ProfileRequest) -> Result:
         try:
-            text: str = self._retrying(self._call, key, request)
+            text: str = self._retrying(self._attempt, key, request)
             return text
-        except SpentError as error:
+        except BudgetExceededError as error:
             return error
-        except FaultError as error:
-            self.store.fail(key, self.endpoint.model, str(error))
+        except RequestError as error:
+            self.cache.fail(key, self.client.model, str(error))
             return error
 
-    def _call(self, key: str, request: Request) -> str:
-        """One attempt, unless the answer is there by now; one is on disk before anything else is done with it."""
-        if (known := self.store.get(key)) is not None:
-            return known
-        expected = input_tokens(request)
-        most = expected + self.answer_tokens
-        self.meter.begin(most)
-        spent = (0, 0)
+    def _attempt(self, key: str, request: ProfileRequest) -> str:
+        """One attempt, unless the response is in the cache by now. A response is on disk before it is used."""
+        if (cached := self.cache.get(key)) is not None:
+            return cached
+        expected = estimate_tokens(request)
+        reserved = expected + self.answer_tokens
+        self.meter.acquire(reserved)
+        used = (0, 0)
         try:
-            reply: Reply = self.endpoint.ask(request.prompt.instructions, request.text)
-            spent = reply.tokens or (expected, len(reply.text.encode()) // BYTES_A_TOKEN)
-            self.store.put(key, self.endpoint.model, reply.text, *spent)
-        except FaultError as fault:
-            self.meter.fault(fault.kind)
-            nothing = fault.kind.isdigit() or fault.kind == "no connection"
-            spent = fault.tokens or ((0, 0) if nothing else (expected, self.answer_tokens))
+            reply: Reply = self.client.complete(request.prompt.instructions, request.text)
+            used = reply.tokens or (expected, len(reply.text.encode()) // BYTES_PER_TOKEN)
+            self.cache.put(key, self.client.model, reply.text, *used)
+        except RequestError as error:
+            self.meter.count_error(error.kind)
+            unserved = error.kind.isdigit() or error.kind == "no connection"
+            used = error.tokens or ((0, 0) if unserved else (expected, self.answer_tokens))
             raise
         except ForbiddenError:
-            self.meter.fault("403")
+            self.meter.count_error("403")
             raise
         finally:
-            self.meter.end(most, *spent)
+            self.meter.release(reserved, *used)
         return reply.text
 
 
-def input_tokens(request: Request) -> int:
-    """About how many tokens a prompt has."""
-    return len((request.prompt.instructions + request.text).encode()) // BYTES_A_TOKEN
+def estimate_tokens(request: ProfileRequest) -> int:
+    """About how many tokens a prompt has: one for every 4 bytes."""
+    return len((request.prompt.instructions + request.text).encode()) // BYTES_PER_TOKEN
