@@ -10,20 +10,23 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import scipy.sparse as sp
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity
 from dmrec.errors import DmrecError
-from dmrec.language.profiles.prompts import read_prompts, write_prompts
-from dmrec.language.profiles.rate_limiter import Limits
-from dmrec.language.profiles.requests import Sampling, iterate_requests
+from dmrec.language.profiles.llm_writer import Estimate, LlmWriter
+from dmrec.language.profiles.prompts import Prompt, read_prompts, write_prompts
+from dmrec.language.profiles.rate_limiter import Limits, Prices
+from dmrec.language.profiles.requests import ProfileRequest, Sampling, iterate_requests
 from dmrec.language.profiles.response_cache import ResponseCache
 from dmrec.language.profiles.worker_pool import estimate_tokens
 from dmrec.language.profiles.write import write_profiles
-from dmrec.language.profiles.writer import TemplateWriter
+from dmrec.language.profiles.writer import Outcome, TemplateWriter
 from fake_llm import FAULTS, FakeLlm, checksum
 from profiled_shop import KEY, make_shop, rows_of, run, total, write, writer_for
 
@@ -371,3 +374,53 @@ def test_fewer_profiles_do_not_replace_more(shop, capsys):
         assert run(*fewer, "--name", "few") == run(*fewer, "--force") == 1
     assert open_dataset(shop.folder).profile_names == ["few", "m"]
     assert sum(bool(row["text"]) for rows in rows_of(shop, "m").values() for row in rows) == 6
+
+
+def test_caches_of_earlier_versions_answer(shop):
+    """The key of a response and the tables of a cache are what they were: nothing is paid for again."""
+    prompt = Prompt("Say.", ("Title: $title",), "0" * 64, as_json=True)
+    request = ProfileRequest("items", 0, prompt, 'Title: "Spade"')
+    cache = shop.folder / "answers.sqlite"
+    writer = LlmWriter("some/model", cache, base_url="http://localhost:1/v1", temperature=0.5)
+    key = "f71b9680638295843a182d6d8aeaa56aa0bd8e80c2459aee62d6b3e3a7d0d70b"
+    assert writer.key_of(request) == key
+    with closing(sqlite3.connect(cache)) as connection:
+        connection.execute(
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL,"
+            " input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute("INSERT INTO answers VALUES (?, 'some/model', 'Digs.', 1, 1)", (key,))
+        connection.commit()
+    assert list(writer.write([request])) == [Outcome("items", 0, "Digs.")]
+    assert writer.estimate([request]) == Estimate(prompts=1, answered=1, calls=0, input_tokens=0, output_tokens=0)
+
+
+def test_the_prompts_of_the_package_are_those_of_earlier_versions():
+    """Another prompt is another request, which would be paid for again."""
+    versions = {kind: [prompt.sha256[:8] for prompt in read_prompts(kind).values()] for kind in ("template", "llm")}
+    assert versions == {"template": ["db80110e", "4ebdf080"], "llm": ["9e023ed4", "b889d4cb"]}
+
+
+def test_what_is_missing_is_listed_failures_first(shop):
+    with FakeLlm(decide=lambda p, r: "content_filter" if "Title-7-" in str(r["messages"])[:700] else None) as server:
+        writer = writer_for(server, shop, Limits(concurrency=1, max_calls=10))
+        written = write_profiles(shop, writer, read_prompts("llm"), Sampling(), name="p")
+    (failed, *rest) = written.missing
+    assert (written.name, failed.side, failed.row, failed.attempted) == ("p", "items", 7, True)
+    assert len(rest) == total(written.counts, "not asked") == 40
+    assert {outcome.reason for outcome in rest} == {"the budget of 10 calls is used up"}
+
+
+def test_what_tokens_cost():
+    assert Prices(0.5, 2).cost(1_000_000, 250_000) == 1.0
+    assert Prices(output=2).cost(7, 1_000_000) == 2.0
+    assert Prices().cost(1, 1) is None
+
+
+def test_every_prompt_goes_into_the_wheel():
+    root = Path(__file__).parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dmrec"]
+    package = root / "python/dmrec"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.suffix in (".txt", ".typed")} == packed
+    assert len(packed) == 5
