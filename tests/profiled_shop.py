@@ -9,10 +9,11 @@ import scipy.sparse as sp
 from dmrec.cli.main import main
 from dmrec.data.dataset import create_dataset
 from dmrec.data.entities import Entity
-from dmrec.language.limits import Limits
-from dmrec.language.llm import LlmWriter
-from dmrec.language.profiles import Sampling, write_profiles
-from dmrec.language.prompts import read_prompts
+from dmrec.language.profiles.llm_writer import LlmWriter
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.requests import Sampling
+from dmrec.language.profiles.write import write_profiles
 
 KEY = "sk-a-secret-that-nobody-may-see"
 EAGER = Limits(attempts=6, timeout=20.0, concurrency=12, backoff=0.001)
@@ -38,7 +39,7 @@ def writer_for(server, dataset, limits=EAGER, **options):
 
 
 def write(dataset, writer, prompts=None, **options):
-    return write_profiles(dataset, writer, prompts or read_prompts("llm"), Sampling(), **options)["counts"]
+    return write_profiles(dataset, writer, prompts or read_prompts("llm"), Sampling(), **options).counts
 
 
 def rows_of(dataset, name):

@@ -10,7 +10,7 @@ from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.data.entities import Entity
 from dmrec.data.split import split_per_user
 from dmrec.language.embed import embed_dataset
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.tfidf import TfidfSvd
 
 KINDS = ("garden spade soil", "guitar string chord", "kettle tea cup", "bicycle chain wheel")
 

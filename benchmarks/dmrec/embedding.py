@@ -36,10 +36,9 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
     import torch
     from dmrec.data.dataset import Dataset, create_dataset, open_dataset
     from dmrec.language.embed import embed_dataset
-    from dmrec.language.encoder import TextEncoder
-    from dmrec.language.encoders import make_encoder
+    from dmrec.language.encoders import TextEncoder, make_encoder
 
-    TextEncoder.shard = 1024
+    TextEncoder.shard_size = 1024
     whole = open_dataset(folder)
     items, users = whole.items[:TEXTS], whole.users[: max(TEXTS - whole.n_items, 1)]
     splits = {s: getattr(whole, s)[: len(users)][:, : len(items)] for s in ("train", "valid", "test")}
@@ -62,9 +61,9 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         peak, at_once = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, files(dataset)
         try:
-            embed_dataset(dataset, encoder, name="it", progress=breaking_off)
+            embed_dataset(dataset, encoder, name="it", force=True, progress=breaking_off)
         except BrokenOffError:
-            embed_dataset(dataset, encoder, name="it")
+            embed_dataset(dataset, encoder, name="it", force=True)
         equal, width = files(dataset) == at_once, int(dataset.vectors("it").items.shape[1])
     return {
         "family": family,

@@ -17,10 +17,11 @@ import numpy as np
 import scipy.sparse as sp
 from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.data.entities import Entity
-from dmrec.language.limits import Limits
-from dmrec.language.llm import LlmWriter
-from dmrec.language.profiles import Sampling, write_profiles
-from dmrec.language.prompts import read_prompts
+from dmrec.language.profiles.llm_writer import LlmWriter
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.requests import Sampling
+from dmrec.language.profiles.write import write_profiles
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks/results/faults.json"
@@ -38,7 +39,7 @@ def measure(share: float = 0.3) -> dict[str, Any]:
         while not runs or runs[-1]["failed"]:
             writer = LlmWriter("m", Path(folder) / "answers.sqlite", server.url, key_variable="", limits=LIMITS)
             before, started = len(server.calls), time.monotonic()
-            counts = write_profiles(dataset, writer, read_prompts("llm"), Sampling())["counts"]
+            counts = write_profiles(dataset, writer, read_prompts("llm"), Sampling()).counts
             runs.append(
                 {
                     **{what: sum(of_side[what] for of_side in counts.values()) for what in counts["items"]},

@@ -76,7 +76,7 @@ def resolve_device(name: str) -> torch.device:
     """
     kind, _, number = name.partition(":")
     if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
-        raise DmrecError(f"'{name}' is not a device{did_you_mean(name, DEVICES)}")
+        raise DmrecError(f"unknown device '{name}'{did_you_mean(name, DEVICES)}")
     if kind == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda" and not torch.cuda.is_available():

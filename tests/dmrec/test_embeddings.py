@@ -5,11 +5,9 @@ import pytest
 import tiny
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language import embeddings
 from dmrec.language.embed import embed_dataset
-from dmrec.language.embeddings import EmbeddingsEndpoint
-from dmrec.language.encoder import unit
-from dmrec.language.encoders import encoder_of, make_encoder
+from dmrec.language.encoders import l2_normalize, load_encoder, make_encoder, openai
+from dmrec.language.encoders.openai import OpenAIEncoder
 from fake_llm import FAULTS, FakeLlm, embedded
 
 TEXTS = [f"text {i}" for i in range(300)]
@@ -23,15 +21,15 @@ def _key(monkeypatch):
 
 def exact(texts):
     rows = sorted(embedded(texts, ""), key=lambda row: row["index"])
-    return unit(np.array([row["embedding"] for row in rows]))
+    return l2_normalize(np.array([row["embedding"] for row in rows]))
 
 
 def encoder(server, **options):
-    return EmbeddingsEndpoint("some/model", server.url, timeout=0.5, **{"backoff": 0.001, "attempts": 12, **options})
+    return OpenAIEncoder("some/model", server.url, timeout=0.5, **{"backoff": 0.001, "attempts": 12, **options})
 
 
 def test_every_text_gets_its_own_vector_whatever_fails(monkeypatch):
-    monkeypatch.setattr(embeddings, "BATCH", 7)
+    monkeypatch.setattr(openai, "BATCH_SIZE", 7)
     with FakeLlm(share=0.4, seed=1) as server:
         vectors = encoder(server).encode(TEXTS)
         met = {call.met for call in server.calls}
@@ -44,10 +42,13 @@ def test_every_text_gets_its_own_vector_whatever_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("length", "gave no vectors \\(malformed: not a vector for each of 3 texts\\); .* the same command goes on"),
-        ("other shape", "not a vector for each of 3 texts"),
-        ("not JSON", "not a vector for each of 3 texts"),
-        ("500", "gave no vectors \\(500"),
+        (
+            "length",
+            "did not return vectors \\(malformed: .* for each of 3 texts\\); .* again to continue",
+        ),
+        ("other shape", "does not hold a vector for each of 3 texts"),
+        ("not JSON", "does not hold a vector for each of 3 texts"),
+        ("500", "did not return vectors \\(500"),
         ("401", "refuses requests for the model 'some/model'"),
     ],
 )
@@ -61,13 +62,13 @@ def test_what_a_server_never_gives_is_said(fault, message):
 
 def test_a_dataset_by_a_server_and_a_new_text_in_its_space(tmp_path, monkeypatch):
     made = tiny.make(tmp_path / "data")
-    monkeypatch.setattr(EmbeddingsEndpoint, "shard", 32)
+    monkeypatch.setattr(OpenAIEncoder, "shard_size", 32)
     with FakeLlm() as server:
         assert embed_dataset(made, encoder(server)) == "some-model"
         dataset = open_dataset(made.folder)
         texts = [item.text for item in dataset.items]
         np.testing.assert_array_equal(dataset.vectors("some-model").items, exact(texts).astype(np.float16))
-        np.testing.assert_array_equal(encoder_of(dataset, "some-model").encode(["new"]), exact(["new"]))
+        np.testing.assert_array_equal(load_encoder(dataset, "some-model").encode(["new"]), exact(["new"]))
     assert KEY not in (dataset.folder / "manifest.json").read_text()
 
 
@@ -78,14 +79,16 @@ def test_a_text_that_is_refused_is_named():
         return "400" if any(len(text) > 50 for text in request["input"]) else None
 
     with FakeLlm(decide=decide) as server:
-        with pytest.raises(DmrecError, match="refuses the text 'far too long .*' of 117 characters .*--max-characters"):
+        with pytest.raises(DmrecError, match="rejects the text 'far too long .*' of 117 characters .*--max-characters"):
             encoder(server).encode([*TEXTS[:40], bad])
         vectors = encoder(server, max_characters=50).encode([*TEXTS[:40], bad])
     np.testing.assert_array_equal(vectors, exact([*TEXTS[:40], bad[:50]]))
 
 
 def test_what_it_needs():
-    with pytest.raises(DmrecError, match="the encoder endpoint needs --model"):
+    with pytest.raises(DmrecError, match="the encoder endpoint needs the option 'model'"):
         make_encoder("endpoint")
-    with pytest.raises(DmrecError, match="--base-url takes an address"):
+    with pytest.raises(
+        DmrecError, match="the server needs an address like http://localhost:8080/v1 .--base-url., got 'localhost'"
+    ):
         make_encoder("endpoint", model="m", base_url="localhost")

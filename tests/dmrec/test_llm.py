@@ -12,11 +12,11 @@ from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import iterate_entities
 from dmrec.errors import DmrecError
-from dmrec.language.limits import Limits
-from dmrec.language.llm import LlmWriter
-from dmrec.language.profiles import Sampling, iterate_requests
-from dmrec.language.prompts import read_prompts
-from dmrec.language.server import seconds_to_wait
+from dmrec.language.openai_client import seconds_to_wait
+from dmrec.language.profiles.llm_writer import LlmWriter
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.rate_limiter import Limits
+from dmrec.language.profiles.requests import Sampling, iterate_requests
 from fake_llm import FakeLlm
 from profiled_shop import KEY, make_shop, rows_of, run, total, write, writer_for
 
@@ -64,7 +64,7 @@ def test_a_gateway_that_forbids_single_prompts_does_not_end_the_run(shop):
         counts = write(shop, writer, name="p")
         assert counts["items"] == {"done": 18, "failed": 2, "not asked": 0, "empty": 0}
         assert rows_of(shop, "p")["items"][7]["failed"].startswith("403: 403 for Bearer ***")
-        assert writer.meter.faults == {"403": 2}
+        assert writer.meter.errors == {"403": 2}
         assert total(write(shop, writer_for(server, shop), name="p"), "done") == 48
     several = [f"Title-{i}-" for i in range(7, 12)]
     with FakeLlm(decide=lambda p, r: "403" if _item_of(r) in several else None) as server:
@@ -99,7 +99,7 @@ def test_the_key_is_kept_nowhere(shop, capsys):
         assert all(call.key == f"Bearer {KEY}" for call in server.calls)
     printed = capsys.readouterr()
     assert "400: 400 for Bearer ***" in printed.err
-    assert "1 profiles are missing; the same command asks for these alone" in printed.err
+    assert "1 profiles are missing; the same command requests only these" in printed.err
     assert KEY not in printed.out + printed.err
     texts = list(open_dataset(shop.folder).texts("items", "m"))
     assert sum("profile" in text for text in texts) == shop.n_items - 1
@@ -121,7 +121,7 @@ def test_short_keys_do_not_change_answers(shop, monkeypatch, key):
 def test_requests_that_are_refused(shop):
     with FakeLlm(decide=lambda p, r: "400") as server:
         with pytest.raises(
-            DmrecError, match="refuses every request .* --answer-format json_object_schema, json_object or none"
+            DmrecError, match="rejects every request .* --answer-format json_object_schema, json_object or none"
         ):
             write(shop, writer_for(server, shop))
         assert len(server.calls) < 40
@@ -135,7 +135,9 @@ def test_a_server_that_is_not_there_ends_the_run(shop):
     with FakeLlm() as server:
         pass
     writer = writer_for(server, shop, Limits(attempts=2, backoff=0.001, concurrency=1))
-    with pytest.raises(DmrecError, match=r"cannot be reached \(no connection: .*\); does it run\? Look at --base-url"):
+    with pytest.raises(
+        DmrecError, match=r"cannot be reached \(no connection: .*\); check that the server runs, and --base-url"
+    ):
         write(shop, writer)
     assert writer.meter.calls <= 2 * 6
     assert writer.meter.input_tokens == writer.meter.output_tokens == 0
@@ -199,7 +201,7 @@ def test_no_more_requests_a_minute_than_allowed(tmp_path):
     dataset = make_shop(tmp_path / "d", 1, 9)
     with FakeLlm() as server:
         started = time.monotonic()
-        counts = write(dataset, writer_for(server, dataset, Limits(per_minute=1200)))
+        counts = write(dataset, writer_for(server, dataset, Limits(requests_per_minute=1200)))
         assert time.monotonic() - started >= 9 * 60 / 1200
     assert total(counts, "done") == len(server.calls) == 10
 
@@ -211,7 +213,7 @@ def test_a_dry_run_asks_nothing(shop, capsys):
         assert run(*command, "--dry-run", *prices) == 0
         assert server.calls == []
         printed = capsys.readouterr().out
-        assert "50 prompts, 0 answered already, 50 different ones to ask" in printed
+        assert "50 prompts, 0 answered already, 50 different ones to send" in printed
         assert "at most 40000 of answers" in printed
         requests = iterate_requests(shop, read_prompts("llm"), Sampling())
         tokens = sum(len(f"{r.prompt.instructions}{r.text}".encode()) // 4 for r in requests)
@@ -221,11 +223,11 @@ def test_a_dry_run_asks_nothing(shop, capsys):
         assert run(*command, "--max-calls", "30") == 1
         assert "20 profiles are missing" in capsys.readouterr().err
         assert run(*command, "--dry-run") == 0
-        assert "50 prompts, 30 answered already, 20 different ones to ask" in capsys.readouterr().out
+        assert "50 prompts, 30 answered already, 20 different ones to send" in capsys.readouterr().out
         assert len(server.calls) == 30
         assert run(*command, *prices) == 0
         assert (
-            "20 calls (no faults), 2000 tokens of prompts, 400 of answers, cost about 0.01" in capsys.readouterr().err
+            "20 calls (no errors), 2000 tokens of prompts, 400 of answers, cost about 0.01" in capsys.readouterr().err
         )
     assert open_dataset(shop.folder).profile_names == ["m"]
     made = open_dataset(shop.folder).manifest["profiles"]["m"]["made"]
@@ -235,16 +237,28 @@ def test_a_dry_run_asks_nothing(shop, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--writer", "gpt"], "no writer is called 'gpt'; known: llm, template"),
+        (["--writer", "gpt"], "there is no writer 'gpt'; known: llm, template"),
         (["--model", "m"], "--model is for language models: add --writer llm, or leave it out"),
         (["--dry-run"], "--dry-run is for language models"),
-        (["--writer", "llm"], "name the language model: --model"),
-        (["--writer", "llm", "--model", "m", "--answer-format", "json"], "--answer-format 'json' is not known"),
-        (["--writer", "llm", "--model", "m", "--base-url", "localhost"], "--base-url takes an address like"),
-        (["--writer", "llm", "--model", "m", "--base-url", "http://u:p@localhost"], "takes no user, password or query"),
-        (["--writer", "llm", "--model", "m", "--base-url", "http://there.example/v1"], "would go to http://there.exam"),
+        (["--writer", "llm"], "choose the language model by its name on the server: --model"),
+        (
+            ["--writer", "llm", "--model", "m", "--answer-format", "json"],
+            "unknown answer format 'json' (--answer-format); known: json_object, ",
+        ),
+        (
+            ["--writer", "llm", "--model", "m", "--base-url", "localhost"],
+            "the server needs an address like http://localhost:8080/v1 (--base-url)",
+        ),
+        (
+            ["--writer", "llm", "--model", "m", "--base-url", "http://u:p@localhost"],
+            "must not hold a user, a password, a query",
+        ),
+        (
+            ["--writer", "llm", "--model", "m", "--base-url", "http://there.example/v1"],
+            "would be sent to http://there.exam",
+        ),
         (["--writer", "llm", "--model", "m", "--key-variable", "NO_KEY"], "set the environment variable NO_KEY"),
-        (["--prompts", "nowhere"], "item.txt does not exist; --write-prompts"),
+        (["--prompts", "nowhere"], "item.txt does not exist; write the prompts first"),
     ],
 )
 def test_what_cannot_be_run_says_why(shop, options, message, capsys):
@@ -264,7 +278,10 @@ def test_without_the_client_it_says_what_to_install(shop, monkeypatch):
 
 def test_a_cache_that_is_none_is_an_error(shop):
     (shop.folder / "answers.sqlite").write_text("no database" * 100)
-    with FakeLlm() as server, pytest.raises(DmrecError, match=r"answers.sqlite: file is not a database; name another"):
+    with (
+        FakeLlm() as server,
+        pytest.raises(DmrecError, match=r"answers.sqlite: file is not a database; choose another"),
+    ):
         write(shop, writer_for(server, shop))
     assert server.calls == []
 
@@ -272,7 +289,7 @@ def test_a_cache_that_is_none_is_an_error(shop):
 def test_without_a_key_the_message_says_so(shop):
     with (
         FakeLlm(decide=lambda p, r: "401") as server,
-        pytest.raises(DmrecError, match="no key is sent: --key-variable"),
+        pytest.raises(DmrecError, match="no key was sent"),
     ):
         write(shop, writer_for(server, shop, Limits(concurrency=1), key_variable=""))
 

@@ -8,7 +8,7 @@ from dmrec.cli.main import main
 from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.inference.recommend import item_named, rank_new_user
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.tfidf import TfidfSvd
 from dmrec.models.base import UserBatch
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
@@ -117,7 +117,7 @@ def test_an_encoder_of_another_width(runs):
     del dataset.manifest["vectors"]["tfidf-svd"]["made"]["encoder"]  # as if they had been imported
     with pytest.raises(DmrecError, match="the vectors 'tfidf-svd' are 8 wide, the encoder's 2"):
         rank_new_user(model, run.config, dataset, profile="tea", encoder=narrow)
-    with pytest.raises(DmrecError, match="were imported, and what made them is not known"):
+    with pytest.raises(DmrecError, match="were imported, so their encoder is not known"):
         rank_new_user(model, run.config, dataset, profile="tea")
 
 

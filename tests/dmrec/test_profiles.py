@@ -10,18 +10,23 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import scipy.sparse as sp
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity
 from dmrec.errors import DmrecError
-from dmrec.language import crew
-from dmrec.language.answers import Answers
-from dmrec.language.limits import Limits
-from dmrec.language.profiles import Sampling, TemplateWriter, iterate_requests, write_profiles
-from dmrec.language.prompts import read_prompts, write_prompts
+from dmrec.language.profiles.llm_writer import Estimate, LlmWriter
+from dmrec.language.profiles.prompts import Prompt, read_prompts, write_prompts
+from dmrec.language.profiles.rate_limiter import Limits, Prices
+from dmrec.language.profiles.requests import ProfileRequest, Sampling, iterate_requests
+from dmrec.language.profiles.response_cache import ResponseCache
+from dmrec.language.profiles.worker_pool import estimate_tokens
+from dmrec.language.profiles.write import write_profiles
+from dmrec.language.profiles.writer import Outcome, TemplateWriter
 from fake_llm import FAULTS, FakeLlm, checksum
 from profiled_shop import KEY, make_shop, rows_of, run, total, write, writer_for
 
@@ -121,7 +126,7 @@ def test_edited_prompts_are_other_prompts(shop, tmp_path):
     folder = tmp_path / "prompts"
     assert run("profile", shop.folder, "--write-prompts", folder) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["item.llm.txt", "item.txt", "user.llm.txt", "user.txt"]
-    with pytest.raises(DmrecError, match=r"item.txt stands there already"):
+    with pytest.raises(DmrecError, match=r"item.txt exists already"):
         write_prompts(folder)
     assert read_prompts("llm", folder) == read_prompts("llm")
     with FakeLlm() as server:
@@ -131,8 +136,9 @@ def test_edited_prompts_are_other_prompts(shop, tmp_path):
         path.write_text(path.read_text().replace("100 words", "50 words"))
         edited = read_prompts("llm", folder)
         assert edited["items"].sha256 != read_prompts("llm")["items"].sha256
-        made = write_profiles(shop, writer_for(server, shop), edited, Sampling())
+        write_profiles(shop, writer_for(server, shop), edited, Sampling())
         assert len(server.calls) - before == shop.n_items
+    made = open_dataset(shop.folder).manifest["profiles"]["some-model"]["made"]
     assert made["prompts"]["items"] == edited["items"].sha256
     assert "at most 50 words" in server.calls[-1].request["messages"][0]["content"]
 
@@ -146,9 +152,9 @@ def test_edited_prompts_are_other_prompts(shop, tmp_path):
             "item.llm.txt: unknown placeholder '$titel'; did you mean 'title'",
         ),
         ("user.llm.txt", "Say.\n---\n$title", "user.llm.txt: unknown placeholder '$title'; did you mean 'titles'"),
-        ("item.llm.txt", "Say $title", "item.llm.txt: one line '---' must part"),
-        ("item.llm.txt", "Say.\n---\n5 $ $title", "a '$' that starts no placeholder, in '5 $ $title'"),
-        ("item.llm.txt", None, "item.llm.txt does not exist; --write-prompts"),
+        ("item.llm.txt", "Say $title", "item.llm.txt: one line '---' must separate"),
+        ("item.llm.txt", "Say.\n---\n5 $ $title", "a '$' without a placeholder in '5 $ $title'"),
+        ("item.llm.txt", None, "item.llm.txt does not exist; write the prompts first"),
     ],
 )
 def test_mistakes_in_prompts_name_the_file(tmp_path, name, text, message):
@@ -168,10 +174,10 @@ def test_faults_lose_nothing_and_ask_nothing_twice(tmp_path):
             counts = write(shop, writer, name="p")
             new = server.calls[asked:]
             assert len(new) == writer.meter.calls
-            slow = writer.meter.faults["timed out"] - sum(
+            slow = writer.meter.errors["timed out"] - sum(
                 call.met == "hang" for call in new
             )  # 0, but for slow machines
-            assert sum(writer.meter.faults.values()) == sum(call.met != "answered" for call in new) + slow
+            assert sum(writer.meter.errors.values()) == sum(call.met != "answered" for call in new) + slow
             assert len(before & {call.prompt for call in new}) <= late
             late += slow
             assert total(counts, "done") + total(counts, "failed") == 220
@@ -199,9 +205,10 @@ def test_faults_lose_nothing_and_ask_nothing_twice(tmp_path):
 def test_killed_it_goes_on_from_the_last_answer(tmp_path):
     shop = make_shop(tmp_path / "d")
     program = f"""
-from dmrec.language.llm import *
-from dmrec.language.prompts import read_prompts
-from dmrec.language.profiles import *
+from dmrec.language.profiles.llm_writer import *
+from dmrec.language.profiles.prompts import read_prompts
+from dmrec.language.profiles.requests import *
+from dmrec.language.profiles.write import *
 from dmrec.data.dataset import open_dataset
 dataset = open_dataset(Path({str(shop.folder)!r}))
 writer = LlmWriter("some/model", dataset.folder / "answers.sqlite", base_url=URL, limits=Limits(concurrency=3))
@@ -258,8 +265,8 @@ def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, caps
     with FakeLlm(decide=_interrupts("slow 3.5")) as server:
         assert run(*command, "--base-url", server.url, "--timeout", "30") == 130
     printed = capsys.readouterr().err
-    assert "calls under way, at most 30 s; Ctrl-C leaves at once" in printed
-    assert "stopped; what was answered is kept, the same command goes on" in printed
+    assert "calls under way, at most 30 s; Ctrl-C stops at once" in printed
+    assert "stopped; all answers are kept, and the same command continues" in printed
     answered = set(server.answered)
     assert 20 <= len(answered) == len(server.calls) <= 23
     with FakeLlm() as server:
@@ -275,7 +282,7 @@ def test_interrupted_twice_it_leaves_at_once(shop, capsys):
         started = time.monotonic()
         assert run(*command, "--base-url", server.url, "--timeout", "30") == 130
         assert time.monotonic() - started < 15
-    assert "stopped; what was answered is kept" in capsys.readouterr().err
+    assert "stopped; all answers are kept" in capsys.readouterr().err
     with FakeLlm() as server:
         assert run(*command, "--base-url", server.url) == 0
     assert len(server.calls) == 50 - 19
@@ -302,7 +309,7 @@ def test_two_runs_do_not_pay_for_the_same_answer(shop):
 
     with FakeLlm(decide=decide) as server:
         assert total(write(shop, writer_for(server, shop)), "done") == 50
-        assert "answers.sqlite; wait for it or name another file: --cache" in refusals[0]
+        assert "answers.sqlite; wait for it or choose another file (--cache)" in refusals[0]
         assert len(server.calls) == 50
         write(shop, writer_for(server, shop))
     assert len(server.calls) == 50
@@ -315,13 +322,13 @@ def test_what_was_answered_meanwhile_is_not_asked(shop):
         for each in iterate_requests(shop, read_prompts("llm"), Sampling()):
             store.put(writer.key_of(each), "some/model", "elsewhere", 1, 1)
 
-    with FakeLlm(decide=decide) as server, closing(Answers(cache)) as store:
+    with FakeLlm(decide=decide) as server, closing(ResponseCache(cache)) as store:
         writer = writer_for(server, shop, Limits(concurrency=1))
         assert total(write(shop, writer), "done") == 50
     assert len(server.calls) == 1
 
 
-@pytest.mark.parametrize(("limits", "calls"), [({"calls": 10}, 10), ({"tokens": 3000}, None)])
+@pytest.mark.parametrize(("limits", "calls"), [({"max_calls": 10}, 10), ({"max_tokens": 3000}, None)])
 def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
     draw = random.Random(0)
     with FakeLlm(decide=lambda p, r: "429" if draw.random() < 0.2 else None) as server:
@@ -342,11 +349,11 @@ def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
 
 
 def test_calls_under_way_do_not_end_a_budget(shop):
-    limits = Limits(concurrency=8, tokens=3000)
+    limits = Limits(concurrency=8, max_tokens=3000)
     with FakeLlm(decide=lambda p, r: "slow 0.05") as server:
         writer = writer_for(server, shop, limits)
         done = total(write(shop, writer), "done")
-    largest = max(crew.input_tokens(r) for r in iterate_requests(shop, read_prompts("llm"), Sampling())) + 800
+    largest = max(estimate_tokens(r) for r in iterate_requests(shop, read_prompts("llm"), Sampling())) + 800
     assert done >= (3000 - largest) // 120
     assert done * 120 == writer.meter.input_tokens + writer.meter.output_tokens <= 3000
 
@@ -361,9 +368,59 @@ def test_fewer_profiles_do_not_replace_more(shop, capsys):
         assert run(*fewer) == 1
         printed = capsys.readouterr().err
         assert "the profiles 'm' of" in printed
-        assert "have 50 texts and stay: this run has 2. Run it again to its end" in printed
+        assert "have 50 texts and are kept, as this run has 2: run it again until it is complete" in printed
         assert rows_of(shop, "m") == whole
         assert open_dataset(shop.folder).profile_names == ["m"]
         assert run(*fewer, "--name", "few") == run(*fewer, "--force") == 1
     assert open_dataset(shop.folder).profile_names == ["few", "m"]
     assert sum(bool(row["text"]) for rows in rows_of(shop, "m").values() for row in rows) == 6
+
+
+def test_caches_of_earlier_versions_answer(shop):
+    """The key of a response and the tables of a cache are what they were: nothing is paid for again."""
+    prompt = Prompt("Say.", ("Title: $title",), "0" * 64, as_json=True)
+    request = ProfileRequest("items", 0, prompt, 'Title: "Spade"')
+    cache = shop.folder / "answers.sqlite"
+    writer = LlmWriter("some/model", cache, base_url="http://localhost:1/v1", temperature=0.5)
+    key = "f71b9680638295843a182d6d8aeaa56aa0bd8e80c2459aee62d6b3e3a7d0d70b"
+    assert writer.key_of(request) == key
+    with closing(sqlite3.connect(cache)) as connection:
+        connection.execute(
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL,"
+            " input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute("INSERT INTO answers VALUES (?, 'some/model', 'Digs.', 1, 1)", (key,))
+        connection.commit()
+    assert list(writer.write([request])) == [Outcome("items", 0, "Digs.")]
+    assert writer.estimate([request]) == Estimate(prompts=1, answered=1, calls=0, input_tokens=0, output_tokens=0)
+
+
+def test_the_prompts_of_the_package_are_those_of_earlier_versions():
+    """Another prompt is another request, which would be paid for again."""
+    versions = {kind: [prompt.sha256[:8] for prompt in read_prompts(kind).values()] for kind in ("template", "llm")}
+    assert versions == {"template": ["db80110e", "4ebdf080"], "llm": ["9e023ed4", "b889d4cb"]}
+
+
+def test_what_is_missing_is_listed_failures_first(shop):
+    with FakeLlm(decide=lambda p, r: "content_filter" if "Title-7-" in str(r["messages"])[:700] else None) as server:
+        writer = writer_for(server, shop, Limits(concurrency=1, max_calls=10))
+        written = write_profiles(shop, writer, read_prompts("llm"), Sampling(), name="p")
+    (failed, *rest) = written.missing
+    assert (written.name, failed.side, failed.row, failed.attempted) == ("p", "items", 7, True)
+    assert len(rest) == total(written.counts, "not asked") == 40
+    assert {outcome.reason for outcome in rest} == {"the budget of 10 calls is used up"}
+
+
+def test_what_tokens_cost():
+    assert Prices(0.5, 2).cost(1_000_000, 250_000) == 1.0
+    assert Prices(output=2).cost(7, 1_000_000) == 2.0
+    assert Prices().cost(1, 1) is None
+
+
+def test_every_prompt_goes_into_the_wheel():
+    root = Path(__file__).parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dmrec"]
+    package = root / "python/dmrec"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.suffix in (".txt", ".typed")} == packed
+    assert len(packed) == 5

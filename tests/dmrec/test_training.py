@@ -12,7 +12,7 @@ from dmrec.data.dataset import Dataset, create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
-from dmrec.language.tfidf import TfidfSvd
+from dmrec.language.encoders.tfidf import TfidfSvd
 from dmrec.models.dmrec.matching import PriorKL
 from dmrec.models.vae.model import Vae
 from dmrec.models.vae.mult_vae import MultVae
@@ -339,7 +339,7 @@ def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
     embed_dataset(again, TfidfSvd(8))
     with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
         load_run(tmp_path / "run")
-    embed_dataset(tiny.make(tmp_path / "data"), TfidfSvd(8, min_texts=20))
+    embed_dataset(tiny.make(tmp_path / "data"), TfidfSvd(8, min_df=20))
     with pytest.raises(DmrecError, match=r"another version of .*data: tfidf-svd changed since"):
         load_run(tmp_path / "run")
 

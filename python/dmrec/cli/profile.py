@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import rich.progress
 import typer
+from rich.progress import Progress
 
 from ..data.dataset import Dataset, check_name, open_dataset
-from ..errors import DmrecError, did_you_mean
-from ..language.profiles import Outcome, Sampling, TemplateWriter, Writer, iterate_requests, write_profiles
-from ..language.prompts import ENDINGS, read_prompts, write_prompts
+from ..errors import DmrecError
+from ..language.openai_client import OPENAI, OPENAI_KEY
+from ..language.profiles.llm_writer import Estimate, LlmWriter
+from ..language.profiles.prompts import Prompt, read_prompts, write_prompts
+from ..language.profiles.rate_limiter import Limits, Prices, UsageMeter
+from ..language.profiles.requests import Sampling, iterate_requests
+from ..language.profiles.write import write_profiles
+from ..language.profiles.writer import TemplateWriter, Writer
 from .console import errors, output, print_table
 
-if TYPE_CHECKING:
-    from ..language.llm import LlmWriter
-    from ..language.prompts import Prompt
-
-SHOWN = 5
+SHOWN = 5  # missing profiles whose reasons are printed
 FOR_LLM = (
     "model",
     "base_url",
@@ -50,9 +51,11 @@ def profile(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
     writer: Annotated[str, typer.Option(help="template or llm.")] = "template",
-    name: Annotated[str | None, typer.Option(help="Default: template, or the model.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the profiles. Default: template, or the model's.", show_default=False)
+    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Training interactions of a user in a prompt, at most.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace profiles that have more texts.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="Folder of edited prompts.", show_default=False)] = None,
     write_prompts: Annotated[
@@ -61,34 +64,46 @@ def profile(
             callback=_write_prompts, is_eager=True, help="Write the prompts into this folder to be edited, then stop."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="As the server calls it.", show_default=False)] = None,
-    base_url: Annotated[str, typer.Option(help="Any OpenAI-compatible server.")] = "https://api.openai.com/v1",
-    key_variable: Annotated[
-        str, typer.Option(help="Environment variable with the key; '' sends none.")
-    ] = "OPENAI_API_KEY",
+    model: Annotated[str | None, typer.Option(help="Name of the model on the server.", show_default=False)] = None,
+    base_url: Annotated[str, typer.Option(help="Address of any OpenAI-compatible server.")] = OPENAI,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the key; '' sends no key.")] = OPENAI_KEY,
     answer_format: Annotated[
-        str, typer.Option(help="json_schema, json_object_schema (llama.cpp), json_object or none, as the server can.")
+        str,
+        typer.Option(
+            help="How JSON is requested, as the server supports it: json_schema, json_object_schema (llama.cpp), "
+            "json_object or none."
+        ),
     ] = "json_schema",
     answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 800,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Default: the server's.", show_default=False)] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Answers. Default: FOLDER/answers.sqlite.", show_default=False)
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Sampling temperature. Default: the server's.", show_default=False)
     ] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="For each prompt.")] = 6,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a call may take.")] = 60.0,
+    cache: Annotated[
+        Path | None, typer.Option(help="File of all answers. Default: FOLDER/answers.sqlite.", show_default=False)
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Calls for one prompt, at most.")] = 6,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 60.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 4,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="At most.", show_default=False)] = None,
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Budget of this run.", show_default=False)] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Budget of this run.", show_default=False)] = None,
-    input_price: Annotated[float, typer.Option(min=0, help="Of a million tokens of prompts.")] = 0.0,
-    output_price: Annotated[float, typer.Option(min=0, help="Of a million tokens of answers.")] = 0.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be asked and its cost.")] = False,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Calls that begin within a minute, at most.", show_default=False)
+    ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(min=0, help="Budget of calls in this run.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Budget of tokens in this run.", show_default=False)
+    ] = None,
+    input_price: Annotated[float, typer.Option(min=0, help="Price of a million tokens of prompts.")] = 0.0,
+    output_price: Annotated[float, typer.Option(min=0, help="Price of a million tokens of answers.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the calls that would be made and their cost.")] = (
+        False
+    ),
 ) -> None:
-    """Write a short text of every item and of every user's training interactions, to be turned into vectors.
+    """Write a short text about every item and about every user's training interactions, to be turned into vectors.
 
     template: the data in a sentence; needs no language model. llm: a language model behind any OpenAI-compatible
-    server. Its answers are kept: the same command goes on where it was stopped, and tries again what failed. The key is
-    read from the environment.
+    server. Its answers are kept: the same command continues where it stopped and repeats what failed. The key is read
+    from the environment.
 
     Examples:
 
@@ -98,21 +113,13 @@ def profile(
     - `dmrec profile data/shop --write-prompts prompts`, then `--prompts prompts`
     """
     del write_prompts
-    if writer not in ENDINGS:
-        raise DmrecError(f"no writer is called '{writer}'{did_you_mean(writer, ENDINGS)}")
-    wording, sampling = read_prompts(writer, prompts), Sampling(sample, seed)
+    texts, sampling, prices = read_prompts(writer, prompts), Sampling(sample, seed), Prices(input_price, output_price)
     if writer == "template":
         _refuse_unused(context)
-        _run(open_dataset(folder), TemplateWriter(), wording, sampling, name, force)
+        _run(open_dataset(folder), TemplateWriter(), texts, sampling, name, force)
         return
-    from ..language.endpoint import FORMATS
-    from ..language.limits import Limits
-    from ..language.llm import LlmWriter
-
     if not model:
-        raise DmrecError("name the language model: --model, as its server calls it")
-    if answer_format not in FORMATS:
-        raise DmrecError(f"--answer-format '{answer_format}' is not known{did_you_mean(answer_format, FORMATS)}")
+        raise DmrecError("choose the language model by its name on the server: --model")
     llm = LlmWriter(
         model,
         cache or folder / "answers.sqlite",
@@ -122,86 +129,69 @@ def profile(
         answer_tokens=answer_tokens,
         temperature=temperature,
         limits=Limits(attempts, timeout, concurrency, requests_per_minute, max_calls, max_tokens),
-        tell=lambda message: errors.print(message, highlight=False, markup=False),
+        notify=lambda message: errors.print(message, highlight=False, markup=False),
     )
     check_name(name or llm.name)
     dataset = open_dataset(folder)
     if dry_run:
-        _estimate(dataset, llm, wording, sampling, input_price, output_price)
+        _print_estimate(llm.estimate(iterate_requests(dataset, texts, sampling)), prices)
         return
     try:
-        _run(dataset, llm, wording, sampling, name, force)
+        _run(dataset, llm, texts, sampling, name, force)
     except KeyboardInterrupt:
-        errors.print("stopped; what was answered is kept, the same command goes on", highlight=False)
+        errors.print("stopped; all answers are kept, and the same command continues", highlight=False)
         raise typer.Exit(130) from None
     finally:
         if llm.meter.calls:
-            _bill(llm, input_price, output_price)
+            _print_usage(llm.meter, prices)
 
 
 def _run(
     dataset: Dataset, writer: Writer, prompts: dict[str, Prompt], sampling: Sampling, name: str | None, force: bool
 ) -> None:
-    """Writes and stores the profiles, says what became of them."""
-    missing: list[Outcome] = []
-    bar = rich.progress.Progress(console=errors, transient=True, disable=not errors.is_terminal)
-    with bar:
+    """Writes and stores the profiles, and prints their counts and what is missing."""
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("profiles", total=dataset.n_items + dataset.n_users)
-
-        def watch(outcome: Outcome) -> None:
-            bar.advance(task)
-            if outcome.reason:
-                missing.append(outcome)
-
-        made = write_profiles(dataset, writer, prompts, sampling, name=name, force=force, watch=watch)
-    rows = [[side, *counts.values()] for side, counts in made["counts"].items()]
-    columns = ["", *made["counts"]["items"]]
-    print_table(f"{dataset.name}: profiles '{name or writer.name}'", columns, rows)
+        written = write_profiles(
+            dataset, writer, prompts, sampling, name=name, force=force, progress=lambda outcome: bar.advance(task)
+        )
+    rows = [[side, *counts.values()] for side, counts in written.counts.items()]
+    print_table(f"{dataset.name}: profiles '{written.name}'", ["", *written.counts["items"]], rows)
+    missing = written.missing
+    for outcome in missing[:SHOWN]:
+        identity = getattr(dataset, outcome.side)[outcome.row].id
+        errors.print(f"{outcome.side[:-1]} {identity}: {outcome.reason}", highlight=False, markup=False)
+    if len(missing) > SHOWN:
+        errors.print(f".. and {len(missing) - SHOWN} more", highlight=False)
     if missing:
-        missing.sort(key=lambda outcome: not outcome.asked)
-        for outcome in missing[:SHOWN]:
-            identity = getattr(dataset, outcome.side)[outcome.row].id
-            errors.print(f"{outcome.side[:-1]} {identity}: {outcome.reason}", highlight=False, markup=False)
-        if len(missing) > SHOWN:
-            errors.print(f".. and {len(missing) - SHOWN} more", highlight=False)
-        raise DmrecError(f"{len(missing)} profiles are missing; the same command asks for these alone")
+        raise DmrecError(f"{len(missing)} profiles are missing; the same command requests only these")
 
 
-def _estimate(
-    dataset: Dataset,
-    llm: LlmWriter,
-    prompts: dict[str, Prompt],
-    sampling: Sampling,
-    input_price: float,
-    output_price: float,
-) -> None:
-    found = llm.estimate(iterate_requests(dataset, prompts, sampling))
+def _print_estimate(found: Estimate, prices: Prices) -> None:
     output.print(
-        f"{found.prompts} prompts, {found.answered} answered already, {found.calls} different ones to ask\n"
+        f"{found.prompts} prompts, {found.answered} answered already, {found.calls} different ones to send\n"
         f"about {found.input_tokens} tokens of prompts (4 bytes a token), at most {found.output_tokens} of answers "
-        f"(--answer-tokens)\ncost at most {_cost(found, input_price, output_price)}, repeated attempts aside",
+        f"(--answer-tokens)\ncost at most {_cost(found, prices)}, without repeated attempts",
         highlight=False,
     )
 
 
-def _bill(llm: LlmWriter, input_price: float, output_price: float) -> None:
-    meter = llm.meter
-    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(meter.faults.items()))
+def _print_usage(meter: UsageMeter, prices: Prices) -> None:
+    failed = ", ".join(f"{count} {kind}" for kind, count in sorted(meter.errors.items()))
     errors.print(
-        f"{meter.calls} calls ({faults or 'no faults'}), {meter.input_tokens} tokens of prompts, {meter.output_tokens} "
-        f"of answers, cost {_cost(meter, input_price, output_price)}",
+        f"{meter.calls} calls ({failed or 'no errors'}), {meter.input_tokens} tokens of prompts, {meter.output_tokens} "
+        f"of answers, cost {_cost(meter, prices)}",
         highlight=False,
     )
 
 
-def _cost(tokens: Any, input_price: float, output_price: float) -> str:
-    if not input_price and not output_price:
-        return "unknown (--input-price, --output-price)"
-    return f"about {(tokens.input_tokens * input_price + tokens.output_tokens * output_price) / 1e6:.2f}"
+def _cost(tokens: Estimate | UsageMeter, prices: Prices) -> str:
+    cost = prices.cost(tokens.input_tokens, tokens.output_tokens)
+    return "unknown (--input-price, --output-price)" if cost is None else f"about {cost:.2f}"
 
 
 def _refuse_unused(context: typer.Context) -> None:
-    """Options that were given and would do nothing."""
+    """Raises an error for an option of language models that was given to another writer."""
     for name in FOR_LLM:
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE":

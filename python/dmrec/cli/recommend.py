@@ -14,11 +14,10 @@ from ..data.entities import clean
 from ..errors import DmrecError
 from ..inference.recommend import Ranking, item_named
 from ..inference.recommender import Recommender
-from ..language.encoder import TextEncoder
+from ..language.encoders import TextEncoder, make_encoder
 from ..runs.load import load_run
 from ..runtime import resolve_device
 from .console import errors, output, print_table
-from .embed import encoder_from
 from .tables import Columns, check_ending, write_rows
 
 COLUMNS: Columns = {"user": str, "rank": int, "item": str, "title": str, "score": float}
@@ -127,7 +126,7 @@ def _encoder_named(family: str) -> TextEncoder:
         raise DmrecError(
             f"imported vectors cannot be from {family} here: make them with dmrec embed, which records the encoder"
         )
-    return encoder_from(family)
+    return make_encoder(family)
 
 
 def _rows(dataset: Dataset, rankings: Iterable[Ranking]) -> Iterator[dict[str, Any]]:

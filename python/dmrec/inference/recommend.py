@@ -16,8 +16,7 @@ from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import blocks
-from ..language.encoder import TextEncoder
-from ..language.encoders import encoder_of
+from ..language.encoders import TextEncoder, load_encoder
 from ..models.base import Model, TrainingData, UserBatch, evaluating
 from ..runtime import move
 
@@ -79,7 +78,7 @@ def rank_new_user(
     """Ranks items for one user who was not in training: one who likes items (columns), or whom a text describes.
 
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
-    they were imported. Liked items are not ranked. ``key_variable``: see `encoder_of`.
+    they were imported. Liked items are not ranked. ``key_variable``: see `load_encoder`.
     """
     if not likes and not profile:
         raise DmrecError("name an item that the user likes (--like ITEM) or describe the user (--profile TEXT)")
@@ -153,7 +152,7 @@ def _text_vector(
         raise DmrecError(
             f"the encoder of the vectors '{vectors.name}' is known, and another one cannot be used: leave out --encoder"
         )
-    (vector,) = (encoder or encoder_of(dataset, vectors.name, key_variable)).encode([clean(profile)])
+    (vector,) = (encoder or load_encoder(dataset, vectors.name, key_variable)).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
             f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "

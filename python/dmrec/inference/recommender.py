@@ -17,7 +17,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
 from ..files import replace_file, write_array
-from ..language.encoder import TextEncoder
+from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
 from ..models.vae.model import Vae
 from ..runtime import move

@@ -1,4 +1,4 @@
-"""A language model that writes profiles: one call of an OpenAI-compatible server, and what is read from its answer."""
+"""A language model that writes profiles: one request to an OpenAI-compatible server, and how its response is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data.entities import clean
-from .profiles import LONGEST
-from .server import FaultError, Server
+from ...data.entities import clean
+from ..openai_client import OpenAIClient, RequestError
+from .writer import MAX_PROFILE
 
 SCHEMA = {
     "type": "object",
@@ -23,10 +23,11 @@ FORMATS: dict[str, dict[str, Any]] = {
     "json_object": {"type": "json_object"},
     "none": {},
 }
+"""The ``response_format`` of a request by the name that ``answer_format`` takes."""
 
 
 class Profile(BaseModel):
-    """What a model must answer."""
+    """The JSON object that a model must answer with."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -35,14 +36,19 @@ class Profile(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """A usable answer and the tokens it took, where the server says."""
+    """A profile, and the tokens of prompt and response as the server counted them, None where it did not."""
 
     text: str
     tokens: tuple[int, int] | None
 
 
-class Endpoint(Server):
-    """A server, a model, and how it is asked."""
+class ChatClient(OpenAIClient):
+    """An `OpenAIClient` for chat completions.
+
+    Args:
+        parameters: sent with every request, such as ``max_tokens`` and ``temperature``.
+        answer_format: a key of `FORMATS`.
+    """
 
     def __init__(
         self,
@@ -55,50 +61,50 @@ class Endpoint(Server):
     ) -> None:
         super().__init__(model, base_url, key_variable, timeout)
         self.answer_format = answer_format
-        asked = {"response_format": FORMATS[answer_format]} if FORMATS[answer_format] else {}
-        self._parameters = {**parameters, **asked}
+        response_format = {"response_format": FORMATS[answer_format]} if FORMATS[answer_format] else {}
+        self._parameters = {**parameters, **response_format}
 
-    def ask(self, instructions: str, text: str) -> Reply:
-        """One call.
+    def complete(self, instructions: str, text: str) -> Reply:
+        """One request: the instructions as system message, the text as user message.
 
         Raises:
-            FaultError: this prompt has no answer, or not yet.
+            RequestError: this prompt does not have a usable response, or not yet.
             DmrecError: no prompt will have one.
         """
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": text}]
-        asked = {"model": self.model, "messages": messages, "extra_body": self._parameters}
-        return self._read(self.call(lambda client: client.chat.completions.create(**asked)))
+        request = {"model": self.model, "messages": messages, "extra_body": self._parameters}
+        return self._read(self.call(lambda client: client.chat.completions.create(**request)))
 
     def _read(self, completion: Any) -> Reply:
         try:
             (choice,) = completion.choices
             reason, content, refusal = choice.finish_reason, choice.message.content, choice.message.refusal
         except (AttributeError, TypeError, ValueError):
-            raise FaultError("malformed", "no completion in the server's answer") from None
+            raise RequestError("malformed", "the response does not hold a completion") from None
         tokens = _tokens(completion)
         if reason == "content_filter" or refusal:
-            raise FaultError("content_filter", self.safe(refusal or ""), again=False, tokens=tokens)
+            raise RequestError("content_filter", self.redact(refusal or ""), retryable=False, tokens=tokens)
         if reason == "length":
-            raise FaultError("truncated", "the answer needs more than --answer-tokens", tokens=tokens)
+            raise RequestError("truncated", "the answer is longer than its limit (--answer-tokens)", tokens=tokens)
         if reason != "stop":
-            raise FaultError("malformed", f"finish_reason {self.safe(reason)}", tokens=tokens)
+            raise RequestError("malformed", f"finish_reason {self.redact(reason)}", tokens=tokens)
         text = str(content)
         if self.answer_format == "none":
             text = text[max(text.find("{"), 0) : text.rfind("}") + 1]
         try:
             profile = Profile.model_validate_json(text).profile
         except ValidationError as error:
-            raise FaultError("malformed", str(error.errors()[0]["msg"]), tokens=tokens) from None
-        if self._secret and self._key in profile:
-            raise FaultError("malformed", "the answer has the key in it", tokens=tokens)
-        profile = clean(profile, LONGEST)
+            raise RequestError("malformed", str(error.errors()[0]["msg"]), tokens=tokens) from None
+        if self.contains_key(profile):
+            raise RequestError("malformed", "the answer contains the key", tokens=tokens)
+        profile = clean(profile, MAX_PROFILE)
         if not profile:
-            raise FaultError("malformed", "the profile is blank", tokens=tokens)
+            raise RequestError("malformed", "the profile is blank", tokens=tokens)
         return Reply(profile, tokens)
 
 
 def _tokens(completion: Any) -> tuple[int, int] | None:
-    """What the server counted, None where it did not count both."""
+    """Tokens of prompt and response as the server counted them, None where it did not count both."""
     try:
         return int(completion.usage.prompt_tokens), int(completion.usage.completion_tokens)
     except (AttributeError, TypeError, ValueError):

@@ -1,7 +1,8 @@
-"""Prompts: text files whose placeholders are filled with data, once, so that nothing in the data is ever a placeholder.
+"""Prompts: text files whose placeholders are filled with data.
 
-The writer `template` fills in ``item.txt`` and ``user.txt``; a language model is asked ``item.llm.txt`` and
-``user.llm.txt``: its instructions, a line ``---``, the data. A line whose placeholders are all empty is left out.
+They are filled once, so nothing in the data is ever taken for a placeholder. The writer ``template`` uses ``item.txt``
+and ``user.txt``, a language model ``item.llm.txt`` and ``user.llm.txt``: instructions, a line ``---``, the data. A line
+whose placeholders are all empty is left out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ...errors import DmrecError, did_you_mean
-from ...files import write_atomically
+from ....errors import DmrecError, did_you_mean
+from ....files import write_atomically
 
 SIDES = {"items": "item", "users": "user"}
 ENDINGS = {"template": ".txt", "llm": ".llm.txt"}
@@ -24,12 +25,19 @@ PLACEHOLDERS = {
     "items": ("title", "tags", "description"),
     "users": ("titles", "history", "frequent_tags", "reviews"),
 }
-BREAK = "---"
+SEPARATOR = "---"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt of one side: instructions (none for templates) and lines to fill in; ``sha256`` is its version."""
+    """The prompt for items or users.
+
+    Attributes:
+        instructions: what a language model should do; "" for templates.
+        lines: the lines to fill in.
+        sha256: checksum of the file, the prompt's version.
+        as_json: whether fields are filled in as JSON values.
+    """
 
     instructions: str
     lines: tuple[str, ...]
@@ -37,7 +45,7 @@ class Prompt:
     as_json: bool
 
     def fill(self, fields: Mapping[str, Any]) -> str:
-        """The lines with ``fields`` in them; empty where all fields they name are."""
+        """The lines with ``fields`` filled in; "" if all fields that they name are empty."""
         values = {name: json.dumps(v, ensure_ascii=False) if self.as_json else _plain(v) for name, v in fields.items()}
         kept = []
         for line in self.lines:
@@ -49,17 +57,27 @@ class Prompt:
 
 
 def _plain(value: Any) -> str:
-    """Records as their values, lists with commas, or semicolons where a part has commas of its own."""
+    """Records as their values; lists separated by commas, or by semicolons where an element contains a comma."""
     if isinstance(value, dict):
-        return ": ".join(_plain(each) for each in value.values())
+        return ": ".join(_plain(element) for element in value.values())
     if isinstance(value, list):
-        parts = [_plain(each) for each in value]
+        parts = [_plain(element) for element in value]
         return ("; " if any("," in part for part in parts) else ", ").join(parts)
     return str(value)
 
 
 def read_prompts(writer: str, folder: Path | None = None) -> dict[str, Prompt]:
-    """The prompts of a writer for items and users: those shipped, or edited copies in ``folder``."""
+    """The prompts for "items" and "users" of a kind of writer, "template" or "llm".
+
+    Args:
+        writer: a key of `ENDINGS`.
+        folder: a folder with edited prompts; default: the prompts of the package.
+
+    Raises:
+        DmrecError: the writer is unknown, or a file is missing or not a valid prompt.
+    """
+    if writer not in ENDINGS:
+        raise DmrecError(f"there is no writer '{writer}'{did_you_mean(writer, ENDINGS)}")
     return {side: _read(folder, f"{stem}{ENDINGS[writer]}", side, writer) for side, stem in SIDES.items()}
 
 
@@ -68,34 +86,38 @@ def _read(folder: Path | None, name: str, side: str, writer: str) -> Prompt:
     try:
         text = source.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DmrecError(f"{source} does not exist; --write-prompts writes the prompts to edit") from None
+        raise DmrecError(f"{source} does not exist; write the prompts first and edit them (--write-prompts)") from None
     except UnicodeDecodeError:
-        raise DmrecError(f"{source} is no text in UTF-8") from None
+        raise DmrecError(f"{source} is not text in UTF-8") from None
     lines = [line for line in text.splitlines() if line.strip()]
     instructions: list[str] = []
     if writer == "llm":
-        if lines.count(BREAK) != 1:
-            raise DmrecError(f"{source}: one line '{BREAK}' must part the instructions from the data")
-        where = lines.index(BREAK)
-        instructions, lines = lines[:where], lines[where + 1 :]
+        if lines.count(SEPARATOR) != 1:
+            raise DmrecError(f"{source}: one line '{SEPARATOR}' must separate the instructions from the data")
+        end = lines.index(SEPARATOR)
+        instructions, lines = lines[:end], lines[end + 1 :]
     for line in lines:
         if not Template(line).is_valid():
-            raise DmrecError(f"{source}: a '$' that starts no placeholder, in '{line}'; write $$ for the sign")
+            raise DmrecError(f"{source}: a '$' without a placeholder in '{line}'; write $$ for a dollar sign")
         for placeholder in Template(line).get_identifiers():
             if placeholder not in PLACEHOLDERS[side]:
                 known = did_you_mean(placeholder, PLACEHOLDERS[side])
                 raise DmrecError(f"{source}: unknown placeholder '${placeholder}'{known}")
     if not any(Template(line).get_identifiers() for line in lines):
-        raise DmrecError(f"{source} names no placeholder; known: {', '.join(PLACEHOLDERS[side])}")
+        raise DmrecError(f"{source} does not name a placeholder; known: {', '.join(PLACEHOLDERS[side])}")
     return Prompt("\n".join(instructions), tuple(lines), hashlib.sha256(text.encode()).hexdigest(), writer == "llm")
 
 
 def write_prompts(folder: Path) -> list[Path]:
-    """The shipped prompts as files to edit; none that stands there is replaced."""
+    """Writes the prompts of the package into a folder, to be edited, and returns the paths.
+
+    Raises:
+        DmrecError: one of the files exists; none is replaced.
+    """
     paths = [folder / f"{stem}{ending}" for stem in SIDES.values() for ending in ENDINGS.values()]
     for path in paths:
         if path.exists():
-            raise DmrecError(f"{path} stands there already; name another folder (--write-prompts)")
+            raise DmrecError(f"{path} exists already; choose another folder (--write-prompts)")
     for path in paths:
         write_atomically(path, (files(__name__) / path.name).read_bytes())
     return paths

@@ -1,4 +1,4 @@
-"""Answers of language models on disk: what was answered once is never paid for again."""
+"""Responses of language models on disk, so that a prompt that was answered once is never paid for again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DmrecError
+from ...errors import DmrecError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -21,10 +21,10 @@ CREATE TABLE IF NOT EXISTS failures (
 """
 
 
-class Answers:
-    """A table of answers by the checksum of what was asked; threads and processes may share it.
+class ResponseCache:
+    """A SQLite table of responses by the checksum of their request; threads and processes may share the file.
 
-    Every answer is a transaction of its own: on disk when `put` returns.
+    Every response is a transaction of its own: it is on disk when `put` returns.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,13 +44,13 @@ class Answers:
             raise
 
     def get(self, key: str) -> str | None:
-        """The answer to what has this key, if it was ever given."""
+        """The response to the request with this checksum, None if there is none."""
         with self._lock, self._errors():
             row = self._connection.execute("SELECT text FROM answers WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def put(self, key: str, model: str, text: str, input_tokens: int, output_tokens: int) -> None:
-        """Keeps an answer; a failure of the same key is forgotten. Does nothing once closed."""
+        """Stores a response and removes a failure of the same key. Does nothing once the cache is closed."""
         with self._lock, self._errors():
             if self._open:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -60,13 +60,13 @@ class Answers:
                 self._connection.execute("COMMIT")
 
     def fail(self, key: str, model: str, reason: str) -> None:
-        """Notes why there is no answer."""
+        """Stores the reason why a request does not have a response."""
         with self._lock, self._errors():
             if self._open:
                 self._connection.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?)", (key, model, reason))
 
     def close(self) -> None:
-        """Ends the connection; the log is written back into the file."""
+        """Closes the connection; SQLite writes its log back into the file."""
         with self._lock:
             self._open = False
             self._connection.close()
@@ -76,4 +76,4 @@ class Answers:
         try:
             yield
         except sqlite3.Error as error:
-            raise DmrecError(f"{self.path}: {error}; name another file (--cache) or make room") from None
+            raise DmrecError(f"{self.path}: {error}; choose another file (--cache) or free some space") from None
