@@ -339,7 +339,7 @@ def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
     embed_dataset(again, TfidfSvd(8))
     with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
         load_run(tmp_path / "run")
-    embed_dataset(tiny.make(tmp_path / "data"), TfidfSvd(8, min_df=20))
+    embed_dataset(tiny.make(tmp_path / "data"), TfidfSvd(8, min_df=20), force=True)
     with pytest.raises(DmrecError, match=r"another version of .*data: tfidf-svd changed since"):
         load_run(tmp_path / "run")
 
