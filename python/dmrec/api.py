@@ -46,7 +46,7 @@ def open_dataset(folder: str | Path) -> Dataset:
 
 def train(
     model: str | Config | Mapping[str, Any] | Model,
-    data: Dataset,
+    data: Dataset | str | Path,
     *,
     options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
@@ -60,7 +60,7 @@ def train(
     Args:
         model: the name of a recipe (``"dmrec-m"``, ``"ease"``, see `recipes`), a `Config`, the values of one, or a
             closed-form model object, which is fitted in memory.
-        data: the dataset.
+        data: the dataset, or its folder.
         options: further options by their dotted names, such as ``{"model.hidden": 200, "matching.beta": 0.3}``.
         out: folder in which the run is kept, as ``OUT/DATASET/MODEL/seed-S``; None for a temporary one, which lives as
             long as the returned object.
@@ -75,6 +75,8 @@ def train(
     Raises:
         DmrecError: an option is unknown or out of range, or the dataset lacks what the model needs.
     """
+    if not isinstance(data, Dataset):
+        data = open_dataset(data)
     if isinstance(model, Model):
         if options or training or out is not None:
             raise DmrecError("a model object has its own options: leave out options, out and training options")

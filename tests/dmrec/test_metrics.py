@@ -148,7 +148,9 @@ def test_nobody_to_evaluate():
     assert evaluate(FixedScores(scores), TrainingData(train), nothing, ["recall@5"]).n_users == 0
 
 
-@pytest.mark.parametrize(("name", "message"), [("recall", "write it like recall@20"), ("mmr@5", "'mmr' is no metric")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("recall", "write it like recall@20"), ("mmr@5", "'mmr' is not a metric")]
+)
 def test_unknown_metrics(name, message):
     with pytest.raises(DmrecError, match=message):
         parse_metric(name)

@@ -292,7 +292,7 @@ FAILURES = [
         1,
         "ease: unknown option 'model.hid",
     ),
-    (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is no metric; write it like recall@20"),
+    (["evaluate", "{run}", "--metric", "recall"], 1, "'recall' is not a metric; write it like recall@20"),
     (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
     (["recommend", "{run}", "--profile", " ", "--out", "x.parquet"], 1, "--profile is empty: describe in words"),
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),

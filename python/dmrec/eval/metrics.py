@@ -83,7 +83,7 @@ def parse_metric(name: str) -> tuple[str, int]:
     """``"recall@20"`` to its parts."""
     match = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
     if match is None:
-        raise DmrecError(f"'{name}' is no metric; write it like recall@20")
+        raise DmrecError(f"'{name}' is not a metric; write it like recall@20")
     if match[1] not in (*METRICS, COVERAGE):
-        raise DmrecError(f"'{match[1]}' is no metric{did_you_mean(match[1], (*METRICS, COVERAGE))}")
+        raise DmrecError(f"'{match[1]}' is not a metric{did_you_mean(match[1], (*METRICS, COVERAGE))}")
     return match[1], int(match[2])

@@ -90,13 +90,13 @@ class Recommender:
 
     def recommend(
         self,
-        users: Sequence[str] | None = None,
+        users: str | Sequence[str] | None = None,
         k: int = 10,
         *,
         profile: str = "",
-        likes: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        among: Sequence[str] | None = None,
+        likes: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
+        among: str | Sequence[str] | None = None,
         seen: str = "known",
         encoder: TextEncoder | None = None,
         key_variable: str | None = None,
@@ -104,7 +104,7 @@ class Recommender:
         """The k best items of each user.
 
         Args:
-            users: ids of users who were in training; None for all of them. Leave it out with ``profile`` or ``likes``.
+            users: ids of users who were in training, or one id; None for all. Not with ``profile`` or ``likes``.
             k: items for each user.
             profile: a text that describes one new user.
             likes: ids or titles of items that one new user likes.
@@ -124,10 +124,10 @@ class Recommender:
         """
         check_k(k)
         excluded = self._excluded(exclude, among)
-        if profile or likes:
+        if profile or len(likes):
             if users is not None:
                 raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
-            columns = [item_named(self.dataset, name) for name in likes]
+            columns = [item_named(self.dataset, name) for name in _listed(likes)]
             if self.config is None:
                 raise DmrecError(f"{self.name} was fitted without a configuration and recommends to known users only")
             ranking = rank_new_user(
@@ -146,10 +146,12 @@ class Recommender:
         return self._table(self.rankings(users, k, excluded, seen))
 
     def rankings(
-        self, users: Sequence[str] | None, k: int, excluded: Tensor | None = None, seen: str = "known"
+        self, users: str | Sequence[str] | None, k: int, excluded: Tensor | None = None, seen: str = "known"
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
-        rows = range(self.dataset.n_users) if users is None else [user_named(self.dataset, str(u)) for u in users]
+        rows: Sequence[int] = range(self.dataset.n_users)
+        if users is not None:
+            rows = [user_named(self.dataset, name) for name in _listed(users)]
         chosen = torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
         return rank_users(self.model, self.data, chosen, k, self._seen(seen), excluded)
 
@@ -160,8 +162,7 @@ class Recommender:
             A table with columns ``target_item``, ``item``, ``score`` (cosine) and ``rank``.
         """
         check_k(k)
-        names = [items] if isinstance(items, str) else list(items)
-        columns = torch.tensor([item_named(self.dataset, name) for name in names], dtype=torch.int64)
+        columns = torch.tensor([item_named(self.dataset, name) for name in _listed(items)], dtype=torch.int64)
         vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
         scores, found = rank_topk(vectors[columns], vectors, k + 1)
         rows: dict[str, list[Any]] = {"target_item": [], "item": [], "score": [], "rank": []}
@@ -182,7 +183,7 @@ class Recommender:
         """
         return ItemVectors([item.id for item in self.dataset.items], self._vectors().numpy())
 
-    def posterior(self, users: Sequence[str] | None = None) -> Posterior:
+    def posterior(self, users: str | Sequence[str] | None = None) -> Posterior:
         """The Gaussian that is decoded for each user: with language the fused one.
 
         Raises:
@@ -190,7 +191,7 @@ class Recommender:
         """
         if not isinstance(self.model, Vae):
             raise DmrecError(f"{self.name} has no posterior; variational autoencoders such as mult-vae and dmrec-m do")
-        names = [user.id for user in self.dataset.users] if users is None else [str(user) for user in users]
+        names = [user.id for user in self.dataset.users] if users is None else _listed(users)
         rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
         means, logvars = [], []
         with evaluating(self.model):
@@ -215,20 +216,17 @@ class Recommender:
         with evaluating(self.model):
             return self.model.item_vectors().float().cpu()
 
-    def _excluded(self, exclude: Sequence[str], among: Sequence[str] | None) -> Tensor | None:
+    def _excluded(self, exclude: str | Sequence[str], among: str | Sequence[str] | None) -> Tensor | None:
         """Ascending columns that are recommended to nobody."""
         columns = self.dataset.item_columns
-        for argument, names in (("exclude", exclude), ("among", among or ())):
-            if isinstance(names, str):
-                raise DmrecError(f"{argument} must be a list of item ids, got the text '{names}'")
-            if unknown := [str(name) for name in names if str(name) not in columns]:
+        for argument, names in (("exclude", _listed(exclude)), ("among", [] if among is None else _listed(among))):
+            if unknown := [name for name in names if name not in columns]:
                 raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
         out = torch.zeros(self.dataset.n_items, dtype=torch.bool)
         if among is not None:
             out[:] = True
-            out[[columns[str(name)] for name in among]] = False
-        if exclude:
-            out[[columns[str(name)] for name in exclude]] = True
+            out[[columns[name] for name in _listed(among)]] = False
+        out[[columns[name] for name in _listed(exclude)]] = True
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
@@ -243,6 +241,11 @@ class Recommender:
                 part.append(values[there].numpy())
         row_, item, score, rank_ = (np.concatenate(part) for part in parts)
         return Table({"user": user_ids[row_], "item": item_ids[item], "score": score, "rank": rank_})
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    """Ids as texts: one, or a list, an array or a column of them; whole numbers count as their digits."""
+    return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def check_k(k: int) -> None:
