@@ -118,9 +118,9 @@ def _default(field: FieldInfo) -> str:
     return "-" if value is None else f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
 
 
-def figures() -> str:
-    """The page as it stands, each table under a line ``<!-- KIND .. -->`` made anew from the results."""
-    page = (DOCS / "figures.md").read_text()
+def figures(name: str = "figures.md") -> str:
+    """A page as it is, with each table under a line ``<!-- KIND .. -->`` made again from the results."""
+    page = (DOCS / name).read_text()
     return re.sub(
         r"<!-- (\w+)(.*?) -->\n\n(?:\|.*\n)*\n?",
         lambda found: f"<!-- {found[1]}{found[2]} -->\n\n{TABLES[found[1]](*found[2].split())}\n",
@@ -195,7 +195,25 @@ def kinds(*recipes: str) -> str:
     return "\n".join(table) + "\n"
 
 
-TABLES = {"quality": quality, "cold": cold, "embedding": embedding, "phases": phases, "kinds": kinds}
+def three_lines() -> str:
+    """The example of python.md and the same in implicit."""
+    found = json.loads((RESULTS / "three-lines.json").read_text())
+    table = ["| model | recall@10 | recall@20 | ndcg@10 | ndcg@20 |", f"| --- |{' ---: |' * 4}"]
+    for row in found["rows"]:
+        name = f"{row['model']} {found['implicit']}" if row["model"].startswith("implicit") else row["model"]
+        cells = [f"{row[metric]:.4f}" for metric in METRICS]
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+TABLES = {
+    "three_lines": three_lines,
+    "quality": quality,
+    "cold": cold,
+    "embedding": embedding,
+    "phases": phases,
+    "kinds": kinds,
+}
 
 
 def _mean(values: list[float]) -> str:
@@ -203,7 +221,12 @@ def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f}{spread}"
 
 
-PAGES = {"command-line.md": command_line, "configuration.md": configuration, "figures.md": figures}
+PAGES = {
+    "command-line.md": command_line,
+    "configuration.md": configuration,
+    "figures.md": figures,
+    "python.md": lambda: figures("python.md"),
+}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
