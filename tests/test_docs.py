@@ -108,6 +108,28 @@ def test_examples_run(path, tmp_path, wheel, monkeypatch):
     assert os.listdir(tmp_path)  # noqa: PTH208
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run(path, tmp_path, wheel, monkeypatch):
+    """Cell by cell in one scope; lines that begin with ``!dmrec`` are commands. Outputs are not kept in the file."""
+    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
+    monkeypatch.chdir(tmp_path)
+    notebook, scope = json.loads(path.read_text()), {}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5
+    for cell in cells:
+        assert cell["outputs"] == []
+        lines = "".join(cell["source"]).splitlines()
+        for line in (line for line in lines if line.startswith("!")):
+            words = shlex.split(line[1:])
+            assert words[0] == "dmrec"
+            with pytest.raises(SystemExit) as stopped:
+                main(words[1:])
+            assert not stopped.value.code, line
+        code = "\n".join(line for line in lines if not line.startswith("!"))
+        exec(compile(code, path.name, "exec"), scope)
+    assert (tmp_path / "items.npy").exists()
+
+
 def test_promises_name_tests_that_there_are():
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     named = re.findall(r"`((?:test|check)_\w+)`", (ROOT / "docs/promises.md").read_text())
