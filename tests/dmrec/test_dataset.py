@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tiny
 from dmrec.data.dataset import create_dataset, open_dataset
 from dmrec.data.entities import Entity, clean, read_entities
 from dmrec.errors import DmrecError
+from dmrec.files import sha256_of
 
 
 def test_round_trip(tmp_path):
@@ -130,3 +133,65 @@ def test_text_files_are_reproducible(tmp_path):
     assert first.manifest["files"] == second.manifest["files"]
     with gzip.open(tmp_path / "a" / "items.jsonl.gz", "rt") as lines:
         assert json.loads(next(lines)) == {"id": "i0", "title": "Item 0", "text": "garden spade soil number0"}
+
+
+def test_splits_are_built_once(tmp_path):
+    dataset = tiny.make(tmp_path)
+    for name in ("train", "valid", "test"):
+        split, matrix = dataset.split(name), dataset.matrix(name)
+        assert split is dataset.split(name)
+        assert split.values is None
+        assert (split.n_rows, split.n_cols) == (dataset.n_users, dataset.n_items) == (120, 48)
+        np.testing.assert_array_equal(split.to_dense().numpy(), matrix.toarray())
+    with pytest.raises(DmrecError, match="'training' is not a split; the splits are train, valid, test"):
+        dataset.split("training")
+
+
+def test_ids_lead_to_rows_and_columns(tmp_path):
+    dataset = tiny.make(tmp_path)
+    assert dataset.user_rows["u7"] == 7
+    assert dataset.item_columns == {f"i{i}": i for i in range(48)}
+    assert dataset.item_columns is dataset.item_columns
+
+
+def test_vectors_are_verified_once(tmp_path, monkeypatch):
+    tiny.make(tmp_path)
+    hashed = []
+    monkeypatch.setattr("dmrec.data.dataset.sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    dataset = open_dataset(tmp_path)
+    hashed.clear()
+    vectors = dataset.vectors("tfidf-svd")
+    assert sorted(hashed) == ["items.tfidf-svd.npy", "users.tfidf-svd.npy"]
+    assert dataset.vectors() is vectors
+    assert len(hashed) == 2
+    dataset.add_vectors("tfidf-svd", np.ones((48, 3)), np.ones((120, 3)), {})
+    hashed.clear()
+    assert dataset.vectors().items.shape == (48, 3)
+    assert len(hashed) == 2
+
+
+OLD = Path(__file__).parents[1] / "data/format-1"
+
+
+def test_a_dataset_of_an_earlier_version_opens(tmp_path):
+    """``tests/data/format-1`` was written by the first version: ratings, descriptions, reviews, profiles, vectors."""
+    folder = shutil.copytree(OLD, tmp_path / "old")
+    dataset = open_dataset(folder)
+    assert (dataset.name, dataset.n_users, dataset.n_items) == ("format-1", 30, 20)
+    assert [dataset.split(name).nnz for name in ("train", "valid", "test")] == [116, 36, 36]
+    assert dataset.matrix("train").indices[:5].tolist() == [0, 4, 14, 16, 18]
+    tags, description = ("spade", "soil", "seed"), "Number 4."
+    first, fifth = dataset.items[0], dataset.items[dataset.item_columns["i4"]]
+    assert first.id == "i0"
+    assert fifth == Entity("i4", "Item 4", "Item 4. spade, soil, seed. Number 4.", tags, description)
+    assert dataset.users[dataset.user_rows["u7"]] == Entity("u7", "User 7", "likes wheel chain bell")
+    assert len(dataset.reviews) == 116
+    assert all(text.endswith(" it is fine") for text in dataset.reviews.values())
+    assert dataset.profile_names == ["template"]
+    assert sum(bool(text) for text in dataset.texts("users", "template")) == 30
+    vectors = dataset.vectors()
+    assert (vectors.name, vectors.items.shape, vectors.users.shape) == ("tfidf-svd-template", (20, 4), (30, 4))
+    np.testing.assert_allclose(np.linalg.norm(vectors.items, axis=1), 1, rtol=1e-3)
+    assert dataset.fingerprint("tfidf-svd-template")["train.npz"].startswith("b60415cb")
+    dataset.add_vectors("more", np.ones((20, 2)), np.ones((30, 2)), {})
+    assert open_dataset(folder).vector_names == ["more", "tfidf-svd-template"]

@@ -16,13 +16,15 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from dmrec_ext import Csr
 
 from ..errors import DmrecError, did_you_mean
 from ..files import (
@@ -57,13 +59,16 @@ class TextVectors:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset folder: matrices in memory, texts and vectors on request."""
+    """An opened dataset folder: matrices in memory, texts and vectors on request.
+
+    Whatever is read or checked on request is kept, so that a second use costs nothing. `open_dataset` makes it.
+    """
 
     folder: Path
     manifest: dict[str, Any]
-    train: sp.csr_matrix
-    valid: sp.csr_matrix
-    test: sp.csr_matrix
+    matrices: dict[str, sp.csr_matrix] = field(repr=False)
+    _splits: dict[str, Csr] = field(default_factory=dict, repr=False)
+    _vectors: dict[str, TextVectors] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -73,12 +78,49 @@ class Dataset:
     @property
     def n_users(self) -> int:
         """Number of users."""
-        return int(self.train.shape[0])
+        return int(self.matrices["train"].shape[0])
 
     @property
     def n_items(self) -> int:
         """Number of items."""
-        return int(self.train.shape[1])
+        return int(self.matrices["train"].shape[1])
+
+    def split(self, name: str) -> Csr:
+        """The interactions of a split ("train", "valid" or "test"), users x items, all of them ones.
+
+        The matrix is built at the first call and kept: every caller gets the same tensors.
+
+        Raises:
+            DmrecError: ``name`` is not a split.
+        """
+        if name not in self._splits:
+            self._splits[name] = Csr.from_scipy(self.matrix(name))
+        return self._splits[name]
+
+    def matrix(self, name: str) -> sp.csr_matrix:
+        """`split` as a scipy matrix: float32 ones, columns sorted.
+
+        Raises:
+            DmrecError: ``name`` is not a split.
+        """
+        if name not in self.matrices:
+            raise DmrecError(f"'{name}' is not a split; the splits are {', '.join(SPLITS)}")
+        return self.matrices[name]
+
+    @property
+    def train(self) -> sp.csr_matrix:
+        """``matrix("train")``."""
+        return self.matrix("train")
+
+    @property
+    def valid(self) -> sp.csr_matrix:
+        """``matrix("valid")``."""
+        return self.matrix("valid")
+
+    @property
+    def test(self) -> sp.csr_matrix:
+        """``matrix("test")``."""
+        return self.matrix("test")
 
     @cached_property
     def items(self) -> list[Entity]:
@@ -89,6 +131,16 @@ class Dataset:
     def users(self) -> list[Entity]:
         """All users in row order; without a file, their numbers."""
         return self._entities("users", self.n_users)
+
+    @cached_property
+    def item_columns(self) -> dict[str, int]:
+        """The column of each item by its external id."""
+        return {item.id: column for column, item in enumerate(self.items)}
+
+    @cached_property
+    def user_rows(self) -> dict[str, int]:
+        """The row of each user by its external id."""
+        return {user.id: row for row, user in enumerate(self.users)}
 
     @cached_property
     def reviews(self) -> dict[tuple[int, int], str]:
@@ -158,7 +210,10 @@ class Dataset:
         return sorted(self.manifest.get("vectors", {}))
 
     def vectors(self, name: str | None = None) -> TextVectors:
-        """The vectors called ``name``, or the only ones there are, after comparing their checksums."""
+        """The vectors called ``name``, or the only ones of the dataset.
+
+        Their checksums are compared at the first call; later calls return the same arrays.
+        """
         known = self.vector_names
         if not known:
             raise DmrecError(f"dataset {self.folder} has no text vectors; make some: dmrec embed {self.folder}")
@@ -171,6 +226,11 @@ class Dataset:
             name = known[0]
         if name not in known:
             raise DmrecError(f"dataset {self.folder} has no vectors '{name}'{did_you_mean(name, known)}")
+        if name not in self._vectors:
+            self._vectors[name] = self._read_vectors(name)
+        return self._vectors[name]
+
+    def _read_vectors(self, name: str) -> TextVectors:
         sides = {}
         for side, count in (("items", self.n_items), ("users", self.n_users)):
             path = self.folder / f"{side}.{check_name(name)}.npy"
@@ -194,6 +254,7 @@ class Dataset:
             side: array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
             for side, array in (("items", items), ("users", users))
         }
+        self._vectors.pop(name, None)
         self._note("vectors", name, None)  # while its files are being replaced it does not exist
         if state is not None:
             path = self.folder / f"encoder.{name}.npz"
@@ -247,10 +308,10 @@ def open_dataset(folder: Path) -> Dataset:
             raise DmrecError(
                 f"{path} differs from its checksum in {MANIFEST}: damaged or edited; make the dataset again"
             )
-    splits = {split: read_matrix(folder / f"{split}.npz") for split in SPLITS}
-    if len({matrix.shape for matrix in splits.values()}) != 1:
+    matrices = {split: read_matrix(folder / f"{split}.npz") for split in SPLITS}
+    if len({matrix.shape for matrix in matrices.values()}) != 1:
         raise DmrecError(f"the matrices of {folder} have different shapes")
-    return Dataset(folder, manifest, **splits)
+    return Dataset(folder, manifest, matrices)
 
 
 def create_dataset(
