@@ -20,7 +20,8 @@ import tiny
 import torch
 from dmrec.cli.main import main
 from dmrec.config import build_config, with_settings
-from dmrec.data.dataset import create_dataset, open_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.files import locked
@@ -267,7 +268,7 @@ def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         train.train_one(config, dataset, tmp_path / "stopped", QUIET)
     splits = {"train": dataset.valid, "valid": dataset.train, "test": dataset.test}
-    create_dataset(tmp_path / "other", "other", splits, items=dataset.items, users=dataset.users, made={})
+    create_dataset(tmp_path / "other", "other", splits, items=dataset.items, users=dataset.users, provenance={})
     with pytest.raises(DmrecError, match="was trained on another version of"):
         train.resume_run(tmp_path / "stopped", tmp_path / "other", QUIET)
     path = tmp_path / "stopped" / "config.yaml"

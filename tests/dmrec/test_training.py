@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from dmrec.config import AnnealingConfig, build_config, with_settings
-from dmrec.data.dataset import create_dataset
+from dmrec.data.create import create_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
@@ -334,7 +334,7 @@ def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
     _train("dmrec-m", first, tmp_path / "run", "training.epochs=3")
     load_run(tmp_path / "run")
     swapped = {"train": first.train, "valid": first.test, "test": first.valid}
-    again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, made={})
+    again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, provenance={})
     embed_dataset(again, TfidfSvd(8))
     with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
         load_run(tmp_path / "run")

@@ -12,7 +12,8 @@ import typer
 
 from dmrec_ext import Csr
 
-from ..data.dataset import Dataset, as_interactions
+from ..data.arrays import as_interactions
+from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import Ranker, blocks
