@@ -65,10 +65,10 @@ def wheel(tmp_path, monkeypatch):
     """A stand-in for RecBole's wheel in the cache."""
     import zipfile
 
-    from dmrec.data import fetching
+    from dmrec.data.sources import download
 
     monkeypatch.setenv("DMREC_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "cache" / fetching.WHEEL
+    path = tmp_path / "cache" / download.WHEEL
     path.parent.mkdir()
     inter = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     inter += "".join(f"{u}\t{i}\t{4 if i % 2 else 2}\t0\n" for u in range(1, 9) for i in range(1, 21))
@@ -79,5 +79,5 @@ def wheel(tmp_path, monkeypatch):
     user += "".join(f"{u}\t24\tF\twriter\t1\n" for u in range(1, 9))
     with zipfile.ZipFile(path, "w") as archive:
         for kind, text in (("inter", inter), ("item", item), ("user", user)):
-            archive.writestr(f"{fetching.INSIDE}.{kind}", text)
+            archive.writestr(f"{download.INSIDE}.{kind}", text)
     return path

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from dmrec.cli.main import main
-from dmrec.data.dataset import create_dataset
+from dmrec.data.create import create_dataset
 from dmrec.data.entities import Entity
 from dmrec.language.profiles.llm_writer import LlmWriter
 from dmrec.language.profiles.prompts import read_prompts
@@ -30,7 +30,7 @@ def make_shop(folder, n_users=30, n_items=20, items=None):
         for i in range(n_items)
     ]
     reviews = [(int(u), int(i), f"review {u}/{i}!") for u, i in np.argwhere(part < 5)]
-    return create_dataset(folder, "shop", splits, items=items, reviews=reviews, made={})
+    return create_dataset(folder, "shop", splits, items=items, reviews=reviews, provenance={})
 
 
 def writer_for(server, dataset, limits=EAGER, **options):

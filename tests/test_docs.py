@@ -14,8 +14,8 @@ import pytest
 import torch
 from dmrec.cli.main import main
 from dmrec.config import Config
-from dmrec.data import fetching
 from dmrec.data.dataset import open_dataset
+from dmrec.data.sources import download
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,7 +85,7 @@ OTHERWISE = ["adding-a-backbone.md"]  # run by a test of their own
 )
 def test_examples_run(path, tmp_path, wheel, monkeypatch):
     """In their order, in an empty folder but for a shop's RecBole files; downloads come from a stand-in."""
-    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
+    monkeypatch.setattr(download, "SHA256", download.sha256_of(wheel))
     monkeypatch.chdir(tmp_path)
     _shop(tmp_path / "shop")
     scope, ran = {}, 0
@@ -111,7 +111,7 @@ def test_examples_run(path, tmp_path, wheel, monkeypatch):
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_run(path, tmp_path, wheel, monkeypatch):
     """Cell by cell in one scope; lines that begin with ``!dmrec`` are commands. Outputs are not kept in the file."""
-    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
+    monkeypatch.setattr(download, "SHA256", download.sha256_of(wheel))
     monkeypatch.chdir(tmp_path)
     notebook, scope = json.loads(path.read_text()), {}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from dmrec.data.dataset import Dataset, create_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import Dataset
 from dmrec.data.entities import Entity
-from dmrec.data.split import split_per_user
+from dmrec.data.splits import split_per_user
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
 
@@ -23,6 +24,6 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     splits, _ = split_per_user(sp.csr_matrix(rng.random((n_users, n_items)) < likely), seed)
     items = [Entity(f"i{i}", f"Item {i}", f"{KINDS[k]} number{i % 5}") for i, k in enumerate(kind)]
     users = [Entity(f"u{u}", "", f"likes {KINDS[t]}") for u, t in enumerate(taste)]
-    dataset = create_dataset(folder, "tiny", splits, items=items, users=users, made={"seed": seed})
+    dataset = create_dataset(folder, "tiny", splits, items=items, users=users, provenance={"seed": seed})
     embed_dataset(dataset, TfidfSvd(8))
     return dataset

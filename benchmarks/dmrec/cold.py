@@ -25,7 +25,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from dmrec.config import build_config, with_settings
-from dmrec.data.dataset import Dataset, as_interactions, create_dataset, open_dataset
+from dmrec.data.arrays import as_interactions
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import Dataset, open_dataset
 from dmrec.eval.ranking import evaluate
 from dmrec.recipes import recipe
 from dmrec.train.build import load_run
@@ -67,7 +69,7 @@ def part_of(
     dataset: Dataset, folder: Path, splits: dict[str, sp.csr_matrix], rows: np.ndarray, vectors: str
 ) -> Dataset:
     """A dataset of these users."""
-    made = create_dataset(folder, dataset.name, {s: as_interactions(m[rows]) for s, m in splits.items()}, made={})
+    made = create_dataset(folder, dataset.name, {s: as_interactions(m[rows]) for s, m in splits.items()}, provenance={})
     whole = dataset.vectors(vectors)
     made.add_vectors(vectors, np.asarray(whole.items), np.asarray(whole.users)[rows], {})
     return open_dataset(folder)

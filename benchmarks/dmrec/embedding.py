@@ -34,7 +34,8 @@ class BrokenOffError(Exception):
 def measure(folder: Path, family: str) -> dict[str, Any]:
     """One family, in this process."""
     import torch
-    from dmrec.data.dataset import Dataset, create_dataset, open_dataset
+    from dmrec.data.create import create_dataset
+    from dmrec.data.dataset import Dataset, open_dataset
     from dmrec.language.embed import embed_dataset
     from dmrec.language.encoders import TextEncoder, make_encoder
 
@@ -52,7 +53,7 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
             raise BrokenOffError
 
     with tempfile.TemporaryDirectory() as temporary:
-        dataset = create_dataset(Path(temporary), "part", splits, items=items, users=users, made={})
+        dataset = create_dataset(Path(temporary), "part", splits, items=items, users=users, provenance={})
         encoder.fit(["a b", "a c", "b c"])
         encoder.encode(["a b"])  # loads the model
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

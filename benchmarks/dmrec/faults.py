@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from dmrec.data.dataset import Dataset, create_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import Dataset
 from dmrec.data.entities import Entity
 from dmrec.language.profiles.llm_writer import LlmWriter
 from dmrec.language.profiles.prompts import read_prompts
@@ -64,7 +65,7 @@ def _dataset(folder: Path, n_users: int, n_items: int) -> Dataset:
     train = sp.csr_matrix(rng.random((n_users, n_items)) < 0.05)
     items = [Entity(f"i{i}", f"Item {i}", "", (f"kind {i % 9}",), f"Number {i} of its kind.") for i in range(n_items)]
     none = sp.csr_matrix(train.shape)
-    return create_dataset(folder, "shop", {"train": train, "valid": none, "test": none}, items=items, made={})
+    return create_dataset(folder, "shop", {"train": train, "valid": none, "test": none}, items=items, provenance={})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The dataset folder: round trip, refusals, vectors; reading tables; importing; fetching."""
+"""The dataset folder: round trip, refusals, vectors; reading tables; importing; download."""
 
 import gzip
 import json
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tiny
-from dmrec.data.dataset import create_dataset, open_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import Entity, clean, read_entities
 from dmrec.errors import DmrecError
 from dmrec.files import sha256_of
@@ -30,7 +31,7 @@ def test_round_trip(tmp_path):
 
 def test_without_texts_entities_are_numbers(tmp_path):
     part = sp.csr_matrix(np.eye(3))
-    dataset = create_dataset(tmp_path, "bare", {"train": part, "valid": part, "test": part}, made={})
+    dataset = create_dataset(tmp_path, "bare", {"train": part, "valid": part, "test": part}, provenance={})
     assert [item.label for item in dataset.items] == ["0", "1", "2"]
 
 
@@ -101,14 +102,14 @@ def test_a_refused_dataset_leaves_the_old_one(tmp_path):
     made = tiny.make(tmp_path)
     splits = {"train": made.train, "valid": made.valid, "test": made.test}
     with pytest.raises(DmrecError, match="2 items are described, but the matrices have 48"):
-        create_dataset(tmp_path, "new", splits, items=[Entity("a"), Entity("b")], made={})
+        create_dataset(tmp_path, "new", splits, items=[Entity("a"), Entity("b")], provenance={})
     assert open_dataset(tmp_path).name == "tiny"
 
 
 def test_vectors_never_unpickle(tmp_path):
     dataset = tiny.make(tmp_path)
     np.save(tmp_path / "items.tfidf-svd.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DmrecError, match="is no .npy file of numbers"):
+    with pytest.raises(DmrecError, match="is not an .npy file of numbers"):
         dataset.vectors()
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from dmrec.cli.main import app
-from dmrec.data.dataset import open_dataset, read_matrix, read_vectors
+from dmrec.data.arrays import read_matrix, read_vectors
+from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import Entity, read_entities
-from dmrec.data.importing import Source, make_dataset, read_splits
-from dmrec.data.inspection import faults, inspect_dataset
-from dmrec.data.interactions import Ids, Interactions
-from dmrec.data.layouts import read_layout
-from dmrec.data.readers import read_interactions
+from dmrec.data.inspection import inspect_dataset, warnings
+from dmrec.data.sources.folders import read_folder
+from dmrec.data.sources.importer import make_dataset, read_splits
+from dmrec.data.sources.interactions import Ids, Interactions
+from dmrec.data.sources.source import Source
+from dmrec.data.sources.tables import read_interactions
 from dmrec.errors import DmrecError
 from typer.testing import CliRunner
 
@@ -43,8 +45,8 @@ def test_a_table_keeps_ids_and_texts(tmp_path):
     assert [user.id for user in dataset.users] == list("abcdef")
     assert dataset.items[3] == Entity("sku-3", "Spade", "a spade")
     assert dataset.items[2] == Entity("sku-2")
-    assert dataset.manifest["made"]["rows"] == 48
-    assert list(dataset.manifest["made"]["source"]) == ["t.csv"]
+    assert dataset.provenance["rows"] == 48
+    assert list(dataset.provenance["source"]) == ["t.csv"]
     with pytest.raises(
         DmrecError,
         match="no described item has an id of the interactions: they look like 'sku-0', the described like 'other'",
@@ -55,7 +57,7 @@ def test_a_table_keeps_ids_and_texts(tmp_path):
 def test_repeats_are_counted_once(tmp_path):
     dataset = make_dataset(Source(_table(PAIRS + PAIRS[:5]), []), tmp_path / "d", name="d", core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
-    assert dataset.manifest["made"]["repeated"] == 5
+    assert dataset.provenance["repeated"] == 5
 
 
 def test_vectors_follow_the_entities_through_the_filters(tmp_path):
@@ -97,12 +99,12 @@ def test_tables_that_are_split_already(tmp_path):
     assert [item.id for item in dataset.items] == ["x", "y", "z"]  # w was never liked
     assert dataset.train.toarray().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert dataset.test.toarray().tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
-    assert {name: dataset.manifest["made"][name] for name in ("rows", "below_min_rating", "repeated")} == {
+    assert {name: dataset.provenance[name] for name in ("rows", "below_min_rating", "repeated")} == {
         "rows": 8,
         "below_min_rating": 2,
         "repeated": 1,
     }
-    said = faults(inspect_dataset(dataset))
+    said = warnings(inspect_dataset(dataset))
     assert "1 of 1 interactions in valid are of items that have none in train" in said
     assert "1 of 2 interactions in test are of users that have none in train" in said
 
@@ -157,14 +159,14 @@ def test_matrices_that_are_none(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        DmrecError, match="m.npz is no sparse matrix of interactions .not saved by scipy.sparse.save_npz, or damaged"
+        DmrecError, match="m.npz is not a sparse matrix of interactions .not saved by scipy.sparse.save_npz, or damaged"
     ):
         read_matrix(path)
     matrix = sp.csr_matrix(np.eye(3))
     for name, values, message in (
         ("indices", [0, 1, 3], "must be < 3"),
         ("indices", [0, -1, 2], "must be >= 0"),
-        ("indptr", [0, 9, 2, 3], "m.npz is no sparse matrix"),
+        ("indptr", [0, 9, 2, 3], "m.npz is not a sparse matrix"),
         ("data", [1.0, np.nan, 1.0], "it holds NaN"),
     ):
         parts = {part: getattr(matrix, part) for part in ("indices", "indptr", "data")} | {name: np.array(values)}
@@ -185,7 +187,7 @@ def test_matrices_of_the_wrong_kind(tmp_path):
         read_matrix(tmp_path)
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%s, 4), }" % (b"9" * 25)
     (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    with pytest.raises(DmrecError, match="v.npy is no .npy file of numbers"):
+    with pytest.raises(DmrecError, match="v.npy is not an .npy file of numbers"):
         read_vectors(tmp_path / "v.npy")
 
 
@@ -195,7 +197,7 @@ def test_users_without_interactions_are_kept_and_told(tmp_path):
         matrix[3] = 0
     dataset = make_dataset(Source({s: m.tocsr() for s, m in splits.items()}, []), tmp_path / "d", name="d")
     assert dataset.n_users == 4
-    assert "1 users have no interaction" in faults(inspect_dataset(dataset))
+    assert "1 users have no interaction" in warnings(inspect_dataset(dataset))
 
 
 def test_entities_of_matrices_stand_in_order_or_have_numbers(tmp_path):
@@ -227,7 +229,7 @@ def atomic(tmp_path):
 
 
 def test_recbole(atomic, tmp_path):
-    dataset = make_dataset(read_layout(atomic), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(read_folder(atomic), tmp_path / "d", name="d", core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
     assert dataset.items[0] == Entity("sku-0", 'A "big" spade', 'A "big" spade. categories: garden tools; price: 9.5')
     assert dataset.items[1] == Entity("sku-1", "Kettle", "Kettle")
@@ -240,18 +242,18 @@ def test_recbole_split_already(atomic, tmp_path):
     (atomic / "shop.inter").unlink()
     for number, split in enumerate(("train", "valid", "test")):
         (atomic / f"shop.{split}.inter").write_text("\n".join([whole[0], *whole[1 + number :: 3]]))
-    dataset = make_dataset(read_layout(atomic), tmp_path / "d", name="d")
+    dataset = make_dataset(read_folder(atomic), tmp_path / "d", name="d")
     assert dataset.manifest["interactions"] == {"train": 16, "valid": 16, "test": 16}
     assert dataset.items[1].title == "Kettle"
     (atomic / "shop.test.inter").rename(atomic / "other.inter")
     with pytest.raises(DmrecError, match="must hold one NAME.inter, or .*it holds other.inter, shop.train.inter"):
-        read_layout(atomic)
+        read_folder(atomic)
 
 
 def test_recbole_without_ids(atomic):
     (atomic / "shop.item").write_text("iid:token\tname:token\n1\tx\n")
     with pytest.raises(DmrecError, match=r"shop.item has no column item_id .columns: iid, name"):
-        read_layout(atomic)
+        read_folder(atomic)
 
 
 def _movielens_100k(folder):
@@ -290,28 +292,28 @@ def _movielens_csv(folder):
 def test_movielens(tmp_path, lay_out):
     (tmp_path / "ml").mkdir()
     film, who = lay_out(tmp_path / "ml")
-    dataset = make_dataset(read_layout(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
     assert dataset.items[0] == film
     assert re.match(who, dataset.users[0].text)
     for name in ("u.item", "u.user", "movies.dat", "users.dat", "movies.csv", "tags.csv", "u.genre"):
         (tmp_path / "ml" / name).unlink(missing_ok=True)
-    bare = make_dataset(read_layout(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
+    bare = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
     assert bare.items[0] == Entity("1")
 
 
 def test_bad_movielens(tmp_path):
     (tmp_path / "u.data").write_text("1\t2\t5\t0\n1\t2\n")
     with pytest.raises(DmrecError, match="u.data, line 2: 2 fields, at least 3 are expected"):
-        read_layout(tmp_path)
+        read_folder(tmp_path)
     (tmp_path / "u.data").write_text("1\t2\tgood\t0\n")
     with pytest.raises(DmrecError, match="u.data, line 1: the rating 'good' is no number"):
-        read_layout(tmp_path)
+        read_folder(tmp_path)
     _movielens_csv(tmp_path)
     (tmp_path / "u.data").unlink()
     (tmp_path / "movies.csv").write_text("id,title,genres\n")
     with pytest.raises(DmrecError, match=r"movies.csv has no column 'movieId' .columns: id, title, genres"):
-        read_layout(tmp_path)
+        read_folder(tmp_path)
 
 
 @pytest.fixture
@@ -336,13 +338,13 @@ def pickles(tmp_path):
 
 def test_pickles_of_rlmrec(pickles, tmp_path):
     folder, values = pickles
-    dataset = make_dataset(read_layout(folder), tmp_path / "d", name="d")
+    dataset = make_dataset(read_folder(folder), tmp_path / "d", name="d")
     np.testing.assert_array_equal(dataset.test.toarray(), values["tst_mat"].toarray())
     assert dataset.users[3] == Entity("3", "", "likes 3")
     assert dataset.users[2] == Entity("2")  # its request had failed
     assert dataset.items[1] == Entity("1", "Thing 1", "a thing 1")
     np.testing.assert_allclose(dataset.vectors().items, values["itm_emb_np"], rtol=1e-6)
-    assert "25.0% of the users have no text" in faults(inspect_dataset(dataset))
+    assert "25.0% of the users have no text" in warnings(inspect_dataset(dataset))
 
 
 @pytest.mark.parametrize(
@@ -359,24 +361,24 @@ def test_pickles_of_rlmrec(pickles, tmp_path):
         ("usr_emb_np", np.ones((3, 6)), "users vectors have 3 rows, but the dataset has 4 users"),
         ("itm_emb_np", np.ones(3), r"itm_emb_np.pkl must hold a matrix of floating-point numbers, got float64 .3,."),
         ("itm_emb_np", {"a": 1}, "itm_emb_np.pkl must hold a matrix of floating-point numbers, not dict"),
-        ("val_mat", [1, 2], "val_mat.pkl is no sparse matrix .*it holds list"),
+        ("val_mat", [1, 2], "val_mat.pkl is not a sparse matrix .*it holds list"),
     ],
 )
 def test_pickles_that_do_not_fit(pickles, tmp_path, name, value, message):
     (pickles[0] / f"{name}.pkl").write_bytes(pickle.dumps(value))
     with pytest.raises(DmrecError, match=message):
-        make_dataset(read_layout(pickles[0]), tmp_path / "d", name="d")
+        make_dataset(read_folder(pickles[0]), tmp_path / "d", name="d")
 
 
 def test_profiles_out_of_order_go_where_their_numbers_say(pickles, tmp_path):
     folder, _ = pickles
     profiles = {i: {"profile": f"profile of {i}"} for i in (3, 1, 0, 2)}
     (folder / "itm_prf.pkl").write_bytes(pickle.dumps(profiles))
-    dataset = make_dataset(read_layout(folder), tmp_path / "d", name="d")
+    dataset = make_dataset(read_folder(folder), tmp_path / "d", name="d")
     assert [item.text for item in dataset.items] == [f"profile of {i}" for i in range(4)]
     (folder / "usr_emb_np.pkl").unlink()
     with pytest.raises(DmrecError, match="holds itm_emb_np.pkl alone: vectors of items and of users go together"):
-        read_layout(folder)
+        read_folder(folder)
 
 
 def test_what_is_refused_replaces_nothing(tmp_path):
@@ -418,23 +420,23 @@ def test_an_entity_described_twice_is_refused(tmp_path):
 
 def test_unknown_layouts(tmp_path):
     (tmp_path / "clicks.xml").write_text("")
-    with pytest.raises(DmrecError, match=r"laid out in no known way: it holds none of \*.inter, trn_mat.pkl, u.data"):
-        read_layout(tmp_path)
+    with pytest.raises(DmrecError, match=r"has an unknown layout: it holds none of \*.inter, trn_mat.pkl, u.data"):
+        read_folder(tmp_path)
     (tmp_path / "u.data").write_text("")
     (tmp_path / "ratings.csv").write_text("")
-    with pytest.raises(DmrecError, match="laid out in several ways: it holds u.data and ratings.csv; name a table"):
-        read_layout(tmp_path)
+    with pytest.raises(DmrecError, match="matches several layouts: it holds u.data and ratings.csv; give the table"):
+        read_folder(tmp_path)
 
 
 def test_recbole_names_with_dots(atomic, tmp_path):
     for path in list(atomic.iterdir()):
         path.rename(path.with_name("my." + path.name))
-    assert read_layout(atomic).items[1].title == "Kettle"
+    assert read_folder(atomic).items[1].title == "Kettle"
     whole = (atomic / "my.shop.inter").rename(atomic / "a.train.inter").read_text()
     (atomic / "b.valid.inter").write_text(whole)
     (atomic / "b.test.inter").write_text(whole)
     with pytest.raises(DmrecError, match="must hold one NAME.inter, or .*it holds a.train.inter, b.test.inter"):
-        read_layout(atomic)
+        read_folder(atomic)
 
 
 def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):

@@ -5,23 +5,23 @@ import json
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from dmrec.data.dataset import create_dataset
+from dmrec.data.create import create_dataset
 from dmrec.data.entities import Entity
-from dmrec.data.inspection import faults, inspect_dataset
+from dmrec.data.inspection import inspect_dataset, warnings
 
 PAIRS = [(u, f"sku-{i}") for u in "abcdef" for i in range(8)]
 
 
 def test_nothing_at_all_can_be_inspected(tmp_path):
     nothing = {split: sp.csr_matrix((0, 4)) for split in ("train", "valid", "test")}
-    assert inspect_dataset(create_dataset(tmp_path, "d", nothing, made={}))["density"] == 0
+    assert inspect_dataset(create_dataset(tmp_path, "d", nothing, provenance={}))["density"] == 0
 
 
 def test_inspection_counts(tmp_path):
     train = sp.csr_matrix(np.triu(np.ones((6, 6))))
     splits = {"train": train, "valid": sp.csr_matrix((6, 6)), "test": sp.csr_matrix(np.tril(np.ones((6, 6)), -1))}
     items = [Entity(str(i), f"Long title {i}", "text" if i < 3 else "") for i in range(6)]
-    dataset = create_dataset(tmp_path, "d", splits, items=items, made={})
+    dataset = create_dataset(tmp_path, "d", splits, items=items, provenance={})
     dataset.add_vectors("x", np.eye(6)[:, :4], np.ones((6, 4)), {})
     found = inspect_dataset(dataset)
     json.dumps(found)
@@ -38,7 +38,7 @@ def test_inspection_counts(tmp_path):
     assert found["texts"]["items"]["of interactions"] == pytest.approx((1 + 2 + 3) / 21)
     assert found["texts"]["items"]["repeated"] == 2
     assert found["vectors"]["x"] == {"width": 4, "type": "float32", "items of zeros": 2, "users of zeros": 0}
-    assert faults(found) == ["50.0% of the items have no text", "vectors 'x': 2 rows are zeros"]
+    assert warnings(found) == ["50.0% of the items have no text", "vectors 'x': 2 rows are zeros"]
 
 
 @pytest.mark.parametrize("leaking", [True, False])
@@ -51,6 +51,6 @@ def test_texts_that_name_what_is_held_out_are_found(tmp_path, leaking):
     for u in range(30):
         had = np.flatnonzero(part[u] == 0) if not leaking else np.flatnonzero(part[u] <= 2)
         users.append(Entity(str(u), "", "likes " + ", ".join(items[i].title for i in had)))
-    said = faults(inspect_dataset(create_dataset(tmp_path, "d", splits, items=items, users=users, made={})))
+    said = warnings(inspect_dataset(create_dataset(tmp_path, "d", splits, items=items, users=users, provenance={})))
     assert any("held out for them, 100.0% of these" in line for line in said) == leaking
     assert any("held out for them" in line for line in said) == leaking

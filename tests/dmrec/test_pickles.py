@@ -17,9 +17,9 @@ import types
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from dmrec.data import pickles
-from dmrec.data.dataset import read_matrix
-from dmrec.data.pickles import read_pickle
+from dmrec.data.sources import pickles
+from dmrec.data.sources.matrices import read_matrix_file
+from dmrec.data.sources.pickles import read_pickle
 from dmrec.errors import DmrecError
 
 MATRIX = sp.random(20, 30, 0.2, format="csr", rng=np.random.default_rng(0))
@@ -31,7 +31,7 @@ def test_sparse_matrices(tmp_path, make, protocol):
     path = tmp_path / "m.pkl"
     path.write_bytes(pickle.dumps(make(MATRIX), protocol))
     assert abs(read_pickle(path) - MATRIX).nnz == 0
-    np.testing.assert_array_equal(read_matrix(path).toarray(), MATRIX.toarray() != 0)
+    np.testing.assert_array_equal(read_matrix_file(path).toarray(), MATRIX.toarray() != 0)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", ">f8", "i8", "u1", "?"])
@@ -102,7 +102,7 @@ def malicious(canary):
     yield "joblib", _by_name("joblib.numpy_pickle", "load", str(canary))
     yield "runpy", _by_name("runpy", "run_path", str(canary))
     yield "pip", _by_name("pip", "main", ["--version"])
-    yield "our own", _by_name("dmrec.data.pickles", "read_pickle", str(canary))
+    yield "our own", _by_name("dmrec.data.sources.pickles", "read_pickle", str(canary))
     yield "dotted", b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93."
     yield "protocol 0", b"cos\nsystem\n(S'" + touch.encode() + b"'\ntR."
     yield "INST", b"(S'" + touch.encode() + b"'\nios\nsystem\n."
@@ -148,7 +148,7 @@ def test_nothing_runs(tmp_path, number):
         pickletools.dis(content, io.StringIO())  # it is a pickle, not a malformed one
     copyreg.add_extension("os", "system", 0xF0)
     try:
-        with pytest.raises(DmrecError, match="is no pickle of a matrix or of texts"):
+        with pytest.raises(DmrecError, match="is not a pickle of a matrix or of texts"):
             read_pickle(path)
     finally:
         copyreg.remove_extension("os", "system", 0xF0)
@@ -198,8 +198,8 @@ def _changed(**parts):
 )
 def test_what_is_damaged_is_refused(tmp_path, content):
     (tmp_path / "p.pkl").write_bytes(content)
-    with pytest.raises(DmrecError, match="p.pkl is no (pickle of a matrix or of texts|sparse matrix)"):
-        read_matrix(tmp_path / "p.pkl")
+    with pytest.raises(DmrecError, match="p.pkl is not a (pickle of a matrix or of texts|sparse matrix)"):
+        read_matrix_file(tmp_path / "p.pkl")
 
 
 def test_flipped_bytes_crash_nothing(tmp_path):
@@ -210,7 +210,7 @@ def test_flipped_bytes_crash_nothing(tmp_path):
         damaged[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
         (tmp_path / "p.pkl").write_bytes(damaged)
         try:
-            found = read_matrix(tmp_path / "p.pkl")
+            found = read_matrix_file(tmp_path / "p.pkl")
             assert found.nnz == 0 or 0 <= found.indices.min() <= found.indices.max() < found.shape[1]
         except DmrecError:
             refused += 1
@@ -245,4 +245,4 @@ def test_other_things_are_named(tmp_path):
         read_pickle(tmp_path / "none.pkl")
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(np.zeros(3)))
     with pytest.raises(DmrecError, match="it holds ndarray"):
-        read_matrix(tmp_path / "p.pkl")
+        read_matrix_file(tmp_path / "p.pkl")

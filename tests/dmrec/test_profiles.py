@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 import scipy.sparse as sp
-from dmrec.data.dataset import create_dataset, open_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import Entity
 from dmrec.errors import DmrecError
 from dmrec.language.profiles.llm_writer import Estimate, LlmWriter
@@ -65,7 +66,7 @@ def test_a_users_sample_depends_on_that_user_alone(shop, tmp_path):
     fewer = {split: getattr(shop, split).copy() for split in ("train", "valid", "test")}
     fewer["train"] = sp.vstack([fewer["train"][:30], sp.csr_matrix(fewer["train"][30:].shape)]).tocsr()
     reviews = [(user, item, text) for (user, item), text in shop.reviews.items()]
-    other = create_dataset(tmp_path / "fewer", "fewer", fewer, items=shop.items, reviews=reviews, made={})
+    other = create_dataset(tmp_path / "fewer", "fewer", fewer, items=shop.items, reviews=reviews, provenance={})
     again = [r.text for r in iterate_requests(other, prompts, Sampling(3, 0))]
     assert again == texts[0][: shop.n_items + 30]
 
@@ -101,7 +102,7 @@ def test_templates_tell_what_is_there_and_nothing_else(tmp_path):
     train = sp.csr_matrix([[1, 1, 1, 0, 1, 1], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
     splits = {"train": train, "valid": sp.csr_matrix((3, 6)), "test": sp.csr_matrix((3, 6))}
     reviews = [(0, 1, "Held, so far.")]
-    dataset = create_dataset(tmp_path / "d", "d", splits, items=items, reviews=reviews, made={})
+    dataset = create_dataset(tmp_path / "d", "d", splits, items=items, reviews=reviews, provenance={})
     counts = write(dataset, TemplateWriter(), read_prompts("template"))
     assert counts["items"] == {"done": 4, "failed": 0, "not asked": 0, "empty": 2}
     assert counts["users"] == {"done": 1, "failed": 0, "not asked": 0, "empty": 2}

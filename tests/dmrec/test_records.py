@@ -10,12 +10,13 @@ import scipy.sparse as sp
 from dmrec.cli.main import app
 from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import Entity
-from dmrec.data.fields import description_of
-from dmrec.data.importing import Source, make_dataset, read_splits, read_table
 from dmrec.data.inspection import inspect_texts
-from dmrec.data.readers import read_interactions
-from dmrec.data.records import iterate_records
-from dmrec.data.texts import read_all, read_reviews, read_those
+from dmrec.data.sources.columns import description_of
+from dmrec.data.sources.descriptions import read_all, read_reviews, read_those
+from dmrec.data.sources.importer import make_dataset, read_splits, read_table
+from dmrec.data.sources.records import iterate_records
+from dmrec.data.sources.source import Source
+from dmrec.data.sources.tables import read_interactions
 from dmrec.errors import DmrecError
 from typer.testing import CliRunner
 
@@ -167,7 +168,7 @@ def test_reviews_and_metadata_as_the_data_sets_have_them(tmp_path, lay_out):
         written.pop((0, 0), None)
     assert dataset.reviews == written
     assert len(written) < USERS * ITEMS  # nothing of what is held out
-    made = dataset.manifest["made"]
+    made = dataset.provenance
     assert made.get("items_described_without_id", 0) == (lay_out is _steam_dump)
     assert made.get("items_described_again", 0) == (lay_out is _amazon_2018)
 
@@ -352,7 +353,7 @@ def test_the_command_line_joins_reviews_and_says_what_share_has_texts(tmp_path):
     result = CliRunner().invoke(app, [str(part) for part in ("data", "import", ratings, *options)])
     assert result.exit_code == 0, result.output
     dataset = open_dataset(out)
-    assert set(dataset.manifest["made"]["source"]) == {"ratings.csv", "meta.jsonl", "r.jsonl"}
+    assert set(dataset.provenance["source"]) == {"ratings.csv", "meta.jsonl", "r.jsonl"}
     texts = dataset.train[:, : ITEMS // 2].nnz / dataset.train.nnz
     reviewed = dataset.train[1:].nnz / dataset.train.nnz
     assert 0 < reviewed < 1
@@ -426,7 +427,7 @@ def test_rows_without_a_rating_are_left_out_and_counted(tmp_path, ending):
     assert "3 rows without a rating were left out" in result.output
     dataset = open_dataset(tmp_path / "d")
     assert dataset.n_items == ITEMS
-    assert {name: dataset.manifest["made"][name] for name in ("rows", "rows_without_rating")} == {
+    assert {name: dataset.provenance[name] for name in ("rows", "rows_without_rating")} == {
         "rows": USERS * ITEMS,
         "rows_without_rating": 3,
     }

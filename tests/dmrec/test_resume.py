@@ -21,7 +21,8 @@ import tiny
 import torch
 from dmrec.cli.main import main
 from dmrec.config import build_config
-from dmrec.data.dataset import create_dataset, open_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.files import locked
@@ -268,7 +269,7 @@ def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         train(config, dataset, tmp_path / "stopped")
     splits = {name: dataset.matrix(of) for name, of in (("train", "valid"), ("valid", "train"), ("test", "test"))}
-    create_dataset(tmp_path / "other", "other", splits, items=dataset.items, users=dataset.users, made={})
+    create_dataset(tmp_path / "other", "other", splits, items=dataset.items, users=dataset.users, provenance={})
     with pytest.raises(DmrecError, match="was trained on another version of"):
         resume_run(tmp_path / "stopped", tmp_path / "other")
     path = tmp_path / "stopped" / "config.yaml"

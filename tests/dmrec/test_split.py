@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from dmrec.data.interactions import Ids, Interactions
-from dmrec.data.split import k_core, prepare, split_per_user
+from dmrec.data.sources.interactions import Ids, Interactions
+from dmrec.data.sources.preparation import k_core, prepare
+from dmrec.data.splits import split_per_user
 from dmrec.errors import DmrecError
 
 

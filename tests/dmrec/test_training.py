@@ -8,7 +8,8 @@ import pytest
 import torch
 from dmrec.build import build_model
 from dmrec.config import AnnealingConfig, build_config
-from dmrec.data.dataset import Dataset, create_dataset
+from dmrec.data.create import create_dataset
+from dmrec.data.dataset import Dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
@@ -335,7 +336,7 @@ def test_a_run_refuses_another_split_of_the_same_shape(tmp_path):
     _train("dmrec-m", first, tmp_path / "run", "training.epochs=3")
     load_run(tmp_path / "run")
     swapped = {name: first.matrix(split) for name, split in (("train", "train"), ("valid", "test"), ("test", "valid"))}
-    again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, made={})
+    again = create_dataset(tmp_path / "data", "tiny", swapped, items=first.items, users=first.users, provenance={})
     embed_dataset(again, TfidfSvd(8))
     with pytest.raises(DmrecError, match=r"another version of .*data: valid.npz, test.npz changed since"):
         load_run(tmp_path / "run")

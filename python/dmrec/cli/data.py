@@ -9,14 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, check_sources, open_dataset, read_vectors
-from ..data.fetching import TERMS, fetch_ml100k
-from ..data.importing import Source, make_dataset, read_splits, read_table
-from ..data.inspection import faults, inspect_dataset, inspect_splits, inspect_texts
-from ..data.interactions import Interactions
-from ..data.layouts import read_layout
+from ..data.create import check_sources
+from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, open_dataset
+from ..data.inspection import inspect_dataset, inspect_splits, inspect_texts, warnings
+from ..data.sources.descriptions import read_reviews
+from ..data.sources.download import TERMS, fetch_ml100k
+from ..data.sources.folders import read_folder
+from ..data.sources.importer import make_dataset, read_splits, read_table
+from ..data.sources.interactions import Interactions
+from ..data.sources.matrices import read_vectors_file
+from ..data.sources.source import Source
 from ..data.synthetic import make_catalogue
-from ..data.texts import read_reviews
 from ..errors import DmrecError, did_you_mean
 from .console import errors, output, print_table
 
@@ -80,7 +83,7 @@ def import_(
     columns = {role: column for role, column in given.items() if column}
     splits = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
     if source is not None and not splits:
-        found = read_layout(source) if source.is_dir() else read_table(source, columns)
+        found = read_folder(source) if source.is_dir() else read_table(source, columns)
     elif source is None and len(splits) == 3:
         found = read_splits(splits, columns)
     else:
@@ -89,7 +92,7 @@ def import_(
     files = [*found.files, *(path for path in (items, users, reviews, item_vectors, user_vectors) if path)]
     found = replace(found, files=files)
     described = {"user": users or reviews, "item": items or reviews}
-    without_table = found.numbered or (source is not None and source.is_dir())
+    without_table = found.has_row_ids or (source is not None and source.is_dir())
     unused = [f"{role}_column" for role in given if without_table and not described.get(role)]
     _refuse_unused(context, found, unused)
     if items is not None:
@@ -99,12 +102,12 @@ def import_(
     if reviews is not None:
         found = replace(found, reviews=read_reviews(reviews, found.names))
     if item_vectors is not None and user_vectors is not None:
-        found = replace(found, vectors=(read_vectors(item_vectors), read_vectors(user_vectors)))
+        found = replace(found, vectors=(read_vectors_file(item_vectors), read_vectors_file(user_vectors)))
     dataset = make_dataset(
         found, out, name=name or out.name, min_rating=min_rating, core=k_core, seed=seed, vectors_name=vectors_name
     )
     _describe(dataset)
-    if unrated := dataset.manifest["made"].get("rows_without_rating"):
+    if unrated := dataset.provenance.get("rows_without_rating"):
         errors.print(f"{dataset.name}: {unrated} rows without a rating were left out", highlight=False, markup=False)
     _print_texts(dataset)
 
@@ -144,7 +147,7 @@ def inspect(
         if found[kind]:
             columns = list(next(iter(found[kind].values())))
             print_table(kind, ["name", *columns], [[name, *each.values()] for name, each in found[kind].items()])
-    _print_faults(dataset, found)
+    _print_warnings(dataset, found)
 
 
 @app.command()
@@ -204,7 +207,7 @@ def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) ->
     """Options that were given and would do nothing."""
     if not isinstance(source.interactions, Interactions):
         unused = [*unused, "k_core", "seed"]
-    if source.numbered:
+    if source.has_row_ids:
         unused = [*unused, "min_rating"]
     for name in unused:
         given = context.get_parameter_source(name)
@@ -212,9 +215,9 @@ def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) ->
             raise DmrecError(f"--{name.replace('_', '-')} does nothing to {source.files[0].name}: leave it out")
 
 
-def _print_faults(dataset: Dataset, found: dict[str, Any]) -> None:
-    for fault in faults(found):
-        errors.print(f"{dataset.name}: {fault}", highlight=False, markup=False)
+def _print_warnings(dataset: Dataset, found: dict[str, Any]) -> None:
+    for warning in warnings(found):
+        errors.print(f"{dataset.name}: {warning}", highlight=False, markup=False)
 
 
 def _describe(dataset: Dataset) -> None:
@@ -224,7 +227,7 @@ def _describe(dataset: Dataset) -> None:
         f"{counts} interactions ({' / '.join(SPLITS)}): {dataset.folder}",
         highlight=False,
     )
-    _print_faults(dataset, inspect_splits(dataset))
+    _print_warnings(dataset, inspect_splits(dataset))
 
 
 def _print_texts(dataset: Dataset) -> None:

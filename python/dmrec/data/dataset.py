@@ -11,11 +11,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +26,6 @@ from dmrec_ext import Csr
 
 from ..errors import DmrecError, did_you_mean
 from ..files import (
-    json_lines,
     locked,
     read_json,
     replace_file,
@@ -38,8 +35,8 @@ from ..files import (
     write_json,
     write_lines,
 )
+from .arrays import check_rows, check_vectors, read_matrix, read_vectors
 from .entities import Entity, iterate_entities, read_entities
-from .pickles import read_pickle
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1
@@ -74,6 +71,11 @@ class Dataset:
     def name(self) -> str:
         """The dataset's name."""
         return str(self.manifest["name"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the dataset was made: source, filters, split, seed, terms of use."""
+        return dict(self.manifest.get("made", {}))
 
     @property
     def n_users(self) -> int:
@@ -182,7 +184,7 @@ class Dataset:
         if found != count:
             raise DmrecError(f"{path} has {found} lines, but the dataset has {count} {side}")
 
-    def add_profiles(self, name: str, rows: dict[str, Iterable[dict[str, Any]]], made: dict[str, Any]) -> None:
+    def add_profiles(self, name: str, rows: dict[str, Iterable[dict[str, Any]]], provenance: dict[str, Any]) -> None:
         """Stores profiles under ``name``: for "items" and "users" a row each, in order, ``id`` and ``text`` in it."""
         check_name(name)
         self._note("profiles", name, None)  # while its files are being replaced it does not exist
@@ -191,7 +193,7 @@ class Dataset:
             path = self.folder / f"{side}.{name}.jsonl.gz"
             replace_file(path, partial(write_lines, rows=of_side))
             checksums[side] = sha256_of(path)
-        self._note("profiles", name, {"sha256": checksums, "made": made})
+        self._note("profiles", name, {"sha256": checksums, "made": provenance})
 
     def _note(self, kind: str, name: str, value: dict[str, Any] | None) -> None:
         """Sets or removes an entry of the manifest as it is on disk: another process may have written to it."""
@@ -237,12 +239,12 @@ class Dataset:
             array = read_vectors(path)
             if sha256_of(path) != self.manifest["vectors"][name].get("sha256", {}).get(side):
                 raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or replaced; make it again")
-            _check_rows(side, array, count)
+            check_rows(side, array, count)
             sides[side] = array
         return TextVectors(name, **sides)
 
     def add_vectors(
-        self, name: str, items: np.ndarray, users: np.ndarray, made: dict[str, Any], state: Path | None = None
+        self, name: str, items: np.ndarray, users: np.ndarray, provenance: dict[str, Any], state: Path | None = None
     ) -> None:
         """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made.
 
@@ -259,13 +261,14 @@ class Dataset:
         if state is not None:
             path = self.folder / f"encoder.{name}.npz"
             write_atomically(path, state.read_bytes())
-            made = {**made, "encoder": {**made["encoder"], "state": sha256_of(path)}}
+            encoder = {**provenance["encoder"], "state": sha256_of(path)}
+            provenance = {**provenance, "encoder": encoder}
         checksums = {}
         for side, array in kept.items():
             path = self.folder / f"{side}.{name}.npy"
             replace_file(path, partial(write_array, array=array))
             checksums[side] = sha256_of(path)
-        self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": made})
+        self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": provenance})
 
     def fingerprint(self, vectors: str | None) -> dict[str, Any]:
         """Checksums of the interactions, and of the vectors called so: what a trained model depends on."""
@@ -314,150 +317,8 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(folder, manifest, matrices)
 
 
-def create_dataset(
-    folder: Path,
-    name: str,
-    splits: dict[str, sp.csr_matrix],
-    *,
-    items: Sequence[Entity] | None = None,
-    users: Sequence[Entity] | None = None,
-    reviews: Iterable[tuple[int, int, str]] = (),
-    made: dict[str, Any],
-) -> Dataset:
-    """Writes a dataset folder and opens it. ``made`` says how: source, filters, seed, terms of use.
-
-    ``reviews``: user, item, text; only those of interactions in train are kept, so that nothing written from them knows
-    what is held out. Profiles and text vectors of a dataset that stood there are no longer part of it.
-    """
-    n_users, n_items = splits["train"].shape
-    files = {}
-    for split in SPLITS:
-        buffer = io.BytesIO()
-        sp.save_npz(buffer, as_interactions(splits[split]))
-        files[f"{split}.npz"] = buffer.getvalue()
-    for side, entities, count in (("items", items, n_items), ("users", users, n_users)):
-        if entities is not None:
-            if len(entities) != count:
-                raise DmrecError(f"{len(entities)} {side} are described, but the matrices have {count}")
-            files[f"{side}.jsonl.gz"] = json_lines(e.row() for e in entities)
-    if of_train := _reviews_of(splits["train"], reviews):
-        files[REVIEWS] = json_lines({"user": u, "item": i, "text": text} for (u, i), text in sorted(of_train.items()))
-    (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
-    for leftover in folder.glob(".*.embedding"):
-        shutil.rmtree(leftover)
-    for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS):
-        (folder / stale).unlink(missing_ok=True)
-    for file_name, content in files.items():
-        write_atomically(folder / file_name, content)
-    manifest = {
-        "format": FORMAT,
-        "name": name,
-        "users": n_users,
-        "items": n_items,
-        "interactions": {split: int(splits[split].nnz) for split in SPLITS},
-        "made": made,
-        "files": {f: {"bytes": len(content), "sha256": sha256_of(folder / f)} for f, content in files.items()},
-        "vectors": {},
-    }
-    write_json(folder / MANIFEST, manifest)
-    return open_dataset(folder)
-
-
-def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = None) -> None:
-    """No source is a file that a dataset in ``folder``, with vectors called so, would replace or remove."""
-    names = FILES if vectors is None else (*FILES, f"items.{vectors}.npy", f"users.{vectors}.npy")
-    written = {(folder / name).resolve() for name in names}
-    for source in sources:
-        if source.resolve() in written:
-            raise DmrecError(
-                f"{source} is a source and would be overwritten by the dataset; name another folder (--out)"
-            )
-
-
-def _reviews_of(train: sp.csr_matrix, reviews: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:
-    """Those of interactions in ``train``; of several the last."""
-    given = [review for review in reviews if review[2]]
-    entries, width = train.tocoo(), train.shape[1]
-    place = np.array([user * width + item for user, item, _ in given], dtype=np.int64)
-    known = np.isin(place, entries.row.astype(np.int64) * width + entries.col)
-    return {(user, item): text for (user, item, text), there in zip(given, known, strict=True) if there}
-
-
 def check_name(name: str) -> str:
     """``name`` if it can be part of a file's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise DmrecError(f"'{name}' is no name for vectors: letters, digits, dots, dashes and underscores, at most 64")
     return name
-
-
-def check_vectors(items: np.ndarray, users: np.ndarray, n_items: int, n_users: int) -> None:
-    """They can be the vectors of a dataset of this size."""
-    if items.ndim != 2 or items.shape[1:] != users.shape[1:] or items.shape[1] == 0:
-        raise DmrecError(f"item vectors {items.shape} and user vectors {users.shape} must have one width")
-    for side, array, count in (("items", items, n_items), ("users", users, n_users)):
-        _check_rows(side, array, count)
-        blocks = (array[first : first + 65_536] for first in range(0, count, 65_536))
-        if not all(np.isfinite(block.astype(np.float32, copy=False)).all() for block in blocks):
-            raise DmrecError(f"{side} vectors contain NaN or infinity")
-
-
-def _check_rows(side: str, array: np.ndarray, count: int) -> None:
-    if array.shape[0] != count:
-        raise DmrecError(f"{side} vectors have {array.shape[0]} rows, but the dataset has {count} {side}")
-
-
-def as_interactions(matrix: sp.spmatrix) -> sp.csr_matrix:
-    """The pattern of a matrix as float32 ones, columns sorted, no duplicates."""
-    csr = sp.csr_matrix(matrix)
-    csr.sum_duplicates()
-    csr.eliminate_zeros()
-    return sp.csr_matrix((np.ones(csr.nnz, dtype=np.float32), csr.indices, csr.indptr), shape=csr.shape)
-
-
-def read_matrix(path: Path) -> sp.csr_matrix:
-    """A scipy sparse matrix from an .npz file (or a .pkl one, see `pickles`), as interactions: all that is not 0."""
-    fault, matrix = None, read_pickle(path) if path.suffix == ".pkl" else None
-    if matrix is None:
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise DmrecError(f"{path} cannot be read: {error.strerror}") from None
-        with file:
-            try:
-                matrix = sp.load_npz(file)
-            except Exception as error:  # zipfile, numpy and scipy each raise their own
-                fault = f"not saved by scipy.sparse.save_npz, or damaged: {str(error).replace(repr(file), 'it')}"
-    fault = fault or _fault_of(matrix)
-    if fault is not None:
-        raise DmrecError(f"{path} is no sparse matrix of interactions ({fault})")
-    return as_interactions(matrix)
-
-
-def _fault_of(matrix: Any) -> str | None:
-    """Why it cannot hold interactions."""
-    if not sp.issparse(matrix):
-        return f"it holds {type(matrix).__name__}"
-    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
-        return f"it has {matrix.ndim} dimensions and numbers of type {matrix.dtype}"
-    try:
-        if hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)  # indices out of range, too
-    except ValueError as error:
-        return str(error)
-    return "it holds NaN" if np.isnan(matrix.data).any() else None
-
-
-def read_vectors(path: Path) -> np.ndarray:
-    """A matrix from an .npy file, mapped rather than read, copied where written to; or a .pkl one, see `pickles`."""
-    try:
-        with np.errstate(over="ignore"):  # shapes of damaged files
-            array = read_pickle(path) if path.suffix == ".pkl" else np.load(path, mmap_mode="c", allow_pickle=False)
-    except FileNotFoundError:
-        raise DmrecError(f"{path} does not exist") from None
-    except (ValueError, EOFError, OSError, OverflowError) as error:
-        raise DmrecError(f"{path} is no .npy file of numbers ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise DmrecError(f"{path} must hold a matrix of floating-point numbers, not {type(array).__name__}")
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-        raise DmrecError(f"{path} must hold a matrix of floating-point numbers, got {array.dtype} {array.shape}")
-    return array

@@ -73,7 +73,7 @@ def inspect_splits(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def faults(found: dict[str, Any]) -> list[str]:
+def warnings(found: dict[str, Any]) -> list[str]:
     """What a person should know before training, in words; of the output of `inspect_dataset` or `inspect_splits`."""
     said = [
         f"{numbers[f'of unseen {kind}']} of {numbers['interactions']} interactions in {split} are of {kind} that have "

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from .dataset import Dataset, create_dataset
-from .split import split_per_user
+from .create import create_dataset
+from .dataset import Dataset
+from .splits import split_per_user
 
 VECTORS = "synthetic"
 
@@ -66,7 +67,7 @@ def make_catalogue(
             part.eliminate_zeros()
 
     made = {"source": "dmrec.data.synthetic", "seed": seed, "clusters": n_clusters}
-    dataset = create_dataset(folder, f"synthetic-{n_items}", splits, made=made)
+    dataset = create_dataset(folder, f"synthetic-{n_items}", splits, provenance=made)
     centres = rng.standard_normal((n_clusters, width), dtype=np.float32)
     of_users = np.stack([centres[likes].mean(0) for likes in tastes])
     dataset.add_vectors(VECTORS, _around(centres[cluster], rng), _around(of_users, rng), made)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import scipy.sparse as sp
 
-from ..errors import DmrecError
-from .entities import Entity, clean, entity_of, fault_of_id
-from .fields import IDS, INTERACTION, REVIEW, Finder, description_of, first_of
+from ...errors import DmrecError
+from ..entities import Entity, clean, entity_of, fault_of_id
+from .columns import IDS, INTERACTION, REVIEW, ColumnResolver, description_of, first_of
 from .records import JSON_LINES, iterate_records, kind_of
 
 LONGEST_REVIEW = 2_000
@@ -22,11 +22,11 @@ def read_all(path: Path, kind: str, column: str | None = None, *, ids_required: 
 
     ``column``: where to look first for the id.
     """
-    finder = Finder(path, kind, IDS[kind], column)
+    resolver = ColumnResolver(path, kind, IDS[kind], column)
     entities = []
     for number, record in enumerate(iterate_records(path)):
-        there = ids_required or first_of(record, finder.names) is not None
-        identity = finder.required(number + 1, record) if there else str(number)
+        there = ids_required or first_of(record, resolver.names) is not None
+        identity = resolver.required(number + 1, record) if there else str(number)
         if (fault := fault_of_id(identity)) is not None:
             raise DmrecError(f"{path}, record {number + 1}: {fault}")
         entities.append(entity_of(identity, description_of(record)))
@@ -41,9 +41,9 @@ def read_those(
     """
     wanted, found = set(ids), dict[str, Entity]()
     unused = {f"{kind}s_described_again": 0, f"{kind}s_described_without_id": 0}
-    finder, example = Finder(path, kind, IDS[kind], column), None
+    resolver, example = ColumnResolver(path, kind, IDS[kind], column), None
     for record in iterate_records(path):
-        identity = finder.find(record)
+        identity = resolver.find(record)
         if identity is None:
             unused[f"{kind}s_described_without_id"] += 1
             continue
@@ -57,7 +57,7 @@ def read_those(
             if known is None or entity.title:
                 found[identity] = entity
     if example is None:
-        raise DmrecError(f"{path} describes no {kind} with an id ({finder.known})")
+        raise DmrecError(f"{path} describes no {kind} with an id ({resolver.known})")
     if not found:
         raise no_common_id(kind, ids[0], example)
     return list(found.values()), {name: count for name, count in unused.items() if count}
@@ -80,7 +80,7 @@ def may_have_reviews(path: Path) -> bool:
 
 def read_reviews(path: Path, columns: dict[str, str]) -> Iterator[Review]:
     """What each record holds. ``columns`` may map ``user``, ``item`` and ``rating`` to other names than the usual."""
-    user, item, rating = (Finder(path, role, names, columns.get(role)) for role, names in INTERACTION.items())
+    user, item, rating = (ColumnResolver(path, role, names, columns.get(role)) for role, names in INTERACTION.items())
     for number, record in enumerate(iterate_records(path), start=1):
         text = clean(first_of(record, REVIEW) or "", LONGEST_REVIEW)
         yield user.required(number, record), item.required(number, record), text, _rating(rating.find(record))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import DmrecError
-from .entities import fault_of_id
+from ...errors import DmrecError
+from ..entities import fault_of_id
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Interactions:
         return len(self.user.codes)
 
 
-class Collector:
+class InteractionBuilder:
     """Takes interactions one by one, in memory that grows with their number and not with the length of their ids.
 
     ``place``: the file they are from, for errors.

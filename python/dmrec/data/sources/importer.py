@@ -4,59 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import DmrecError
-from ..files import sha256_of
-from .dataset import SPLITS, Dataset, check_sources, check_vectors, create_dataset, read_matrix
-from .entities import Entity
+from ...errors import DmrecError
+from ...files import sha256_of
+from ..arrays import check_vectors
+from ..create import check_sources, create_dataset
+from ..dataset import SPLITS, Dataset
+from ..entities import Entity
+from .descriptions import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
 from .interactions import Interactions
-from .readers import TABLES, read_interactions
-from .split import Prepared, join, prepare
-from .texts import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
-
-MATRICES = (".npz", ".pkl")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was found to make a dataset from.
-
-    ``interactions``: one table, which will be filtered and split; or three of tables or of matrices, by split. Entities
-    are found by their ids; beside matrices by the numbers of rows and columns, or, where their ids are no such numbers,
-    they stand in the order of these. Those in a file (a path) are read when it is known whose are needed. ``vectors``
-    of items and users: a row for each entity beside tables, for each column and row of matrices. ``reviews`` are gone
-    through once. ``columns``: what user and item are called, where that was given.
-    """
-
-    interactions: Interactions | dict[str, Interactions] | dict[str, sp.csr_matrix]
-    files: Sequence[Path]
-    items: Sequence[Entity] | Path | None = None
-    users: Sequence[Entity] | Path | None = None
-    vectors: tuple[np.ndarray, np.ndarray] | None = None
-    reviews: Iterable[Review] = ()
-    columns: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def numbered(self) -> bool:
-        """Whether users and items are rows and columns of matrices."""
-        return isinstance(self.interactions, dict) and not isinstance(self.interactions["train"], Interactions)
-
-    @property
-    def tables(self) -> list[Interactions]:
-        """The tables of interactions, that of training first; none beside matrices."""
-        parts = self.interactions.values() if isinstance(self.interactions, dict) else (self.interactions,)
-        return [part for part in parts if isinstance(part, Interactions)]
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What user, item and rating are called: as was given, or as the interactions call them."""
-        return {**(self.tables[0].columns if self.tables else {}), **self.columns}
+from .matrices import MATRICES, read_matrix_file
+from .preparation import SplitInteractions, join, prepare
+from .source import Source
+from .tables import TABLES, read_interactions
 
 
 def read_table(path: Path, columns: dict[str, str]) -> Source:
@@ -69,7 +34,7 @@ def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
     """Three files, by split: all of them matrices (.npz, .pkl), or all of them tables."""
     files = list(paths.values())
     if all(path.suffix in MATRICES for path in files):
-        return Source({split: read_matrix(path) for split, path in paths.items()}, files)
+        return Source({split: read_matrix_file(path) for split, path in paths.items()}, files)
     if not any(path.suffix in MATRICES for path in files):
         tables = {split: read_interactions(path, columns) for split, path in paths.items()}
         return Source(tables, files, reviews=_reviews(paths["train"], tables["train"]), columns=columns)
@@ -103,7 +68,7 @@ def make_dataset(
             prepared = join(tables, min_rating=min_rating)
             made |= {"min_rating": min_rating, "split": "as given"}
         case matrices:
-            prepared = _numbered(matrices)
+            prepared = _of_matrices(matrices)
             made |= {"split": "as given"}
     made |= prepared.report
     if unrated := sum(table.unrated for table in source.tables):
@@ -116,7 +81,7 @@ def make_dataset(
     items = _entities(all_items, prepared.item_ids, n_items, "item")
     users = _entities(all_users, prepared.user_ids, n_users, "user")
     vectors = source.vectors
-    if vectors is not None and not source.numbered:
+    if vectors is not None and not source.has_row_ids:
         vectors = (
             _rows_of(vectors[0], all_items, prepared.item_ids, "item"),
             _rows_of(vectors[1], all_users, prepared.user_ids, "user"),
@@ -126,19 +91,19 @@ def make_dataset(
     lowest = min_rating if source.tables and source.tables[0].rating is not None else None
     user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
     reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews, lowest)
-    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, made=made)
+    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, provenance=made)
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
     return dataset
 
 
-def _numbered(matrices: dict[str, sp.csr_matrix]) -> Prepared:
+def _of_matrices(matrices: dict[str, sp.csr_matrix]) -> SplitInteractions:
     """Matrices: users and items have numbers alone."""
     shapes = {split: matrix.shape for split, matrix in matrices.items()}
     if len(set(shapes.values())) != 1:
         listed = ", ".join(f"{split} {shape}" for split, shape in shapes.items())
         raise DmrecError(f"the matrices must have one shape, users x items, got {listed}")
-    return Prepared(matrices, [], [], {})
+    return SplitInteractions(matrices, [], [], {})
 
 
 def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
@@ -160,8 +125,8 @@ def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[
     given = source.items if kind == "item" else source.users
     if not isinstance(given, Path):
         return given, {}
-    if source.numbered or source.vectors is not None:
-        return read_all(given, kind, source.names.get(kind), ids_required=not source.numbered), {}
+    if source.has_row_ids or source.vectors is not None:
+        return read_all(given, kind, source.names.get(kind), ids_required=not source.has_row_ids), {}
     return read_those(given, kind, ids, source.names.get(kind))
 
 

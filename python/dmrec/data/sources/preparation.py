@@ -1,4 +1,4 @@
-"""From raw interactions to the three matrices: threshold, k-core, random split per user."""
+"""From raw interactions to the three matrices: filters by rating and number of interactions, then a split."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import DmrecError
+from ...errors import DmrecError
+from ..splits import split_per_user
 from .interactions import Interactions
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SplitInteractions:
     """Filtered and split interactions with the ids of their rows and columns, and what the filters did."""
 
     splits: dict[str, sp.csr_matrix]
@@ -22,7 +23,7 @@ class Prepared:
     report: dict[str, int | float]
 
 
-def prepare(raw: Interactions, *, min_rating: float = 3.0, core: int = 5, seed: int = 0) -> Prepared:
+def prepare(raw: Interactions, *, min_rating: float = 3.0, core: int = 5, seed: int = 0) -> SplitInteractions:
     """Drops ratings below ``min_rating``, repeats, users and items outside the ``core``-core; splits 3:1:1."""
     keep = _well_rated(raw, min_rating)
     matrix = _matrix(raw.user.codes[keep], raw.item.codes[keep], (len(raw.user.names), len(raw.item.names)))
@@ -41,10 +42,10 @@ def prepare(raw: Interactions, *, min_rating: float = 3.0, core: int = 5, seed: 
         "outside_core": distinct - matrix.nnz,
         "moved_to_train": moved,
     }
-    return Prepared(splits, _texts(raw.user.names[kept_users]), _texts(raw.item.names[kept_items]), report)
+    return SplitInteractions(splits, _texts(raw.user.names[kept_users]), _texts(raw.item.names[kept_items]), report)
 
 
-def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> Prepared:
+def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> SplitInteractions:
     """Tables that are split already: every user and item of any of them, without ratings below ``min_rating``."""
     keep = {split: _well_rated(part, min_rating, f" of {split}") for split, part in parts.items()}
     users = _union([part.user.names[np.unique(part.user.codes[keep[split]])] for split, part in parts.items()])
@@ -60,7 +61,7 @@ def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> Prepared
     rows = sum(len(part) for part in parts.values())
     repeated = left - sum(int(matrix.nnz) for matrix in splits.values())
     report = {"rows": rows, "below_min_rating": rows - left, "repeated": repeated}
-    return Prepared(splits, _texts(users), _texts(items), report)
+    return SplitInteractions(splits, _texts(users), _texts(items), report)
 
 
 def _well_rated(raw: Interactions, min_rating: float, where: str = "") -> np.ndarray:
@@ -108,28 +109,3 @@ def k_core(matrix: sp.csr_matrix, k: int) -> tuple[sp.csr_matrix, np.ndarray, np
         users, items = users[keep_users], items[keep_items]
         if keep_users.all() and keep_items.all():
             return matrix, users, items
-
-
-def split_per_user(matrix: sp.csr_matrix, seed: int) -> tuple[dict[str, sp.csr_matrix], int]:
-    """A fifth of each user's interactions at random for validation, a fifth for test, rounded; the rest to train.
-
-    Held-out interactions with an item that has none in training go back to training; their number is returned.
-    """
-    matrix = matrix.tocsr()
-    counts = np.diff(matrix.indptr)
-    row = np.repeat(np.arange(matrix.shape[0]), counts)
-    order = np.lexsort((np.random.default_rng(seed).random(matrix.nnz), row))
-    position = np.empty(matrix.nnz, dtype=np.int64)
-    position[order] = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], counts)
-    held_out = np.rint(counts * 0.2).astype(np.int64)[row]
-    part = np.where(position < held_out, 1, np.where(position < 2 * held_out, 2, 0))
-    seen = np.zeros(matrix.shape[1], dtype=bool)
-    seen[matrix.indices[part == 0]] = True
-    unseen = (part > 0) & ~seen[matrix.indices]
-    part[unseen] = 0
-    splits = {}
-    for number, name in enumerate(("train", "valid", "test")):
-        chosen = part == number
-        entries = (np.ones(int(chosen.sum()), dtype=np.float32), (row[chosen], matrix.indices[chosen]))
-        splits[name] = sp.csr_matrix(entries, shape=matrix.shape)
-    return splits, int(unseen.sum())

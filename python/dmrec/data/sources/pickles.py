@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import DmrecError
-from .entities import clean
+from ...errors import DmrecError
+from ..entities import clean
 
 NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 LARGEST = 100_000_000  # rows or columns of a matrix
@@ -123,7 +123,7 @@ def read_pickle(path: Path) -> np.ndarray | sp.csr_matrix | dict[Any, Any] | lis
         raise DmrecError(f"{path} is no file") from None
     except Exception as error:  # whatever a damaged or malicious one brings about
         why = clean(str(error), 200) or type(error).__name__
-        raise DmrecError(f"{path} is no pickle of a matrix or of texts ({why})") from None
+        raise DmrecError(f"{path} is not a pickle of a matrix or of texts ({why})") from None
     if not isinstance(value, dict | list):
         raise DmrecError(f"{path} holds no matrix and no texts, but {type(value).__name__.strip('_')}")
     return value

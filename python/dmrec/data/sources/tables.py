@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DmrecError, did_you_mean
-from .fields import INTERACTION, Finder
-from .interactions import Collector, Interactions, sorted_ids
+from ...errors import DmrecError, did_you_mean
+from .columns import INTERACTION, ColumnResolver
+from .interactions import InteractionBuilder, Interactions, sorted_ids
 from .records import JSON_LINES, check_file, import_pyarrow, iterate_records, kind_of, names_of, read_rows
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet", *JSON_LINES)
@@ -43,7 +43,7 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
     chosen = _choose_columns(path, names, columns)
     user, item = (names.index(chosen[role]) for role in ("user", "item"))
     rating = names.index(chosen["rating"]) if "rating" in chosen else None
-    found, unrated = Collector(str(path)), 0
+    found, unrated = InteractionBuilder(str(path)), 0
     for number, row in enumerate(rows, start=1):
         for column in (user, item):
             if not row[column]:
@@ -58,8 +58,8 @@ def _read_delimited(path: Path, columns: dict[str, str]) -> Interactions:
 def _read_records(path: Path, columns: dict[str, str]) -> Interactions:
     """Of the usual names, the first that the first record has. Where that has a rating, others without are left out."""
     names = {role: (columns[role].lower(),) if role in columns else usual for role, usual in INTERACTION.items()}
-    user, item, rating = (Finder(path, role, names[role]) for role in INTERACTION)
-    found, unrated, rated = Collector(str(path)), 0, False
+    user, item, rating = (ColumnResolver(path, role, names[role]) for role in INTERACTION)
+    found, unrated, rated = InteractionBuilder(str(path)), 0, False
     for number, record in enumerate(iterate_records(path), start=1):
         if number == 1:
             _choose_columns(path, list(record), {role: name.lower() for role, name in columns.items()})

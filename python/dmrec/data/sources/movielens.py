@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import DmrecError
-from .entities import Entity, clean
-from .importing import Source
-from .interactions import Collector, Interactions
-from .readers import read_interactions
+from ...errors import DmrecError
+from ..entities import Entity, clean
+from .interactions import InteractionBuilder, Interactions
 from .records import open_text, read_rows
+from .source import Source
+from .tables import read_interactions
 
 TAGS_PER_FILM = 8
 # what numbers stand for in MovieLens-1M, by its README
@@ -93,7 +93,7 @@ def _films(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _ratings(path: Path, separator: str) -> Interactions:
-    found = Collector(str(path))
+    found = InteractionBuilder(str(path))
     for number, row in enumerate(_split(path, separator, 3), start=1):
         try:
             found.add(row[0], row[1], float(row[2]))

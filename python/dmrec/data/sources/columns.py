@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DmrecError
+from ...errors import DmrecError
 
 USER = ("user", "user_id", "userid", "uid", "reviewerid", "username")
 ITEM = ("item", "item_id", "itemid", "iid", "movieid", "parent_asin", "asin", "business_id", "product_id")
@@ -26,7 +26,7 @@ def first_of(record: dict[str, Any], names: Sequence[str]) -> Any:
     return next((value for name in names if (value := record.get(name)) is not None and value != ""), None)
 
 
-class Finder:
+class ColumnResolver:
     """Finds what records of a file hold for a role ("user", "item", "rating").
 
     The first record that has any of these fields says which of them holds it, for all.

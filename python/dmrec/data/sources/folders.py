@@ -1,0 +1,37 @@
+"""Folders of a known layout, recognised by the name of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import DmrecError
+from . import movielens, recbole, rlmrec
+from .source import Source
+
+FOLDERS: dict[str, Callable[[Path], Source]] = {
+    "*.inter": recbole.read_folder,
+    "trn_mat.pkl": rlmrec.read_folder,
+    "u.data": movielens.read_u_data,
+    "ratings.dat": movielens.read_dat,
+    "ratings.csv": movielens.read_csv,
+}
+"""The reader of each layout by the pattern of the file that identifies it."""
+
+
+def read_folder(folder: Path) -> Source:
+    """Reads ``folder`` with the one reader whose file is in it.
+
+    Raises:
+        DmrecError: the folder matches no layout, or several.
+    """
+    found = [pattern for pattern in FOLDERS if any(folder.glob(pattern))]
+    if len(found) == 1:
+        return FOLDERS[found[0]](folder)
+    if found:
+        raise DmrecError(
+            f"{folder} matches several layouts: it holds {' and '.join(found)}; give the table instead of the folder"
+        )
+    raise DmrecError(
+        f"{folder} has an unknown layout: it holds none of {', '.join(FOLDERS)}; give a table, or see docs/data.md"
+    )
