@@ -8,6 +8,7 @@ True
 from .api import evaluate, list_recipes, load, open_dataset, train
 from .config import Config
 from .data.dataset import Dataset
+from .data.sources.frames import dataset_from_frame as dataset
 from .errors import DmrecError
 from .inference.recommender import ItemVectors, Posterior, Recommender
 from .table import Table
@@ -20,6 +21,7 @@ __all__ = [
     "Posterior",
     "Recommender",
     "Table",
+    "dataset",
     "evaluate",
     "list_recipes",
     "load",

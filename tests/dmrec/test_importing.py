@@ -41,7 +41,7 @@ def _matrices(*shifts, n=4):
 def test_a_table_keeps_ids_and_texts(tmp_path):
     path = _write(tmp_path / "t.csv", PAIRS)
     source = Source(read_interactions(path), [path], [Entity("sku-3", "Spade", "a spade"), Entity("other")])
-    dataset = make_dataset(source, tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(source, tmp_path / "d", name="d", k_core=1)
     assert [user.id for user in dataset.users] == list("abcdef")
     assert dataset.items[3] == Entity("sku-3", "Spade", "a spade")
     assert dataset.items[2] == Entity("sku-2")
@@ -51,11 +51,11 @@ def test_a_table_keeps_ids_and_texts(tmp_path):
         DmrecError,
         match="no described item has an id of the interactions: they look like 'sku-0', the described like 'other'",
     ):
-        make_dataset(Source(_table(), [], [Entity("other")]), tmp_path / "d", name="d", core=1)
+        make_dataset(Source(_table(), [], [Entity("other")]), tmp_path / "d", name="d", k_core=1)
 
 
 def test_repeats_are_counted_once(tmp_path):
-    dataset = make_dataset(Source(_table(PAIRS + PAIRS[:5]), []), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(Source(_table(PAIRS + PAIRS[:5]), []), tmp_path / "d", name="d", k_core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
     assert dataset.provenance["repeated"] == 5
 
@@ -65,7 +65,7 @@ def test_vectors_follow_the_entities_through_the_filters(tmp_path):
     items = [Entity(f"sku-{i}") for i in (99, 7, 6, 5, 4, 3, 2, 1, 0)]
     users = [Entity(u) for u in ("lonely", *"fedcba")]
     vectors = np.arange(9.0)[:, None], np.arange(7.0)[:, None]
-    dataset = make_dataset(Source(_table(pairs), [], items, users, vectors), tmp_path / "d", name="d", core=5)
+    dataset = make_dataset(Source(_table(pairs), [], items, users, vectors), tmp_path / "d", name="d", k_core=5)
     assert dataset.vectors("imported").items[:, 0].tolist() == [8, 7, 6, 5, 4, 3, 2, 1]
     assert dataset.vectors("imported").users[:, 0].tolist() == [6, 5, 4, 3, 2, 1]
 
@@ -83,7 +83,7 @@ def test_vectors_that_do_not_fit(tmp_path, items, rows, message):
     users = [Entity(u) for u in "abcdef"]
     source = Source(_table(), [], described, users, (np.ones((rows, 2)), np.ones((6, 2))))
     with pytest.raises(DmrecError, match=message):
-        make_dataset(source, tmp_path / "d", name="d", core=1)
+        make_dataset(source, tmp_path / "d", name="d", k_core=1)
     assert not (tmp_path / "d").exists()
 
 
@@ -229,7 +229,7 @@ def atomic(tmp_path):
 
 
 def test_recbole(atomic, tmp_path):
-    dataset = make_dataset(read_folder(atomic), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(read_folder(atomic), tmp_path / "d", name="d", k_core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
     assert dataset.items[0] == Entity("sku-0", 'A "big" spade', 'A "big" spade. categories: garden tools; price: 9.5')
     assert dataset.items[1] == Entity("sku-1", "Kettle", "Kettle")
@@ -292,13 +292,13 @@ def _movielens_csv(folder):
 def test_movielens(tmp_path, lay_out):
     (tmp_path / "ml").mkdir()
     film, who = lay_out(tmp_path / "ml")
-    dataset = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", k_core=1)
     assert sum(dataset.manifest["interactions"].values()) == 48
     assert dataset.items[0] == film
     assert re.match(who, dataset.users[0].text)
     for name in ("u.item", "u.user", "movies.dat", "users.dat", "movies.csv", "tags.csv", "u.genre"):
         (tmp_path / "ml" / name).unlink(missing_ok=True)
-    bare = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", core=1)
+    bare = make_dataset(read_folder(tmp_path / "ml"), tmp_path / "d", name="d", k_core=1)
     assert bare.items[0] == Entity("1")
 
 
@@ -307,7 +307,7 @@ def test_bad_movielens(tmp_path):
     with pytest.raises(DmrecError, match="u.data, line 2: 2 fields, at least 3 are expected"):
         read_folder(tmp_path)
     (tmp_path / "u.data").write_text("1\t2\tgood\t0\n")
-    with pytest.raises(DmrecError, match="u.data, line 1: the rating 'good' is no number"):
+    with pytest.raises(DmrecError, match="u.data, line 1: the rating 'good' is not a number"):
         read_folder(tmp_path)
     _movielens_csv(tmp_path)
     (tmp_path / "u.data").unlink()
@@ -382,7 +382,7 @@ def test_profiles_out_of_order_go_where_their_numbers_say(pickles, tmp_path):
 
 
 def test_what_is_refused_replaces_nothing(tmp_path):
-    old = make_dataset(Source(_table(), []), tmp_path / "d", name="old", core=1)
+    old = make_dataset(Source(_table(), []), tmp_path / "d", name="old", k_core=1)
     old.add_vectors("precious", np.ones((8, 2)), np.ones((6, 2)), {})
     items, users = [Entity(f"sku-{i}") for i in range(8)], [Entity(u) for u in "abcdef"]
     for bad in (
@@ -391,14 +391,14 @@ def test_what_is_refused_replaces_nothing(tmp_path):
         (np.ones((8, 0)),) * 2,
     ):
         with pytest.raises(DmrecError, match="vectors"):
-            make_dataset(Source(_table(), [], items, users, bad), tmp_path / "d", name="new", core=1)
+            make_dataset(Source(_table(), [], items, users, bad), tmp_path / "d", name="new", k_core=1)
     assert open_dataset(tmp_path / "d").vector_names == ["precious"]
 
 
 def test_ids_are_kept_as_they_are_or_refused(tmp_path):
     names = ["two  spaces", "a,comma", "ключ", "z\u200bw", "nb\u00a0sp", "id\u3000eo", "-3", "007", "x" * 512]
     pairs = [(u, name) for u in "abcdef" for name in names]
-    dataset = make_dataset(Source(_table(pairs), [], [Entity(names[0], "Found")]), tmp_path / "d", name="d", core=1)
+    dataset = make_dataset(Source(_table(pairs), [], [Entity(names[0], "Found")]), tmp_path / "d", name="d", k_core=1)
     assert {item.id for item in dataset.items} == set(names)
     assert [item.title for item in dataset.items if item.id == names[0]] == ["Found"]
     for strange, message in (("a\0", "cannot be shown"), ("b\u2028", "cannot be shown"), ("x" * 513, "at most 512")):
@@ -415,7 +415,7 @@ def test_ids_are_kept_as_they_are_or_refused(tmp_path):
 def test_an_entity_described_twice_is_refused(tmp_path):
     items = [Entity("sku-1", "One"), Entity("sku-2"), Entity("sku-1", "Uno")]
     with pytest.raises(DmrecError, match="the item with id 'sku-1' is described more than once"):
-        make_dataset(Source(_table(), [], items), tmp_path / "d", name="d", core=1)
+        make_dataset(Source(_table(), [], items), tmp_path / "d", name="d", k_core=1)
 
 
 def test_unknown_layouts(tmp_path):
@@ -449,7 +449,7 @@ def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):
         refused = CliRunner().invoke(app, [*given, *options])
         assert "reviews.jsonl.gz is a source and would be overwritten" in str(refused.exception)
     with pytest.raises(DmrecError, match="items.jsonl.gz is a source"):
-        make_dataset(Source(_table(), [items]), tmp_path / ".." / tmp_path.name, name="d", core=1)
+        make_dataset(Source(_table(), [items]), tmp_path / ".." / tmp_path.name, name="d", k_core=1)
     elsewhere = _write(tmp_path / "t.csv", PAIRS)
     given[2] = str(elsewhere)
     assert "is no dataset but holds items.jsonl.gz, reviews" in str(CliRunner().invoke(app, given).exception)

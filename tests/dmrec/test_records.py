@@ -158,7 +158,7 @@ def test_reviews_and_metadata_as_the_data_sets_have_them(tmp_path, lay_out):
     found = read_table(reviews, {})
     assert (found.interactions.rating is None) == (lay_out is _steam_dump)
     source = Source(found.interactions, found.files, items=items, reviews=found.reviews)
-    dataset = make_dataset(source, tmp_path / "d", name="d", core=5)
+    dataset = make_dataset(source, tmp_path / "d", name="d", k_core=5)
     assert [user.id for user in dataset.users] == [f"A{u}" for u in range(USERS)]
     assert [item.id for item in dataset.items] == [f"B{i}" for i in range(ITEMS)]
     assert dataset.items[3] == described
@@ -290,8 +290,8 @@ def test_files_that_are_none(tmp_path):
         ([{"user": 1, "name": 2}], {}, r"has no column for the item .columns: user, name"),
         ([{"user": 1, "item": 2}], {"item": "Itm"}, "has no column 'itm'; did you mean 'item'"),
         ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .item\\)"),
-        ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is no number"),
-        ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is no number"),
+        ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is not a number"),
+        ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is not a number"),
         ([{"user": 1, "item": 2, "rating": None}], {}, "r.jsonl: no row has a rating; fill in the column"),
         ([{"user": 1, "item": 2}, {"user": 1, "item": 3, "rating": 5}], {}, "record 2: has a rating, unlike those"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from dmrec.data.sources.interactions import Ids, Interactions
-from dmrec.data.sources.preparation import k_core, prepare
+from dmrec.data.sources.preparation import largest_core, prepare
 from dmrec.data.splits import split_per_user
 from dmrec.errors import DmrecError
 
@@ -42,21 +42,21 @@ def test_held_out_items_are_seen_in_training():
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_k_core_is_the_largest_such_part(k):
     matrix = _random(50, 50, 0.08)
-    core, users, items = k_core(matrix, k)
+    core, users, items = largest_core(matrix, k)
     assert core.shape == (len(users), len(items))
     if core.nnz:
         assert np.diff(core.indptr).min() >= k
         assert np.bincount(core.indices).min() >= k
     np.testing.assert_array_equal(core.toarray(), matrix.toarray()[np.ix_(users, items)])
     order = np.random.default_rng(0).permutation(50)  # whatever the order of removal, the same core is left
-    assert sorted(order[k_core(matrix[order], k)[1]]) == list(users)
+    assert sorted(order[largest_core(matrix[order], k)[1]]) == list(users)
 
 
 def test_prepare_reports_what_it_drops():
     user = np.array([1, 1, 1, 2, 2, 2, 3, 1])
     item = np.array([7, 8, 9, 7, 8, 9, 7, 7])
     rating = np.array([5, 4, 3, 3, 5, 5, 2, 4])
-    prepared = prepare(Interactions(Ids.of(user), Ids.of(item), rating), core=2)
+    prepared = prepare(Interactions(Ids.of(user), Ids.of(item), rating), k_core=2)
     assert prepared.user_ids == ["1", "2"]
     assert prepared.item_ids == ["7", "8", "9"]
     report = {key: prepared.report[key] for key in ("rows", "below_min_rating", "repeated", "outside_core")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +11,11 @@ import typer
 from ..data.create import check_sources
 from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, open_dataset
 from ..data.inspection import inspect_dataset, inspect_splits, inspect_texts, warnings
-from ..data.sources.descriptions import read_reviews
 from ..data.sources.download import TERMS, fetch_ml100k
-from ..data.sources.folders import read_folder
-from ..data.sources.importer import make_dataset, read_splits, read_table
+from ..data.sources.importer import assemble, make_dataset
 from ..data.sources.interactions import Interactions
-from ..data.sources.matrices import read_vectors_file
 from ..data.sources.source import Source
+from ..data.splits import STRATEGIES
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
 from .console import errors, output, print_table
@@ -27,8 +24,13 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make 
 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the split.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a dataset that stands there.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random split.")]
+SplitName = Annotated[str, typer.Option("--split", help=f"How to split: {', '.join(STRATEGIES)}.")]
+Repeats = Annotated[
+    str,
+    typer.Option(help="Repeated interactions: first keeps the first; keep cannot be evaluated."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a dataset in the folder.")]
 Optional = typer.Option(show_default=False)
 
 
@@ -42,34 +44,41 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Default: the folder's name.", show_default=False)] = None,
     min_rating: MinRating = 3.0,
     k_core: KCore = 5,
+    split: SplitName = "random",
+    repeats: Repeats = "first",
     seed: Seed = 0,
     user_column: Annotated[str | None, Optional] = None,
     item_column: Annotated[str | None, Optional] = None,
     rating_column: Annotated[str | None, Optional] = None,
-    train: Annotated[Path | None, typer.Option(help="Split already: training.", show_default=False)] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of times; none leaves times out.", show_default=False)
+    ] = None,
+    train: Annotated[Path | None, typer.Option(help="Training, of files that are split.", show_default=False)] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation.", show_default=False)] = None,
     test: Annotated[Path | None, typer.Option(help="Test.", show_default=False)] = None,
-    items: Annotated[Path | None, typer.Option(help="Their titles, tags and texts.", show_default=False)] = None,
-    users: Annotated[Path | None, typer.Option(help="Likewise.", show_default=False)] = None,
-    reviews: Annotated[Path | None, typer.Option(help="User, item, text; if elsewhere.", show_default=False)] = None,
-    item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per item.", show_default=False)] = None,
-    user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row per user.", show_default=False)] = None,
-    vectors_name: Annotated[str, typer.Option(help="What to call these vectors.")] = "imported",
+    items: Annotated[Path | None, typer.Option(help="Titles, tags and texts of the items.", show_default=False)] = None,
+    users: Annotated[Path | None, typer.Option(help="Texts of the users.", show_default=False)] = None,
+    reviews: Annotated[Path | None, typer.Option(help="File with user, item, text.", show_default=False)] = None,
+    item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each item.", show_default=False)] = None,
+    user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each user.", show_default=False)] = None,
+    vectors_name: Annotated[str, typer.Option(help="Name of these vectors.")] = "imported",
     force: Force = False,
 ) -> None:
     """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
 
-    A table (.csv, .tsv, .inter, .parquet, .jsonl: user, item, and a rating if there is one) is filtered and split 3:1:1
-    at random per user; columns are found by their usual names. Three tables or matrices (.npz, .pkl) stay split as they
-    are. Items, users and reviews may be any of these tables, too, as Amazon, Yelp and Steam have them. A folder may be
-    RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat or ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl
-    ..), whose pickles are read without running anything in them. Vectors go row by row with items and users.
+    A table (.csv, .tsv, .inter, .parquet, .jsonl) has a user, an item, and a rating and a time if there are any;
+    columns are found by their usual names. It is filtered and split: 3:1:1 at random per user, or by order or time (--split).
+    Three tables or matrices (.npz, .pkl) stay split as they are. Items, users and reviews may be such tables, too, as
+    Amazon, Yelp and Steam have them. A folder may be RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat or
+    ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl ..), whose pickles are read without running anything in them.
+    Vectors have a row for each item and each user, in the order of their descriptions.
 
     Examples:
 
     - `dmrec data import ratings.csv --out data/shop --min-rating 4 --items items.jsonl`
     - `dmrec data import Video_Games.jsonl.gz --items meta_Video_Games.jsonl.gz --out data/games`
     - `dmrec data import clicks.parquet --user-column customer --item-column sku --k-core 10 --out data/shop`
+    - `dmrec data import reviews.json --split leave-one-out --time-column unixReviewTime --out data/beauty`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
     """
@@ -77,34 +86,26 @@ def import_(
     given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
     check_sources(out, [path for path in given_files if path is not None], vectors_name)
     _refuse_existing(out, force)
-    if (item_vectors is None) != (user_vectors is None):
-        raise DmrecError("give both --item-vectors and --user-vectors, or neither")
-    given = {"user": user_column, "item": item_column, "rating": rating_column}
+    given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
     columns = {role: column for role, column in given.items() if column}
-    splits = {split: path for split, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
-    if source is not None and not splits:
-        found = read_folder(source) if source.is_dir() else read_table(source, columns)
-    elif source is None and len(splits) == 3:
-        found = read_splits(splits, columns)
-    else:
-        raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
-    found = replace(found, columns=columns)
-    files = [*found.files, *(path for path in (items, users, reviews, item_vectors, user_vectors) if path)]
-    found = replace(found, files=files)
+    parts = {name: path for name, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
+    found = assemble(
+        source, parts, columns, items=items, users=users, reviews=reviews, vectors=(item_vectors, user_vectors)
+    )
     described = {"user": users or reviews, "item": items or reviews}
     without_table = found.has_row_ids or (source is not None and source.is_dir())
     unused = [f"{role}_column" for role in given if without_table and not described.get(role)]
     _refuse_unused(context, found, unused)
-    if items is not None:
-        found = replace(found, items=items)
-    if users is not None:
-        found = replace(found, users=users)
-    if reviews is not None:
-        found = replace(found, reviews=read_reviews(reviews, found.names))
-    if item_vectors is not None and user_vectors is not None:
-        found = replace(found, vectors=(read_vectors_file(item_vectors), read_vectors_file(user_vectors)))
     dataset = make_dataset(
-        found, out, name=name or out.name, min_rating=min_rating, core=k_core, seed=seed, vectors_name=vectors_name
+        found,
+        out,
+        name=name or out.name,
+        min_rating=min_rating,
+        k_core=k_core,
+        split=split,
+        repeats=repeats,
+        seed=seed,
+        vectors_name=vectors_name,
     )
     _describe(dataset)
     if unrated := dataset.provenance.get("rows_without_rating"):
@@ -135,6 +136,8 @@ def inspect(
         ["split", *next(iter(found["splits"].values()))],
         parts,
     )
+    if found["order"]:
+        print_table(f"order of interactions, split {found['split']}", ["", "number"], list(found["order"].items()))
     for side in ("users", "items"):
         spread = found[f"{side}_by_interactions"]
         print_table(f"{side} by training interactions", ["", *spread], [[side, *spread.values()]])
@@ -156,6 +159,7 @@ def fetch(
     out: Annotated[Path | None, typer.Option(help="Default: data/NAME.", show_default=False)] = None,
     min_rating: MinRating = 3.0,
     k_core: KCore = 5,
+    split: SplitName = "random",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -169,7 +173,7 @@ def fetch(
     out = out or Path("data") / name
     _refuse_existing(out, force)
     errors.print(f"Terms of use. {TERMS}", highlight=False)
-    _describe(known[name](out, min_rating=min_rating, core=k_core, seed=seed))
+    _describe(known[name](out, min_rating=min_rating, k_core=k_core, split=split, seed=seed))
 
 
 @app.command()
@@ -206,7 +210,7 @@ def _refuse_existing(folder: Path, force: bool) -> None:
 def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) -> None:
     """Options that were given and would do nothing."""
     if not isinstance(source.interactions, Interactions):
-        unused = [*unused, "k_core", "seed"]
+        unused = [*unused, "k_core", "split", "repeats", "seed"]
     if source.has_row_ids:
         unused = [*unused, "min_rating"]
     for name in unused:

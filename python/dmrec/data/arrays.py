@@ -118,3 +118,13 @@ def _fault_of(matrix: Any) -> str | None:
     except ValueError as error:
         return str(error)
     return "it holds NaN" if np.isnan(matrix.data).any() else None
+
+
+def contains(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether ``matrix``, its columns sorted, has an entry at each of these rows and columns, (n,) each."""
+    width = matrix.shape[1]
+    known = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * width + matrix.indices
+    wanted = rows.astype(np.int64) * width + columns
+    if not len(known):
+        return np.zeros(len(wanted), dtype=bool)
+    return np.asarray(known[np.searchsorted(known, wanted).clip(max=len(known) - 1)] == wanted)

@@ -13,9 +13,10 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError
 from ..files import json_lines, sha256_of, write_atomically, write_json
-from .arrays import as_interactions
-from .dataset import FILES, FORMAT, MANIFEST, REVIEWS, SPLITS, Dataset, open_dataset
+from .arrays import as_interactions, contains
+from .dataset import FILES, FORMAT, MANIFEST, REVIEWS, SEQUENCES, SPLITS, Dataset, open_dataset
 from .entities import Entity
+from .sequences import Sequences, check_sequences
 
 
 def create_dataset(
@@ -26,12 +27,23 @@ def create_dataset(
     items: Sequence[Entity] | None = None,
     users: Sequence[Entity] | None = None,
     reviews: Iterable[tuple[int, int, str]] = (),
+    sequences: Sequences | None = None,
     provenance: dict[str, Any],
 ) -> Dataset:
-    """Writes a dataset folder and opens it. ``provenance`` says how: source, filters, seed, terms of use.
+    """Writes a dataset folder and opens it. Profiles and vectors of a dataset that it replaces are removed from it.
 
-    ``reviews``: user, item, text; only those of interactions in train are kept, so that nothing written from them knows
-    what is held out. Profiles and text vectors of a dataset that stood there are no longer part of it.
+    Args:
+        folder: where to write.
+        name: the dataset's name.
+        splits: "train", "valid" and "test", each users x items.
+        items, users: descriptions in the order of columns and rows.
+        reviews: row, column and text; only those of interactions in training are kept, so that nothing written from
+            them knows what is held out.
+        sequences: the order of the interactions of all three splits together.
+        provenance: how the dataset was made: source, filters, split, seed, terms of use.
+
+    Raises:
+        DmrecError: descriptions or sequences do not fit the matrices; a dataset in ``folder`` is then as before.
     """
     n_users, n_items = splits["train"].shape
     files = {}
@@ -46,10 +58,13 @@ def create_dataset(
             files[f"{side}.jsonl.gz"] = json_lines(e.row() for e in entities)
     if of_train := _reviews_of(splits["train"], reviews):
         files[REVIEWS] = json_lines({"user": u, "item": i, "text": text} for (u, i), text in sorted(of_train.items()))
+    if sequences is not None:
+        check_sequences(sequences, n_users, n_items)
+        files[SEQUENCES] = sequences.to_npz()
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
     for leftover in folder.glob(".*.embedding"):
         shutil.rmtree(leftover)
-    for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS):
+    for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES):
         (folder / stale).unlink(missing_ok=True)
     for file_name, content in files.items():
         write_atomically(folder / file_name, content)
@@ -68,7 +83,7 @@ def create_dataset(
 
 
 def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = None) -> None:
-    """No source is a file that a dataset in ``folder``, with vectors called so, would replace or remove."""
+    """Checks that no source is a file that a dataset in ``folder``, with ``vectors``, would replace or remove."""
     names = FILES if vectors is None else (*FILES, f"items.{vectors}.npy", f"users.{vectors}.npy")
     written = {(folder / name).resolve() for name in names}
     for source in sources:
@@ -79,9 +94,8 @@ def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = N
 
 
 def _reviews_of(train: sp.csr_matrix, reviews: Iterable[tuple[int, int, str]]) -> dict[tuple[int, int], str]:
-    """Those of interactions in ``train``; of several the last."""
+    """The reviews of interactions in ``train``; of several of one interaction, the last."""
     given = [review for review in reviews if review[2]]
-    entries, width = train.tocoo(), train.shape[1]
-    place = np.array([user * width + item for user, item, _ in given], dtype=np.int64)
-    known = np.isin(place, entries.row.astype(np.int64) * width + entries.col)
+    rows, columns = (np.array([review[axis] for review in given], dtype=np.int64) for axis in (0, 1))
+    known = contains(as_interactions(train), rows, columns)
     return {(user, item): text for (user, item, text), there in zip(given, known, strict=True) if there}

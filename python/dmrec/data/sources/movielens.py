@@ -12,6 +12,7 @@ from .interactions import InteractionBuilder, Interactions
 from .records import open_text, read_rows
 from .source import Source
 from .tables import read_interactions
+from .times import TimeColumn
 
 TAGS_PER_FILM = 8
 # what numbers stand for in MovieLens-1M, by its README
@@ -93,12 +94,17 @@ def _films(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _ratings(path: Path, separator: str) -> Interactions:
-    found = InteractionBuilder(str(path))
+    """Lines of user, item, rating and, in all or none of them, time."""
+    times = TimeColumn(f"{path}, field 4")
+    found, timed = InteractionBuilder(str(path), times), False
     for number, row in enumerate(_split(path, separator, 3), start=1):
+        timed = len(row) > 3 if number == 1 else timed
         try:
             found.add(row[0], row[1], float(row[2]))
         except ValueError:
-            raise DmrecError(f"{path}, line {number}: the rating '{row[2]}' is no number") from None
+            raise DmrecError(f"{path}, line {number}: the rating '{row[2]}' is not a number") from None
+        if timed:
+            times.add(number, row[3] if len(row) > 3 else None)
     return found.interactions()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...errors import DmrecError
+from .arrow import import_pyarrow
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 JSON_LINES = (".jsonl", ".json", ".ndjson")
@@ -90,15 +91,6 @@ def read_rows(path: Path) -> Iterator[list[str]]:
 def names_of(header: list[str]) -> list[str]:
     """The columns of a header, without RecBole's types (``name:type``)."""
     return [name.split(":")[0].strip() for name in header]
-
-
-def import_pyarrow() -> Any:
-    """pyarrow, an optional dependency, with its Parquet."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DmrecError("reading Parquet needs pyarrow: pip install 'dmrec[parquet]'") from None
-    return pyarrow
 
 
 def _delimited(path: Path) -> Iterator[dict[str, Any]]:
