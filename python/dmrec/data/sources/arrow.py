@@ -46,6 +46,7 @@ def interactions_of(table: Any, place: object, columns: dict[str, str]) -> Inter
         DmrecError: a column is missing or of a wrong type, or a row has no id, or no time where others have one.
     """
     chosen = choose_columns(place, table.column_names, columns)
+    table = _plain(table.select(list(dict.fromkeys(chosen.values()))))
     total, rows = len(table), np.arange(1, len(table) + 1)
     if "rating" in chosen:
         rated = table[chosen["rating"]].is_valid()
@@ -58,13 +59,20 @@ def interactions_of(table: Any, place: object, columns: dict[str, str]) -> Inter
     return Interactions(user, item, rating, chosen, total - len(table), times)
 
 
+def _plain(table: Any) -> Any:
+    """The table with texts in a type that can be filtered: polars hands them on in another."""
+    pyarrow = import_pyarrow()
+    for number, field in enumerate(table.schema):
+        if pyarrow.types.is_string_view(field.type):
+            table = table.set_column(number, field.name, table[number].cast(pyarrow.large_string()))
+    return table
+
+
 def _ids(column: Any, place: str, rows: np.ndarray) -> Ids:
     """``rows``: the number of each entry in the source, counted from 1."""
     pyarrow = import_pyarrow()
     if pyarrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pyarrow.types.is_string_view(column.type):
-        column = column.cast(pyarrow.large_string())
     encoded = column.combine_chunks().dictionary_encode()
     distinct: list[Any] = encoded.dictionary.to_pylist()
     codes = encoded.indices.fill_null(len(distinct)).to_numpy()
