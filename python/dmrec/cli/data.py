@@ -66,12 +66,13 @@ def import_(
 ) -> None:
     """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
 
-    A table (.csv, .tsv, .inter, .parquet, .jsonl) has a user, an item, and a rating and a time if there are any. Its
-    columns are found by their usual names. It is filtered and split: 3:1:1 at random per user, or by order or time
-    (--split). Three tables or matrices (.npz, .pkl) stay split as they are. Items, users and reviews may be such
-    tables, too, as Amazon, Yelp and Steam have them. A folder may be RecBole's (NAME.inter ..), MovieLens (u.data, ratings.dat
-    or ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl ..), whose pickles are read without running anything in
-    them. Vectors have a row for each item and each user, in the order of their descriptions.
+    A table (.csv, .tsv, .inter, .parquet, .jsonl) has a user, an item, and a rating and a time if there are any.
+    Its columns are found by their usual names. It is filtered and split: 3:1:1 at random per user, or by order or
+    time (--split). Three tables or matrices (.npz, .pkl) stay split as they are. Items, users and reviews may be
+    such tables, too, as Amazon, Yelp and Steam have them. A folder may be RecBole's (NAME.inter ..), MovieLens
+    (u.data, ratings.dat or ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl ..), whose pickles are read
+    without running anything in them. Vectors have a row for each item and each user, in the order of their
+    descriptions.
 
     Examples:
 
