@@ -23,7 +23,7 @@ from .eval import ranking
 from .inference.recommender import Recommender
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
-from .runs.load import load_model, training_data
+from .runs.load import histories_of, load_model, training_data
 from .runs.provenance import check_data
 from .runs.resolve import resolve
 from .runs.run import Run, run_folder
@@ -216,6 +216,8 @@ def _fit(model: Model, data: Dataset) -> Recommender:
         )
     config = build_config(recipes.recipe("popularity"))
     training = training_data(config, data)
+    if data.sequences is not None:
+        training = training._replace(histories=histories_of(data))
     valid, monitor = data.split("valid"), config.training.monitor
 
     def score(candidate: Model, /, **settings: float) -> float:

@@ -77,6 +77,8 @@ def rank_new_user(
 ) -> Ranking:
     """Ranks items for one user who was not in training: one who likes items (columns), or whom a text describes.
 
+    The order of ``likes``, oldest first, counts for models that read order.
+
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
     they were imported. Liked items are not ranked. ``key_variable``: see `load_encoder`.
     """
@@ -96,7 +98,8 @@ def rank_new_user(
         )
     out = x if excluded is None else with_columns(x, excluded)
     with evaluating(model):
-        batch = move(UserBatch(None, x, vectors), model.device)
+        order = torch.tensor([list(dict.fromkeys(likes))]) if config.model.reads_sequences else None
+        batch = move(UserBatch(None, x, vectors, order), model.device)
         scores, items = model.rank(batch, k, exclude=move(out, model.device))
     return Ranking(torch.zeros(1, dtype=torch.int64), scores.cpu(), items.cpu())
 

@@ -33,12 +33,26 @@ class UserBatch(NamedTuple):
     ids: Tensor | None  # (B,) int64 rows of the training data; None for users who were not in training
     interactions: Csr  # (B, N)
     text_vectors: Tensor | None = None  # (B, E) float32 of the users' texts, where the model reads language
-    sequences: Csr | None = None  # (B, S) item numbers as values, oldest first, where the model reads order
+    sequences: Tensor | None = None  # (B, S) int64 items, oldest first, then -1, where the model reads order
 
     @property
     def size(self) -> int:
         """B."""
         return self.interactions.n_rows
+
+
+class Histories(NamedTuple):
+    """The items of each user's training interactions, oldest first."""
+
+    indptr: Tensor  # (M + 1,) int64: user u has the entries indptr[u] to indptr[u + 1]
+    items: Tensor  # (nnz,) int64
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(B, S) int64: those of the users ``ids`` (B,), filled up with -1; S is the longest of them."""
+        start, length = self.indptr[ids], self.indptr.diff()[ids]
+        place = torch.arange(int(length.max()) if len(ids) else 0)
+        there = place < length[:, None]
+        return torch.where(there, self.items[torch.where(there, start[:, None] + place, 0)], -1)
 
 
 class TrainingData(NamedTuple):
@@ -47,6 +61,7 @@ class TrainingData(NamedTuple):
     interactions: Csr  # (M, N) of the training split
     item_text_vectors: np.ndarray | None = None  # (N, E), where the run uses language
     user_text_vectors: np.ndarray | None = None  # (M, E)
+    histories: Histories | None = None  # where the model reads the order of interactions
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
@@ -64,7 +79,8 @@ class TrainingData(NamedTuple):
         """The batch of the users ``ids`` (B,) int64, on the CPU."""
         vectors = self.user_text_vectors
         text = None if vectors is None else torch.from_numpy(np.array(vectors[ids.numpy()], dtype=np.float32))
-        return UserBatch(ids, self.interactions.rows(ids), text)
+        sequences = None if self.histories is None else self.histories.rows(ids)
+        return UserBatch(ids, self.interactions.rows(ids), text, sequences)
 
 
 class Step(NamedTuple):
@@ -175,6 +191,7 @@ class ModelConfig(Options):
     kind: str
 
     is_random: ClassVar[bool] = True  # whether figures depend on the seed
+    reads_sequences: ClassVar[bool] = False  # whether the model is given the order of interactions
 
     def refusal(self, n_users: int, n_items: int) -> str | None:
         """Why the model cannot be used on data of this size; default: it can."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..build import build_model
 from ..config import Config
 from ..data.dataset import Dataset, open_dataset
-from ..models.base import Model, TrainingData
+from ..models.base import Histories, Model, TrainingData
 from .provenance import check_data, item_embeddings_of
 from .run import Run
 
@@ -56,8 +56,15 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     if config.language is not None:
         vectors = dataset.vectors(config.language.vectors)
         items, users = vectors.items, vectors.users
+    histories = histories_of(dataset) if config.model.reads_sequences else None
     embeddings = None if state is not None else _item_embeddings(config, dataset)
-    return TrainingData(dataset.split("train"), items, users, embeddings, state)
+    return TrainingData(dataset.split("train"), items, users, histories, embeddings, state)
+
+
+def histories_of(dataset: Dataset) -> Histories:
+    """The training interactions of each user in their order; nothing that is held out is among them."""
+    training = dataset.sequence("train")
+    return Histories(torch.from_numpy(training.indptr), torch.from_numpy(training.items).long())
 
 
 def _item_embeddings(config: Config, dataset: Dataset) -> np.ndarray | None:
