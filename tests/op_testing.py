@@ -1,6 +1,7 @@
 """The checks that every row operator passes, fed with one `OpCase` per operator.
 
-A case names the public function, its reference and how many (B, D) inputs it takes; the checks make the inputs.
+A case names the public function, its reference and how many (B, D) inputs it takes; the checks make the inputs, on
+torch's default device: on the CPU, or on a GPU where `tests/gpu` runs them. The reference is computed on the CPU.
 """
 
 from __future__ import annotations
@@ -20,8 +21,19 @@ TOLERANCES = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 1e
 SIZES = [(0, 3), (3, 0), (1, 1), (1, 401), (41, 1), (7, 31), (5, 32), (41, 200), (3, 1271)]
 
 
+def device_type() -> str:
+    """Where tests make their tensors: ``"cpu"`` or ``"cuda"``."""
+    return torch.get_default_device().type
+
+
 def extra_bytes(step: Callable[[], Any]) -> int:
-    """Peak of what a step allocates through torch, results included."""
+    """Peak of what a step allocates through torch on the default device, results included."""
+    if device_type() == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = step()
     del result
@@ -50,10 +62,11 @@ class OpCase:
 
     def inputs(self, size: tuple[int, int], dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        return [
-            (scale * torch.randn(size, generator=generator, dtype=torch.float64)).to(dtype)
-            for _ in range(self.n_inputs)
+        device = torch.get_default_device()  # the same numbers on every device
+        drawn = [
+            torch.randn(size, generator=generator, dtype=torch.float64, device="cpu") for _ in range(self.n_inputs)
         ]
+        return [(scale * x).to(dtype).to(device) for x in drawn]
 
 
 def _grad_output(n_rows: int, dtype: torch.dtype) -> Tensor:
@@ -66,21 +79,23 @@ def _gradients(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tens
 
 
 def check_against_reference(case: OpCase, inputs: list[Tensor], tolerance: float) -> None:
-    """Value and gradients against the reference in float64 on the very same numbers."""
-    exact = [x.double() for x in inputs]
+    """Value and gradients against the reference in float64, on the CPU, on the very same numbers."""
+    exact = [x.double().cpu() for x in inputs]
     finest = torch.finfo(inputs[0].dtype).smallest_normal * torch.finfo(inputs[0].dtype).eps  # a subnormal's step
     scale = case.magnitude(*exact)
     result = case.function(*inputs)
     assert result.dtype == inputs[0].dtype
     assert result.shape == inputs[0].shape[:1]
-    assert ((result.double() - case.reference(*exact)).abs() <= tolerance * scale + finest).all()
+    assert result.device == inputs[0].device
+    assert ((result.double().cpu() - case.reference(*exact)).abs() <= tolerance * scale + finest).all()
 
     grad = _grad_output(len(inputs[0]), inputs[0].dtype)
-    expected = _gradients(case.reference, exact, grad.double())
+    right_grad = grad.double().cpu()
+    expected = _gradients(case.reference, exact, right_grad)
     for mine, right in zip(_gradients(case.function, inputs, grad), expected, strict=True):
         assert mine.dtype == inputs[0].dtype
-        bound = tolerance * (right.abs() + grad.double().abs()[:, None]) + finest
-        assert ((mine.double() - right).abs() <= bound).all()
+        bound = tolerance * (right.abs() + right_grad.abs()[:, None]) + finest
+        assert ((mine.double().cpu() - right).abs() <= bound).all()
 
 
 def check_sizes(case: OpCase) -> None:
@@ -263,11 +278,13 @@ def check_extremes(case: OpCase) -> None:
 
 def check_autocast(case: OpCase) -> None:
     """Under autocast 16-bit inputs become float32, mixed ones included; float64 stays."""
-    inputs = case.inputs((4, 33), torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert case.function(*inputs).dtype == torch.float32
-        assert torch.equal(case.function(inputs[0].float(), *inputs[1:]), case.function(*[x.float() for x in inputs]))
-        assert case.function(*[x.double() for x in inputs]).dtype == torch.float64
+    for dtype in (torch.bfloat16, torch.float16):
+        inputs = case.inputs((4, 33), dtype)
+        wide = [x.float() for x in inputs]
+        with torch.autocast(device_type(), dtype=dtype):
+            assert case.function(*inputs).dtype == torch.float32
+            assert torch.equal(case.function(wide[0], *inputs[1:]), case.function(*wide))
+            assert case.function(*[x.double() for x in inputs]).dtype == torch.float64
 
 
 SHARED_CHECKS = [

@@ -127,13 +127,13 @@ def test_infinite_inputs_do_not_poison_other_rows(native):
 
 
 BAD = [
-    (lambda x: (x.numpy(), x), TypeError, "gaussian_kl: mu_q must be a tensor, got ndarray"),
+    (lambda x: (x.tolist(), x), TypeError, "gaussian_kl: mu_q must be a tensor, got list"),
     (lambda x: (x.long(), x), TypeError, "mu_q must be float32, float64, float16 or bfloat16, got torch.int64"),
     (lambda x: (x.to_sparse(), x), TypeError, "mu_q must be dense .torch.strided., got torch.sparse_coo"),
     (lambda x: (x[0], x[0]), ValueError, r"mu_q must have 2 dimensions, got 1 \(shape \(3,\)\)"),
     (lambda x: (x, x[:1]), ValueError, r"logvar_q must have the shape of mu_q \(2, 3\), got \(1, 3\)"),
     (lambda x: (x, x.double()), TypeError, "logvar_q must have the dtype of mu_q .torch.float32., got torch.float64"),
-    (lambda x: (x, x.to("meta")), ValueError, "logvar_q must be on the device of mu_q .cpu., got meta"),
+    (lambda x: (x, x.to("meta")), ValueError, r"logvar_q must be on the device of mu_q \((cpu|cuda:0)\), got meta"),
     (lambda x: (x, x, x), ValueError, "mu_p and logvar_p must be given together or both left out, got only mu_p"),
     (lambda x: (x, x, None, x), ValueError, "got only logvar_p"),
     (lambda x: (x, x, x, x.half()), TypeError, "logvar_p must have the dtype of mu_q"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, reference
-from tests.op_testing import extra_bytes
+from tests.op_testing import device_type, extra_bytes
 
 
 def _case(dtype=torch.float64, b=5, n=11, h=4):
@@ -40,16 +40,16 @@ def test_is_the_dense_loss_with_gradients(size, dtype, tolerance, budget, native
     dense[: users // 3] = 0
     x = Csr.from_torch(dense)
     leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
-    exact = [t.detach().double().requires_grad_() for t in leaves]
-    rows = -(dense.double() * torch.log_softmax(exact[0] @ exact[1].T + exact[2], 1)).sum(1)
+    exact = [t.detach().cpu().double().requires_grad_() for t in leaves]  # the reference runs on the CPU
+    rows = -(dense.cpu().double() * torch.log_softmax(exact[0] @ exact[1].T + exact[2], 1)).sum(1)
     grad = torch.linspace(-1.5, 2.5, users)
     loss = multinomial_nll(*leaves[:2], x, leaves[2], reduction="none", logits_budget=budget)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    torch.testing.assert_close(loss.double(), rows.detach(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(loss.double().cpu(), rows.detach(), rtol=tolerance, atol=tolerance)
     gradients = torch.autograd.grad(loss, leaves, grad.to(loss.dtype))
-    for mine, right in zip(gradients, torch.autograd.grad(rows, exact, grad.double()), strict=True):
+    for mine, right in zip(gradients, torch.autograd.grad(rows, exact, grad.cpu().double()), strict=True):
         assert mine.dtype == dtype
-        assert (mine.double() - right).norm() <= tolerance * (1 + right.norm())
+        assert (mine.double().cpu() - right).norm() <= tolerance * (1 + right.norm())
 
 
 def test_every_subset_of_gradients(budget, native):
@@ -89,6 +89,7 @@ def test_registration(native):
     assert torch.equal(compiled(hidden, weight, x, bias), multinomial_nll(hidden, weight, x, bias))
 
 
+@pytest.mark.cpu_only("tiles on a GPU are larger: tests/gpu has the bound there")
 def test_no_matrix_of_users_and_items_beyond_the_budget(native):
     hidden, weight = torch.randn(512, 8, requires_grad=True), torch.randn(100_000, 8, requires_grad=True)
     x = Csr(torch.arange(513), torch.randint(0, 100_000, (512,)), None, 100_000)
@@ -135,7 +136,7 @@ def test_products_in_bf16_stay_close(native):
     hidden, weight = torch.randn(64, 50, requires_grad=True), (0.2 * torch.randn(3000, 50)).requires_grad_()
     x = Csr.from_torch((torch.rand(64, 3000) < 0.01).float())
     loss = multinomial_nll(hidden, weight, x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device_type(), dtype=torch.bfloat16):
         near = multinomial_nll(hidden, weight, x)
     assert near.dtype == torch.float32
     torch.testing.assert_close(near, loss, rtol=1e-3, atol=0)
@@ -144,6 +145,7 @@ def test_products_in_bf16_stay_close(native):
         assert (mine - right).norm() < 6e-3 * right.norm()
 
 
+@pytest.mark.cpu_only("on a GPU a look at the indices would wait for it; tests/simt has what happens there")
 def test_the_raw_operator_reads_nothing_out_of_range(native):
     op = torch.ops.dmrec_ext.multinomial_nll
     hidden, weight, crow = torch.randn(2, 3), torch.randn(4, 3), torch.tensor([0, 1, 2])
@@ -213,7 +215,7 @@ def test_large_logits_stay_finite():
 
 def test_under_autocast_the_softmax_is_float32():
     hidden, weight, bias, dense = _case(torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device_type(), dtype=torch.bfloat16):
         loss = multinomial_nll(hidden.bfloat16(), weight, Csr.from_torch(dense), bias)
     assert loss.dtype == torch.float32
 
