@@ -53,11 +53,12 @@ def test_extremes_are_never_nan(interpolation, alpha, native):
 def test_gradients_cancel_nowhere(interpolation, alpha, native):
     """Far apart, and where one Gaussian is all of c: float32 gradients against those in float64."""
     generator = torch.Generator().manual_seed(0)
-    mu_q, mu_p = (1000 * torch.randn(4000, 1, generator=generator) for _ in range(2))
-    logvar_q, logvar_p = (40 * torch.rand(4000, 1, generator=generator) - 38 for _ in range(2))
+    mu_q, mu_p = (1000 * torch.randn(4000, 1, generator=generator, device="cpu") for _ in range(2))
+    logvar_q, logvar_p = (40 * torch.rand(4000, 1, generator=generator, device="cpu") - 38 for _ in range(2))
+    device = torch.get_default_device()  # the same numbers on every device
     gradients = []
     for dtype in (torch.float32, torch.float64):
-        rows = [x.detach().to(dtype).requires_grad_() for x in (mu_q, logvar_q, mu_p, logvar_p)]
+        rows = [x.to(dtype).to(device).requires_grad_() for x in (mu_q, logvar_q, mu_p, logvar_p)]
         composite_prior(*rows, alpha=alpha, interpolation=interpolation).sum().backward()
         gradients.append([x.grad.double() for x in rows])
     for mine, right in zip(*gradients, strict=True):

@@ -280,9 +280,9 @@ def test_merging_skips_padding_and_pads_itself():
 
 def test_devices_must_match():
     meta = torch.zeros(2, 5, device="meta")
-    with pytest.raises(ValueError, match="ids must be on the device of scores .meta., got (cpu|cuda:0)"):
+    with pytest.raises(ValueError, match="ids must be on the device of scores .meta., got (cpu|cuda)[:0]*"):
         merge_topk(meta, torch.zeros(2, 5, dtype=torch.int64), 1)
-    with pytest.raises(ValueError, match="items must be on the device of query .meta., got (cpu|cuda:0)"):
+    with pytest.raises(ValueError, match="items must be on the device of query .meta., got (cpu|cuda)[:0]*"):
         rank_topk(meta, torch.zeros(3, 5), 1)
 
 
