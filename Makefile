@@ -5,6 +5,7 @@
 #   make docs    the pages of docs/ that follow from the code
 #   make fuzz    operators under sanitizers (GCC)
 #   make wheel   sdist and wheel into dist/                     make wheel-check    install the wheel elsewhere, use it
+#   make gpu     all checks of a GPU (tests, benchmarks, training) into gpu.json: docs/gpu-checklist.md
 #   make lock    newest versions for developing into constraints.txt
 #   make cuda-check    compile the CUDA half for every target, look at its machine code (nvcc, no GPU)
 #   make cuda-full     the same as an installed package, beside a CUDA build of torch (8 GB, no GPU)
@@ -20,7 +21,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format docs bench bench-million fuzz cuda-check cuda-full wheel wheel-check lock clean
+.PHONY: demo test lint format docs bench bench-million fuzz cuda-check cuda-full gpu wheel wheel-check lock clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -89,6 +90,10 @@ cuda-check: $(VENV)/developing
 
 cuda-full:
 	$(PYTHON) tests/cuda/full.py
+
+# the first machine with a GPU: TORCH names a CUDA build, DMREC_CUDA=on makes a missing nvcc an error
+gpu: $(VENV)/developing
+	$(BIN)/python -W ignore -m benchmarks.gpu --out gpu.json
 
 # the wheel is built from the sdist, which so must hold all that is needed
 wheel: $(VENV)/torch

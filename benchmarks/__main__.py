@@ -1,6 +1,7 @@
 """Runs all benchmarks and writes ``results/ops.{json,md,png}``. Nothing else should run meanwhile.
 
-Arguments go to pytest; with any, only a table is printed.
+``--device cuda`` runs those of a GPU instead (`on_device`). Other arguments go to pytest; with any, only a table is
+printed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from . import on_device
 from .ratios import read_report, to_markdown, to_plot
 
 HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Exit status of pytest."""
+    """Exit status of pytest, or of the benchmarks on a GPU."""
+    if sys.argv[1:2] == ["--device"]:
+        device, *sys.argv[1:] = sys.argv[2:] or [""]
+        if device not in ("cpu", "cuda"):
+            print(f"--device takes cpu or cuda, got '{device}'", file=sys.stderr)
+            return 2
+        if device == "cuda":
+            return on_device.main()
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
         options = ["-q", "-o", "python_files=bench_*.py", "--benchmark-disable-gc", f"--benchmark-json={report}"]

@@ -9,16 +9,19 @@ import tempfile
 from pathlib import Path
 
 import torch
-from dmrec.config import build_config, with_settings
+from dmrec.build import build_model
+from dmrec.config import build_config
 from dmrec.data.synthetic import make_catalogue
-from dmrec.models.backbone import Moment
+from dmrec.models.base import Step
 from dmrec.recipes import recipe
-from dmrec.train.build import build_matching, build_recommender
+from dmrec.runs.load import training_data
+from dmrec.runs.resolve import resolve
+from dmrec.training.loop import optimiser_of
 from torch import nn
 
 from benchmarks import peers
 from benchmarks.race import race
-from dmrec_ext import Csr, multinomial_nll, use_reference
+from dmrec_ext import use_reference
 
 USERS, ITEMS, WIDTH, HIDDEN, LATENT = 1024, 11_010, 1536, 600, 200
 WORKLOADS = {"1,024 users, 11,010 items, vectors 1536 wide": None}
@@ -48,34 +51,31 @@ class _Dense(nn.Module):
 @functools.lru_cache(maxsize=1)
 def _data():
     folder = tempfile.mkdtemp()
-    data = make_catalogue(Path(folder), n_users=USERS, n_items=ITEMS, width=WIDTH, interactions_per_user=30)
-    return data, Csr.from_scipy(data.train), data.vectors("synthetic")
+    return make_catalogue(Path(folder), n_users=USERS, n_items=ITEMS, width=WIDTH, interactions_per_user=30)
 
 
 @functools.lru_cache(maxsize=4)
-def _made(kind):
-    data, x, vectors = _data()
+def made(kind, device="cpu"):
+    """A model, its optimiser and a function that gives the loss of all users, on a device."""
+    data = _data()
     torch.manual_seed(0)
+    vectors = data.vectors("synthetic")
     if kind == "dense":
-        model = _Dense(torch.from_numpy(vectors.items.copy()))
+        model = _Dense(torch.from_numpy(vectors.items.copy()).to(device)).to(device)
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-        inputs = x.to_dense(), torch.from_numpy(vectors.users.copy())
+        inputs = data.split("train").to_dense().to(device), torch.from_numpy(vectors.users.copy()).to(device)
         return model, optimiser, lambda: model(*inputs)
-    config = build_config(with_settings(recipe("dmrec-m"), []))
-    recommender, matching = build_recommender(config, data), build_matching(config)
-    optimiser = torch.optim.Adam(recommender.parameters(), lr=1e-3, fused=True)
-    users = torch.arange(USERS)
-
-    def loss():
-        posteriors = recommender.posteriors(x, users)
-        decoded, _ = recommender.backbone.reconstruct(posteriors.fused, Moment(0, 1))
-        return multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias) + matching.loss(*posteriors)
-
-    return recommender, optimiser, loss
+    config = resolve(build_config(recipe("dmrec-m")), data)
+    model = build_model(config, training_data(config, data)).to(device)
+    users = model.batch(torch.arange(USERS))
+    batch = users._replace(
+        ids=users.ids.to(device), interactions=users.interactions.to(device), text_vectors=users.text_vectors.to(device)
+    )
+    return model, optimiser_of(model, 1e-3), lambda: model.loss(batch, Step())["loss"]
 
 
 def test_step(benchmark, contender, workload, number):
-    model, optimiser, loss_of = _made("dense" if contender.startswith("dense") else "ours")
+    model, optimiser, loss_of = made("dense" if contender.startswith("dense") else "ours")
 
     def step():
         with use_reference(contender == "reference"):

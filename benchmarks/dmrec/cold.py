@@ -24,16 +24,18 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from dmrec.config import build_config, with_settings
+from dmrec.config import build_config
 from dmrec.data.arrays import as_interactions
 from dmrec.data.create import create_dataset
 from dmrec.data.dataset import Dataset, open_dataset
 from dmrec.eval.ranking import evaluate
+from dmrec.inference.recommend import vector_of_likes
+from dmrec.models.base import Model, TrainingData, UserBatch
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.train.build import load_run
-from dmrec.train.new_users import vector_of_likes
-from dmrec.train.train import train
-from rich.console import Console
+from dmrec.runs.load import load_run
+from dmrec.runs.resolve import resolve
+from dmrec.training.trainer import train
 from torch import Tensor
 
 from dmrec_ext import Csr, rank_topk
@@ -44,25 +46,26 @@ SHOWN = {"1 item": 1, "2 items": 2, "5 items": 5, "all items": None}
 Rank = Callable[[Tensor, int, Csr | None], tuple[Tensor, Tensor]]
 
 
-class Asked:
+class Ranked(Model):
     """A way to rank, for `evaluate`."""
 
     def __init__(self, rank: Rank) -> None:
+        super().__init__()
         self._rank = rank
+        self.register_buffer("on_the_cpu", torch.zeros(0))
 
-    def rank(self, x: Csr, users: Tensor, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
-        return self._rank(users, k, exclude)
+    def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
+        return self._rank(batch.ids, k, exclude)
 
 
 def figures(rank: Rank, known: sp.csr_matrix, wanted: sp.csr_matrix) -> dict[str, float]:
-    return evaluate(Asked(rank), Csr.from_scipy(known), Csr.from_scipy(wanted), METRICS).means
+    return evaluate(Ranked(rank), TrainingData(Csr.from_scipy(known)), Csr.from_scipy(wanted), METRICS).means
 
 
 def trained(name: str, dataset: Dataset, folder: Path, options: list[str]) -> Any:
-    """The ranker of a finished run."""
-    console = Console(quiet=True)
-    train(build_config(with_settings(recipe(name), options)), dataset, folder, 0, console)
-    return load_run(folder)[2]
+    """The model of a finished run, in evaluation mode."""
+    train(resolve(build_config(apply_overrides(recipe(name), options)), dataset), dataset, folder)
+    return load_run(folder).model
 
 
 def part_of(
@@ -76,7 +79,7 @@ def part_of(
 
 
 def splits_of(dataset: Dataset) -> dict[str, sp.csr_matrix]:
-    return {split: getattr(dataset, split) for split in ("train", "valid", "test")}
+    return {split: dataset.matrix(split) for split in ("train", "valid", "test")}
 
 
 def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str], work: Path) -> list[dict[str, Any]]:
@@ -84,7 +87,10 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
     cold = np.sort(random.permutation(dataset.n_users)[: dataset.n_users // 10])
     warm = np.setdiff1d(np.arange(dataset.n_users), cold)
     data = part_of(dataset, work / "warm", splits_of(dataset), warm, name)
-    known, wanted = dataset.train[cold], as_interactions(dataset.valid[cold] + dataset.test[cold])
+    known, wanted = (
+        dataset.matrix("train")[cold],
+        as_interactions(dataset.matrix("valid")[cold] + dataset.matrix("test")[cold]),
+    )
     order = [random.permutation(known[row].indices) for row in range(len(cold))]
     shown = {told: [sorted(items[:n]) for items in order] for told, n in SHOWN.items()}
     items = np.asarray(dataset.vectors(name).items, dtype=np.float32)
@@ -108,7 +114,9 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
         language = "language" in recipe(model)
 
         def by(x: Csr, vectors: Tensor | None, ranker: Any = ranker) -> Rank:
-            return lambda u, k, seen: ranker.rank_new(x.rows(u), None if vectors is None else vectors[u], k, seen)
+            return lambda u, k, seen: ranker.rank(
+                UserBatch(None, x.rows(u), None if vectors is None else vectors[u]), k, seen
+            )
 
         if model == "popularity":
             add(model, "nothing", by(nothing, None))
@@ -135,13 +143,12 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
     keep, only = sp.diags((~cold).astype(np.float32)), sp.diags(cold.astype(np.float32))
     splits = {s: as_interactions(m @ keep) for s, m in splits_of(dataset).items()}
     data = part_of(dataset, work / "items", splits, np.arange(dataset.n_users), name)
-    wanted = as_interactions((dataset.valid + dataset.test) @ only)
+    wanted = as_interactions((dataset.matrix("valid") + dataset.matrix("test")) @ only)
     known = as_interactions(sum(splits_of(dataset).values()) - wanted)
     warm = np.flatnonzero(~cold)
     vectors = dataset.vectors(name)
     items = torch.from_numpy(np.asarray(vectors.items, dtype=np.float32))
     users = torch.from_numpy(np.asarray(vectors.users, dtype=np.float32))
-    x = Csr.from_scipy(data.train)
     rows: list[dict[str, Any]] = []
 
     def but_cold(users: Tensor) -> Csr:
@@ -158,9 +165,10 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
     chance = {metric: 20 / int(cold.sum()) for metric in METRICS[:1]}
     rows.append({"model": "chance", "recall@20": 20 / dataset.n_items, "among cold items": chance})
     add("cosine of texts", lambda u, k, seen: rank_topk(users[u], items, k, exclude=seen))
+    of_model = TrainingData(data.split("train"), vectors.items, vectors.users)
     for model in models:
         ranker = trained(model, data, work / f"items-{model}", options)
-        add(model, lambda u, k, seen, ranker=ranker: ranker.rank(x.rows(u), u, k, seen))
+        add(model, lambda u, k, seen, ranker=ranker: ranker.rank(of_model.users(u), k, seen))
     return rows
 
 

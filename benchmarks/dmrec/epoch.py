@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dmrec.config import build_config, with_settings
+from dmrec.build import build_model
+from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.train.build import build_recommender, resolve
-from dmrec.train.run import Run
-from dmrec.train.train import train_one
-from rich.console import Console
+from dmrec.runs.load import training_data
+from dmrec.runs.resolve import resolve
+from dmrec.runs.run import Run
+from dmrec.training.trainer import train
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -76,27 +78,32 @@ MOVED = {
 }
 
 
-def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, Any]:
-    """Phases, kinds and floors of one model."""
+def measure(folder: Path, name: str, precision: str, epochs: int, device: str = "cpu") -> dict[str, Any]:
+    """Phases, kinds and floors of one model; on a GPU phases alone, since what runs there is not the host's."""
     dataset = open_dataset(folder)
     options = [f"training.precision={precision}", f"training.epochs={epochs}", "training.patience=1000"]
-    config = resolve(build_config(with_settings(recipe(name), options)), dataset, 0)
-    quiet = Console(quiet=True)
+    options.append(f"training.device={device}")
+    config = resolve(build_config(apply_overrides(recipe(name), options)), dataset, 0)
     with tempfile.TemporaryDirectory() as temporary:
-        result = train_one(config, dataset, Path(temporary) / "run", quiet)
+        result = train(config, dataset, Path(temporary) / "run")
         timed = Run(Path(temporary) / "run").events("epoch")[1:]  # the first one warms up
         phases = {phase: _median([each["phases"][phase] for each in timed]) for phase in timed[0]["phases"]}
         evaluation = [each["seconds"] for each in Run(Path(temporary) / "run").events("evaluation")]
         phases["evaluation"] = _median(evaluation) / config.training.evaluate_every
         weights = sum(tensor.numel() for tensor in Run(Path(temporary) / "run").load()[0].values())
+        about = {"dataset": dataset.name, "model": name, "precision": precision, "epochs": result["epochs"]}
+        about["phases"] = {phase: round(seconds, 4) for phase, seconds in phases.items()}
+        if not config.training.device.startswith("cpu"):
+            return {**about, **result["environment"]}
         one = config.model_copy(
             update={"training": config.training.model_copy(update={"epochs": 1, "evaluate_every": 1})}
         )
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
-            train_one(one, dataset, Path(temporary) / "one", quiet)
+            train(one, dataset, Path(temporary) / "one")
     spent: dict[str, float] = defaultdict(float)
     floors: dict[str, float] = defaultdict(float)
-    decoder = build_recommender(config, dataset).backbone.decode(torch.zeros(1, config.model.latent)).weight
+    model = build_model(config, training_data(config, dataset))
+    decoder = model.item_vectors()
     rates = _rates(config.training.batch_size, decoder.shape[1], dataset.n_items, precision)
     for event in profiled.events():
         if event.device_type == DeviceType.CPU:
@@ -108,11 +115,7 @@ def measure(folder: Path, name: str, precision: str, epochs: int) -> dict[str, A
                 floors[kind] += 4 * MOVED[kind](event) / rates["memory"]
     floors["Adam"] = -(-dataset.n_users // config.training.batch_size) * 7 * 4 * weights / rates["memory"]
     return {
-        "dataset": dataset.name,
-        "model": name,
-        "precision": precision,
-        "epochs": result["epochs"],
-        "phases": {phase: round(seconds, 4) for phase, seconds in phases.items()},
+        **about,
         "kinds": {
             kind: {"seconds": round(seconds, 4), "floor": round(floors[kind], 4) if floors[kind] else None}
             for kind, seconds in sorted(spent.items(), key=lambda each: -each[1])
@@ -162,9 +165,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", default="dmrec-m")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     chosen = parser.parse_args()
-    rows = [measure(chosen.data, chosen.recipe, precision, chosen.epochs) for precision in ("float32", "bf16")]
-    (RESULTS / f"epoch-{chosen.recipe}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    rows = [
+        measure(chosen.data, chosen.recipe, precision, chosen.epochs, chosen.device)
+        for precision in ("float32", "bf16")
+    ]
+    suffix = "" if chosen.device == "cpu" else f"-{chosen.device}"
+    (RESULTS / f"epoch-{chosen.recipe}{suffix}.json").write_text(json.dumps(rows, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
 
 

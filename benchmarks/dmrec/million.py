@@ -28,20 +28,21 @@ USERS, STEPS, RANKED, HIDDEN = 256, 20, 2000, 64
 def measure(n_items: int) -> dict[str, Any]:
     """One size, in this process."""
     import torch
-    from dmrec.config import build_config, with_settings
+    from dmrec.config import build_config
     from dmrec.data.synthetic import make_catalogue
+    from dmrec.options import apply_overrides
     from dmrec.recipes import recipe
-    from dmrec.train.run import Run
-    from dmrec.train.train import train
-    from rich.console import Console
+    from dmrec.runs.resolve import resolve
+    from dmrec.runs.run import Run
+    from dmrec.training.trainer import train
 
     sizes = [f"model.hidden={HIDDEN}", f"model.latent={HIDDEN // 2}", f"language.hidden={HIDDEN}"]
     steps = [f"training.batch_size={USERS}", "training.epochs=1", "training.evaluate_every=1"]
     with tempfile.TemporaryDirectory() as folder:
         data = make_catalogue(Path(folder) / "data", n_users=USERS * STEPS, n_items=n_items, held_out_users=RANKED)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        config = build_config(with_settings(recipe("dmrec-m"), [*sizes, *steps]))
-        train(config, data, Path(folder) / "run", 0, Console(quiet=True))
+        config = resolve(build_config(apply_overrides(recipe("dmrec-m"), [*sizes, *steps])), data)
+        train(config, data, Path(folder) / "run")
         run = Run(Path(folder) / "run")
         step = 1e3 * run.events("epoch")[0]["seconds"] / STEPS
         ranking = run.events("evaluation")[0]["seconds"]

@@ -24,8 +24,8 @@ def main() -> None:
     assert sys.argv[1] in run("doctor")
     run(f"data synthetic --users {USERS} --items 100 --out data")
     run(f"train mult-vae --data data --out runs {SMALL}")
-    assert 0 < json.loads(run("evaluate runs/data/mult-vae --metric recall@20 --json"))["recall@20"] <= 1
-    run("recommend runs/data/mult-vae -k 5 --out top.jsonl")
+    assert 0 < json.loads(run("evaluate runs/synthetic-100/mult-vae --metric recall@20 --json"))["recall@20"] <= 1
+    run("recommend runs/synthetic-100/mult-vae -k 5 --out top.jsonl")
     assert len(Path("top.jsonl").read_text().splitlines()) == 5 * USERS
 
     run("train mult-vae --data data --out plotted --plot x.png", refused="pip install 'dmrec[plot]'")
@@ -34,14 +34,14 @@ def main() -> None:
         "train mult-vae --data data --out board --set training.tensorboard=true",
         refused="pip install 'dmrec[tensorboard]'",
     )
-    run("recommend runs/data/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
+    run("recommend runs/synthetic-100/mult-vae --out top.parquet", refused="pip install 'dmrec[parquet]'")
 
     write_a_shop()
     run("data import shop.csv --items items.csv --out shop")
     run("profile shop")  # by prompts that the wheel holds
     run("embed shop --profiles template --width 4")
     run(f"train dmrec-m --data shop --out sold {SMALL}")
-    assert "10 recommendations" in run("recommend sold/dmrec-m --profile green --like sku3")
+    assert "10 recommendations" in run("recommend sold/shop/dmrec-m --profile green --like sku3")
     run("embed shop --profiles template --encoder minilm", refused="pip install 'dmrec[text]'")
     run("profile shop --writer llm --model m --base-url http://localhost:1", refused="pip install 'dmrec[llm]'")
 
