@@ -17,7 +17,7 @@ import typer.cli
 import yaml
 from dmrec.cli.main import app
 from dmrec.config import Config
-from dmrec.experiment.paper import METRICS, published
+from dmrec.experiment.report.paper import METRICS, published_figures
 from dmrec.models.base import MODELS, ModelConfig
 from dmrec.recipes import RECIPES
 from pydantic import BaseModel
@@ -140,7 +140,7 @@ def quality(folder: str, dataset: str) -> str:
         cells = [_mean([row["test"][metric] for row in of_model]) for metric in METRICS]
         epochs = ", ".join(str(row["best_epoch"]) for row in of_model if "best_epoch" in row) or "-"
         table.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} | {epochs} |")
-        if paper := published(dataset, model, None):
+        if paper := published_figures(dataset, model, None):
             cells = [f"{paper[metric]:.4f}" for metric in METRICS]
             table.append(f"| {model}, in the paper | 10 | {' | '.join(cells)} | - |")
     return "\n".join(table) + "\n"

@@ -1,9 +1,7 @@
-"""Grids of runs: what is planned, interrupted, failed and reported; the statistics."""
+"""Experiments: what is planned, interrupted, failed and recorded."""
 
 import dataclasses
-import io
 import json
-import math
 import os
 import shutil
 import signal
@@ -14,24 +12,28 @@ import time
 
 import numpy as np
 import pytest
-import scipy.stats
 from dmrec.cli.main import main
 from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.experiment import runner, worker
-from dmrec.experiment.paper import published
+from dmrec.experiment.ledger import (
+    ROWS,
+    append_row,
+    check_folder,
+    delete_runs,
+    experiment_lock,
+    finished_row,
+    pending_jobs,
+    read_rows,
+    run_key,
+)
 from dmrec.experiment.plan import grid, read_plan
-from dmrec.experiment.report import collect, tables
-from dmrec.experiment.runner import ROWS, alone_in, append_row, forget, open_jobs, read_rows, run_jobs
-from dmrec.experiment.statistics import compare, holm
-from dmrec.options import apply_overrides as with_settings
+from dmrec.experiment.runner import run_jobs, run_jobs_here
+from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.runs.run import Run
-from dmrec.runs.run import run_lock as in_use
+from dmrec.runs.run import Run, run_lock
 from dmrec.training.trainer import train
-from rich.console import Console
 
-QUIET = Console(quiet=True)
 SMALL = """
 training: {epochs: 6, batch_size: 40, learning_rate: 0.01}
 models:
@@ -53,7 +55,7 @@ def plan(tiny_folder, tmp_path_factory):
 def done(plan, tmp_path_factory):
     """The folder of the grid, run through with two workers."""
     out = tmp_path_factory.mktemp("experiment")
-    run_jobs(read_plan(plan, out), out, QUIET, workers=2)
+    run_jobs(read_plan(plan, out), out, print, workers=2)
     return out
 
 
@@ -114,11 +116,11 @@ def test_every_run_is_a_row_also_one_that_failed(done, plan):
         of_users = np.load(done / "tiny" / model / f"seed-{seed}" / "users.npz")
         for metric, value in row["test"].items():
             assert of_users[metric].mean() == pytest.approx(value)
-    assert open_jobs(read_plan(plan, done), done, retry=False) == []
-    assert [job.model for job in open_jobs(read_plan(plan, done), done, retry=True)] == ["wild"]
+    assert pending_jobs(read_plan(plan, done), done, retry=False) == []
+    assert [job.model for job in pending_jobs(read_plan(plan, done), done, retry=True)] == ["wild"]
 
 
-def test_a_grid_that_was_killed_goes_on(plan, dataset, tmp_path):
+def test_a_grid_that_was_killed_is_continued(plan, dataset, tmp_path):
     """The runner by kill -9 in the middle of a run: its worker stops, and the figures come out the same."""
     long = plan.read_text().replace("epochs: 6", "epochs: 60, checkpoint_minutes: 0.0005, patience: 100")
     long = "".join(
@@ -150,40 +152,6 @@ def test_rows_survive_a_line_that_was_cut_short(tmp_path):
     assert [(row["model"], row["state"]) for row in read_rows(tmp_path)] == [("a", "finished"), ("b", "failed")]
 
 
-def test_the_report(done):
-    markdown, latex = tables(done)
-    cells, failed = collect(done)
-    by_name = {cell.model: cell for cell in cells}
-    best = f"{by_name['dmrec-m'].mean('recall@20'):.4f}"
-    assert f"**{best}**" in markdown
-    assert rf"\textbf{{{best}}}" in latex
-    assert f"<u>{by_name['mult-vae'].mean('recall@20'):.4f}</u>" in markdown
-    gain = by_name["dmrec-m"].mean("ndcg@10") / by_name["mult-vae"].mean("ndcg@10") - 1
-    assert f"{100 * gain:+.2f} %" in markdown
-    assert "tiny: dmrec-m - mult-vae | recall@20 | 2 |" in markdown
-    assert "tiny wild 1: FloatingPointError" in markdown
-    assert len(failed) == 1
-    assert latex.count(r"\\") == 1 + len(cells) + 1
-    with pytest.raises(DmrecError, match="holds no rows of an experiment"):
-        collect(done / "tiny")
-
-
-def test_the_papers_figures_stand_beside_its_datasets(done, tmp_path):
-    assert published("yelp", "cvga", "mddm")["ndcg@20"] == 0.0826
-    assert published("steam", "mult-vae", None)["recall@10"] == 0.0929
-    assert published("tiny", "mult-vae", None) is None
-    assert published("yelp", None, None) is None
-    shutil.copytree(done, tmp_path / "copy")
-    rows = (tmp_path / "copy" / ROWS).read_text().replace('"dataset": "tiny"', '"dataset": "yelp"')
-    (tmp_path / "copy" / ROWS).write_text(rows)
-    with pytest.raises(
-        DmrecError, match="has a row of .*yelp/popularity/seed-0, which is gone: run the experiment again"
-    ):
-        tables(tmp_path / "copy")
-    (tmp_path / "copy/tiny").rename(tmp_path / "copy/yelp")
-    assert "| mult-vae, the paper's | 0.0732 | 0.1189 | 0.0593 | 0.0751 |" in tables(tmp_path / "copy")[0]
-
-
 def test_the_command_line(plan, done, tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as stopped:
@@ -191,9 +159,9 @@ def test_the_command_line(plan, done, tmp_path, capsys):
         return stopped.value.code or 0
 
     assert run(plan, "--out", done) == 1
-    said = capsys.readouterr().err
-    assert "6 runs, 6 of them done" in said
-    assert "error: 1 runs failed" in said
+    printed = capsys.readouterr().err
+    assert "6 runs, 6 of them done" in printed
+    assert "error: 1 runs failed" in printed
     assert (
         run("report", done, "--metric", "recall@5", "--markdown", tmp_path / "t.md", "--latex", tmp_path / "t.tex") == 0
     )
@@ -233,24 +201,24 @@ def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path
     assert os.stat(tmp_path / "tiny/mult-vae/seed-0/result.json").st_mtime_ns == written  # noqa: PTH116
     config = Run(tmp_path / "tiny/mult-vae/seed-0").config
     (job,) = grid(config, [dataset], [0], tmp_path)
-    assert open_jobs([job], tmp_path, retry=False) == []
-    forget([job], tmp_path)  # what --force does: all seeds, or they would be averaged with others
-    assert open_jobs([job], tmp_path, retry=False) == [job]
+    assert pending_jobs([job], tmp_path, retry=False) == []
+    delete_runs([job], tmp_path)  # what --force does: all seeds, or they would be averaged with others
+    assert pending_jobs([job], tmp_path, retry=False) == [job]
     assert not list(tmp_path.glob("tiny/mult-vae/*/result.json"))
     assert read_rows(tmp_path) == []
 
 
-def test_what_a_changed_model_left_unfinished_is_not_gone_on_with(dataset, tmp_path, monkeypatch):
-    """Nor with that of another dataset of the same name."""
+def test_an_unfinished_run_of_a_changed_model_is_not_continued(dataset, tmp_path, monkeypatch):
+    """Nor is a run on another dataset of the same name."""
     started = []
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: started.append(arguments))
-    config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3"]))
+    config = build_config(apply_overrides(recipe("mult-vae"), ["training.epochs=3"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
-    runner._start(job, 1, QUIET)
+    runner._start_worker(job, 1, print)
     (job.folder / "state-a.json").write_text("a checkpoint")
-    runner._start(job, 1, QUIET)
+    runner._start_worker(job, 1, print)
     assert (job.folder / "state-a.json").exists()
-    runner._start(dataclasses.replace(job, data={"train.npz": "other"}), 1, QUIET)
+    runner._start_worker(dataclasses.replace(job, data={"train.npz": "other"}), 1, print)
     assert not (job.folder / "state-a.json").exists()
     assert len(started) == 3
 
@@ -262,7 +230,7 @@ def test_one_runner_at_a_time(command, plan, done, tiny_folder, tmp_path, capsys
     arguments = ["experiment", plan] if command == "experiment" else ["train", "mult-vae", "--no-baselines", "--force"]
     if command == "train":
         arguments += ["--seeds", "2", "--data", tiny_folder]
-    with alone_in(tmp_path / "copy"):
+    with experiment_lock(tmp_path / "copy"):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(SystemExit) as stopped:
             main([*map(str, arguments), "--out", str(tmp_path / "copy")])
@@ -271,19 +239,20 @@ def test_one_runner_at_a_time(command, plan, done, tiny_folder, tmp_path, capsys
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_in_use_is_waited_for(dataset, tmp_path, monkeypatch):
-    """As that of a worker whose runner was killed: cleared or gone on with only when it has let go."""
+def test_a_locked_run_is_waited_for(dataset, tmp_path, monkeypatch):
+    """A worker whose runner was killed may hold it. The run is cleared or continued after the lock is released."""
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
     (job,) = grid(build_config(recipe("mult-vae")), [dataset], [0], tmp_path)
-    console = Console(record=True, file=io.StringIO())
-    starting = threading.Thread(target=runner._start, args=(job, 1, console))
-    with in_use(job.folder):
+    lines = []
+    starting = threading.Thread(target=runner._start_worker, args=(job, 1, lines.append))
+    with run_lock(job.folder):
         starting.start()
-        while "waiting for the process that trains in" not in console.export_text(clear=False):
+        while not lines:
             time.sleep(0.01)
-        assert not (job.folder / runner.JOB).exists()
+        assert not (job.folder / worker.JOB).exists()
     starting.join()
-    assert (job.folder / runner.JOB).exists()
+    assert lines == [f"waiting for the process that trains in {job.folder}"]
+    assert (job.folder / worker.JOB).exists()
 
 
 def test_a_run_tried_again_keeps_its_place(tmp_path):
@@ -296,124 +265,22 @@ def test_a_run_that_was_stopped_is_no_row(dataset, tmp_path):
     (job,) = grid(build_config(recipe("mult-vae")), [dataset], [0], tmp_path)
     job.folder.mkdir(parents=True)
     (job.folder / runner.OUTPUT).write_text("a warning\nOSError: the disk is full\n")
-    assert runner.row_of(job, runner.INTERRUPTED, 7.0, 1.0)["state"] == "stopped"
-    assert runner.row_of(job, -9, 7.0, 1.0)["error"] == "killed by signal 9"
-    assert runner.row_of(job, 1, 7.0, 1.0)["error"] == "OSError: the disk is full"
+    assert runner.row_of_worker(job, worker.INTERRUPTED, 7.0)["state"] == "stopped"
+    assert runner.row_of_worker(job, -9, 7.0)["error"] == "killed by signal 9"
+    assert runner.row_of_worker(job, 1, 7.0)["error"] == "OSError: the disk is full"
 
 
 def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
-    config = build_config(with_settings(recipe("mult-vae"), ["training.epochs=3", "model.hidden=8"]))
+    config = build_config(apply_overrides(recipe("mult-vae"), ["training.epochs=3", "model.hidden=8"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
-    runner._start(job, 1, QUIET)
+    runner._start_worker(job, 1, print)
     (job.folder / "state-a.json").write_text("damaged")
-    worker.run_job(job.folder)
+    lines = []
+    worker.train_or_resume(job.folder, lines.append)
+    assert len(lines) == 1
+    assert lines[0].endswith("training starts from the beginning")
     assert Run(job.folder).state() == ("finished", "")
-
-
-def test_users_of_another_test_are_not_averaged(done, tmp_path):
-    shutil.copytree(done, tmp_path / "copy")
-    path = tmp_path / "copy/tiny/mult-vae/seed-1/users.npz"
-    kept = dict(np.load(path))
-    np.savez(path, **{**kept, "user": kept["user"] + 1})
-    with pytest.raises(DmrecError, match="dmrec-m and mult-vae on tiny were tested on other users"):
-        tables(tmp_path / "copy")
-
-
-def _without_users(values, seeds, dataset="d", **more):
-    """A folder's rows of finished runs of a base and a variant, with their configurations."""
-    for model, by_seed in values.items():
-        for seed in seeds[model]:
-            row = {"dataset": dataset, "model": model, "seed": seed, "state": "finished", "started": seed, **more}
-            yield {**row, "test": {metric: each[seed] for metric, each in by_seed.items()}}
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Makes a folder of runs that never were: figures by model, metric and seed."""
-
-    def make(values, seeds, dataset="d", **more):
-        for row in _without_users(values, seeds, dataset, **more):
-            append_row(tmp_path, row)
-            Run.create(runner.run_folder(tmp_path, row), build_config(recipe(row["model"])))
-            users = {"recall@20": np.full(3, row["test"]["recall@20"])}
-            np.savez(runner.run_folder(tmp_path, row) / "users.npz", user=np.arange(3), **users)
-        return tmp_path
-
-    return make
-
-
-def test_a_gain_is_over_the_seeds_of_both(made):
-    values = {"mult-vae": {"recall@20": {0: 0.2, 1: 0.1}}, "dmrec-m": {"recall@20": {0: 0.22}}}
-    markdown, latex = tables(made(values, {"mult-vae": [0, 1], "dmrec-m": [0]}))
-    assert "| best of mult-vae over its base | +10.00 % |" in markdown
-    assert r"Improvement, mult-vae & +10.00 \% \\" in latex
-    assert "mult-vae (2 seeds) & " in latex  # not alike, so both say how many
-    assert "dmrec-m (1 seed) & " in latex
-
-
-def test_metrics_without_users_and_bases_of_zero(made):
-    values = {m: {"recall@20": {0: r}, "coverage@20": {0: 0.5}} for m, r in (("mult-vae", 0.0), ("dmrec-m", 0.2))}
-    markdown, _ = tables(made(values, {"mult-vae": [0], "dmrec-m": [0]}), ["recall@20", "coverage@20"])
-    assert "| best of mult-vae over its base | - | +0.00 % |" in markdown
-    assert "| d: dmrec-m - mult-vae | coverage@20 | 1 | +0.0000 | - | - | - | [-, -] | - | - | - |" in markdown
-
-
-def test_names_are_escaped(made):
-    name = r"R&D_50% #1 $x|y^~{}\z"
-    values = {"mult-vae": {"recall@20": {0: 0.2}}}
-    made(values, {"mult-vae": [0]}, "other")
-    markdown, latex = tables(made(values, {"mult-vae": [0]}, name))
-    assert r"| R&D_50% #1 $x\|y^~{}\z recall@20 |" in markdown
-    escaped = r"R\&D\_50\% \#1 \$x|y\textasciicircum{}\textasciitilde{}\{\}\textbackslash{}z recall@20 \\"
-    assert f" & other recall@20 & {escaped}" in latex or f" & {escaped}".removesuffix(r" \\") in latex
-
-
-def test_two_versions_of_a_dataset_are_not_compared(made, plan, done, tmp_path):
-    values = {"mult-vae": {"recall@20": {0: 0.2}}}
-    made(values, {"mult-vae": [0]}, data={"train.npz": "a"})
-    tables(tmp_path)
-    made({"dmrec-m": values["mult-vae"]}, {"dmrec-m": [0]}, data={"train.npz": "b"})
-    with pytest.raises(DmrecError, match="holds runs on two versions of d, which cannot be compared"):
-        tables(tmp_path)
-    jobs = [dataclasses.replace(job, data={**job.data, "train.npz": "another"}) for job in read_plan(plan, done)]
-    new = [dataclasses.replace(job, model="new") for job in jobs]
-    before = (done / ROWS).read_bytes()
-    for refused in (lambda: runner.check_folder(done, new, ""), lambda: forget(new, done)):
-        with pytest.raises(DmrecError, match="holds runs on another version of tiny: name another folder"):
-            refused()
-    assert (done / ROWS).read_bytes() == before
-
-
-def test_without_a_finished_run_the_report_says_why(tmp_path):
-    append_row(tmp_path, {"dataset": "d", "model": "m", "seed": 0, "state": "failed", "started": 0, "error": "no luck"})
-    with pytest.raises(DmrecError, match="no run has finished\n- d m 0: no luck"):
-        tables(tmp_path)
-
-
-def test_paired_tests_are_scipys():
-    rng = np.random.default_rng(0)
-    a = rng.random(40)
-    b = a + 0.05 + 0.1 * rng.standard_normal(40)
-    found = compare(a, b)
-    assert found.p_t == pytest.approx(scipy.stats.ttest_rel(b, a).pvalue)
-    assert found.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(b, a).pvalue)
-    interval = scipy.stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1))
-    assert math.isnan(compare(a[:1], b[:1]).p_t)
-    assert math.isnan(compare(a, a).p_t)
-    rounded = np.where(np.arange(40) < 20, a + 1e-16, b)  # equal but for the rounding of a mean
-    assert compare(a, rounded).p_wilcoxon == compare(a, np.where(np.arange(40) < 20, a, b)).p_wilcoxon
-
-
-def test_holm():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    corrected = holm([math.nan, 0.02, 0.03])
-    assert math.isnan(corrected[0])
-    assert corrected[1:] == pytest.approx([0.04, 0.04])
-    assert holm([]) == []
 
 
 def test_a_digest_follows_the_options(plan, tmp_path):
@@ -422,3 +289,61 @@ def test_a_digest_follows_the_options(plan, tmp_path):
     assert [job.digest for job in jobs] == [job.digest for job in same]
     assert json.loads(json.dumps(jobs[0].digest))
     assert build_config(jobs[0].config.model_dump(mode="json")) == jobs[0].config
+
+
+def test_runs_on_another_version_of_a_dataset_are_refused(plan, done):
+    jobs = [dataclasses.replace(job, data={**job.data, "train.npz": "another"}) for job in read_plan(plan, done)]
+    new = [dataclasses.replace(job, model="new") for job in jobs]
+    before = (done / ROWS).read_bytes()
+    for refused in (lambda: check_folder(done, new, ""), lambda: delete_runs(new, done)):
+        with pytest.raises(DmrecError, match="holds runs on another version of tiny: name another folder"):
+            refused()
+    assert (done / ROWS).read_bytes() == before
+
+
+def test_options_that_do_not_change_results_are_not_in_the_digest(plan, tmp_path):
+    jobs = read_plan(plan, tmp_path)
+    for overrides, same in (({"seed": 7, "checkpoint_minutes": 1, "log_terms_every": 3}, True), ({"epochs": 7}, False)):
+        others = read_plan(plan, tmp_path, {"training": overrides})
+        assert [job.digest == other.digest for job, other in zip(jobs, others, strict=True)] == [same] * len(jobs)
+
+
+def test_runs_in_this_process_leave_the_rows_of_worker_processes(plan, done, dataset, tmp_path):
+    jobs = [job for job in read_plan(plan, tmp_path) if job.seed == 1]
+    lines = []
+    run_jobs_here(jobs, tmp_path, lambda job: train(job.config, dataset, job.folder), lines.append)
+    of_workers = {run_key(row): row for row in read_rows(done)}
+    volatile = {"started", "seconds", "seconds_per_epoch", "phases", "threads"}
+    for row in read_rows(tmp_path):
+        expected = of_workers[run_key(row)]
+        assert row.keys() == expected.keys()
+        assert {k: v for k, v in row.items() if k not in volatile} == {
+            k: v for k, v in expected.items() if k not in volatile
+        }
+    assert len(lines) == len(jobs) == 3
+    assert lines[2].startswith("tiny wild seed 1: failed, FloatingPointError: a weight became NaN")
+    assert lines[2].endswith("(3 of 3)")
+    assert pending_jobs(jobs, tmp_path, retry=False) == []
+
+
+def test_an_interruption_or_a_bug_ends_the_runs_in_this_process(plan, tmp_path):
+    jobs = read_plan(plan, tmp_path)
+    for error in (KeyboardInterrupt(), RuntimeError("a bug")):
+
+        def fail(job, error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            run_jobs_here(jobs, tmp_path, fail, print)
+    assert [row["error"] for row in read_rows(tmp_path)] == ["RuntimeError: a bug"]
+    assert pending_jobs(jobs, tmp_path, retry=False) == jobs[1:]
+    assert pending_jobs(jobs, tmp_path, retry=True) == jobs
+
+
+def test_the_device_of_a_run_is_in_its_row(plan, tmp_path):
+    job = read_plan(plan, tmp_path)[0]
+    result = {"test": {"recall@20": 0.5}, "environment": {"threads": 2, "torch": "2", "device": "cuda:0", "numpy": "2"}}
+    Run.create(job.folder, job.config).finish(result)
+    row = finished_row(job, 7.0)
+    assert (row["device"], row["threads"], row["state"]) == ("cuda:0", 2, "finished")
+    assert "numpy" not in row

@@ -267,7 +267,7 @@ def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, caps
         assert run(*command, "--base-url", server.url, "--timeout", "30") == 130
     printed = capsys.readouterr().err
     assert "calls under way, at most 30 s; Ctrl-C stops at once" in printed
-    assert "stopped; all answers are kept, and the same command continues" in printed
+    assert "stopped; all answers are kept; run the same command again to continue" in printed
     answered = set(server.answered)
     assert 20 <= len(answered) == len(server.calls) <= 23
     with FakeLlm() as server:

@@ -441,7 +441,7 @@ def test_signals_leave_a_run_that_goes_on(number, tiny_folder, tmp_path):
     assert not (folder / "result.json").exists(), "it was too fast to be stopped"
     if number != signal.SIGKILL:
         assert process.returncode == 130
-        assert "stopped; the same command continues" in told
+        assert "stopped; run the same command again to continue" in told
     done = subprocess.run([sys.executable, "-m", "dmrec", "resume", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = resolve(build_config(apply_overrides(recipe("mult-vae"), options)), dataset, 0)

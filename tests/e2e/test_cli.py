@@ -124,7 +124,7 @@ def test_what_was_stopped_is_continued_by_the_same_command(shop, capsys, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "GracefulInterrupt", StopAfter)
         assert run(*command, "--out", shop / "stopped") == 130
-    assert "stopped; the same command continues" in capsys.readouterr().err
+    assert "stopped; run the same command again to continue" in capsys.readouterr().err
     assert run(*command, "--out", shop / "stopped") == 0
     weights = [shop / out / "shop/mult-vae/seed-0/model.safetensors" for out in ("stopped", "runs")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -207,7 +207,7 @@ def test_what_can_be_refused_is_refused_before_training(shop, capsys):
     assert not (shop / "refused").exists()
     plot = ["train", "mult-vae", "--data", shop / "data", "--out", shop / "refused", "--plot", "x.gif"]
     assert run(*plot) == 1
-    assert "x.gif: the ending says what image to write" in capsys.readouterr().err
+    assert "x.gif: the suffix must be one of .png, .pdf, .svg" in capsys.readouterr().err
     assert not (shop / "refused").exists()
 
 

@@ -58,7 +58,7 @@ def test_gradients_cancel_nowhere(interpolation, alpha, native):
     device = torch.get_default_device()  # the same numbers on every device
     gradients = []
     for dtype in (torch.float32, torch.float64):
-        rows = [x.to(dtype).to(device).requires_grad_() for x in (mu_q, logvar_q, mu_p, logvar_p)]
+        rows = [x.to(device, dtype, copy=True).requires_grad_() for x in (mu_q, logvar_q, mu_p, logvar_p)]
         composite_prior(*rows, alpha=alpha, interpolation=interpolation).sum().backward()
         gradients.append([x.grad.double() for x in rows])
     for mine, right in zip(*gradients, strict=True):

@@ -11,8 +11,15 @@ from rich.table import Table
 
 WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
 
+DEVICE = "cpu, cuda or auto (the GPU where there is one). Default: training.device."
+
 output = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
 errors = Console(stderr=True, soft_wrap=True)
+
+
+def notify(message: str) -> None:
+    """Prints a line about progress to stderr, without markup or highlighting."""
+    errors.print(message, highlight=False, markup=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> None:

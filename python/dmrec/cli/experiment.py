@@ -1,4 +1,4 @@
-"""``dmrec experiment``: a grid of runs from a file; its report."""
+"""``dmrec experiment``: runs a grid of datasets, models and seeds, and reports on it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DmrecError
+from ..experiment.ledger import ROWS, check_folder, experiment_lock, failed_rows, pending_jobs
 from ..experiment.plan import read_plan
-from ..experiment.report import tables
-from ..experiment.runner import alone_in, check_folder, open_jobs, read_rows, run_jobs
+from ..experiment.report.tables import tables
+from ..experiment.runner import run_jobs
 from ..files import write_atomically
-from .console import errors, output
+from .console import DEVICE, notify, output
 
 
 class FileOrCommand(TyperGroup):
-    """``dmrec experiment FILE.yaml`` is ``dmrec experiment run FILE.yaml``."""
+    """Reads ``dmrec experiment FILE.yaml`` as ``dmrec experiment run FILE.yaml``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts the command in where a file stands."""
+        """Inserts the command ``run`` before a file."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -31,51 +32,49 @@ app = typer.Typer(
     cls=FileOrCommand,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Run a grid of datasets, models and seeds: `dmrec experiment FILE.yaml`; tables of what came of it.",
+    help="Run a grid of datasets, models and seeds (`dmrec experiment FILE.yaml`), and report its results in tables.",
 )
 
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="YAML: datasets, models, seeds, sections for all.")],
+    file: Annotated[Path, typer.Argument(help="YAML: datasets, models, seeds, sections for all models.")],
     out: Annotated[Path | None, typer.Option(help="Default: experiments/NAME.", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs side by side, each on its share of processors.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each run. Default: its share.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try runs again that failed.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time, which share the processors.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads per run. Default: an equal share of the processors.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
 ) -> None:
-    """Run what is not finished of a grid; a row for each run as it ends, in `rows.jsonl`.
+    """Run what has not finished yet of a grid. Each run adds a row to `rows.jsonl` as it ends.
 
-    Stop it at any time, start it again: finished runs stay, those under way go on from their checkpoints, to the bit.
+    You can stop it at any time and start it again: finished runs are kept, and unfinished ones are resumed from their
+    checkpoints, bit for bit.
 
     Examples:
 
     - `dmrec experiment scientific.yaml --workers 2`
     """
     out = out or Path("experiments") / file.stem
-    jobs = read_plan(file, out)
+    jobs = read_plan(file, out, {"training": {"device": device}} if device else None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with alone_in(out):
+        with experiment_lock(out):
             check_folder(out, jobs, "give the changed model another name")
-            left = open_jobs(jobs, out, retry)
-            errors.print(f"{len(jobs)} runs, {len(jobs) - len(left)} of them done: {out}", highlight=False)
-            run_jobs(left, out, errors, workers=workers, threads=threads)
+            pending = pending_jobs(jobs, out, retry=retry)
+            notify(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them done: {out}")
+            run_jobs(pending, out, notify, workers=workers, threads=threads)
     except KeyboardInterrupt:
-        errors.print("stopped; the same command goes on", highlight=False)
+        notify("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
-    mine = {(job.dataset, job.model, job.seed) for job in jobs}
-    failed = [
-        row
-        for row in read_rows(out)
-        if row["state"] == "failed" and (row["dataset"], row["model"], row["seed"]) in mine
-    ]
-    if failed:
-        raise DmrecError(f"{len(failed)} runs failed: see {out / 'rows.jsonl'}; again with --retry")
+    if failed := failed_rows(jobs, out):
+        raise DmrecError(f"{len(failed)} runs failed: see {out / ROWS}; run them again with --retry")
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Of an experiment.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Columns; repeatable.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,
     latex: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,

@@ -139,7 +139,7 @@ def profile(
     try:
         _run(dataset, llm, texts, sampling, name, force)
     except KeyboardInterrupt:
-        errors.print("stopped; all answers are kept, and the same command continues", highlight=False)
+        errors.print("stopped; all answers are kept; run the same command again to continue", highlight=False)
         raise typer.Exit(130) from None
     finally:
         if llm.meter.calls:

@@ -14,9 +14,11 @@ from .console import print_table
 
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs"),
-    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Of the test; repeatable.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="A metric on the test interactions; repeatable.")
+    ] = None,
 ) -> None:
-    """List runs: finished ones with their figures, the others with what became of them.
+    """List runs: finished ones with their figures, the others with their state.
 
     Examples:
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +11,17 @@ import typer
 from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..experiment.comparisons import collect, summary
+from ..experiment.ledger import ROWS, check_folder, delete_runs, experiment_lock, pending_jobs
 from ..experiment.plan import Job, grid
-from ..experiment.report import collect, summary
-from ..experiment.runner import alone_in, append_row, check_folder, forget, open_jobs, prepare, row_of, run_jobs
-from ..experiment.worker import run_job
+from ..experiment.report.plots import check_plot, plot_validation
+from ..experiment.runner import run_jobs, run_jobs_here
+from ..experiment.worker import train_or_resume
 from ..options import deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
-from .console import errors, output, print_table
-from .plot import check_plot, plot_validation
+from .console import DEVICE, errors, notify, output, print_table
 
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
 HELP = f"""Train and test models, together with the baselines popularity and EASE.
@@ -53,9 +53,7 @@ def train(
         int, typer.Option(min=1, help="Number of seeds; with several, means and standard deviations are printed.")
     ] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="First seed. Default: training.seed.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or auto (the GPU where there is one). Default: training.device.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16 matrix products.")] = None,
     baselines: Annotated[bool, typer.Option(help="Train popularity and EASE, too.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
@@ -76,22 +74,20 @@ def train(
     if plot is not None:
         check_plot(plot)
     try:
-        with alone_in(out):
+        with experiment_lock(out):
             if force:
-                forget(jobs, out)
+                delete_runs(jobs, out)
             check_folder(out, jobs, "replace them (--force)")
-            left = open_jobs(jobs, out, retry=True)
+            left = pending_jobs(jobs, out, retry=True)
             for job in jobs:
                 if job not in left:
-                    errors.print(
-                        f"{job.model}: finished before in {job.folder} (--force trains it again)", highlight=False
-                    )
+                    notify(f"{job.model}: finished before in {job.folder} (--force trains it again)")
             if seeds == 1:
-                _train_here(left, out)
+                run_jobs_here(left, out, lambda job: train_or_resume(job.folder, notify, [ProgressBar(errors)]), notify)
             else:
-                run_jobs(left, out, errors, workers=1)
+                run_jobs(left, out, notify)
     except KeyboardInterrupt:
-        errors.print("stopped; the same command continues", highlight=False)
+        notify("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     finally:
         failures = _print_results(jobs, out, dataset)
@@ -119,26 +115,16 @@ def resume(
     try:
         result = resume_run(run, data, [ProgressBar(errors)])
     except KeyboardInterrupt:
-        errors.print(f"stopped; continue with: dmrec resume {run}", highlight=False)
+        notify(f"stopped; continue with: dmrec resume {run}")
         raise typer.Exit(130) from None
     figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["test"].items())
-    errors.print(f"{result['name']}: done in {run}", highlight=False)
+    notify(f"{result['name']}: done in {run}")
     output.print(f"test: {figures}", highlight=False)
 
 
 def _seeds(config: Config, first: int | None, count: int) -> range:
     start = config.training.seed if first is None else first
     return range(start, start + count)
-
-
-def _train_here(jobs: Sequence[Job], out: Path) -> None:
-    """In this process, one after the other, with a live line for each."""
-    for job in jobs:
-        started = time.time()
-        prepare(job, errors)
-        run_job(job.folder, [ProgressBar(errors)])
-        append_row(out, row_of(job, 0, started, time.time() - started))
-        errors.print(f"{job.model}: done in {job.folder}", highlight=False)
 
 
 def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:
@@ -154,7 +140,7 @@ def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:
         if name in named:
             continue
         if refusal := config.model.refusal(dataset.n_users, dataset.n_items):
-            errors.print(f"{name}: left out. {refusal}", highlight=False)
+            notify(f"{name}: left out. {refusal}")
         else:
             found.append(config)
     return found
@@ -162,7 +148,7 @@ def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:
 
 def _print_results(jobs: Sequence[Job], out: Path, dataset: Dataset) -> list[str]:
     """A row for each model with finished runs; returns what failed."""
-    if not (out / "rows.jsonl").exists():
+    if not (out / ROWS).exists():
         return []
     cells, failed = collect(out)
     wanted = {(job.dataset, job.model) for job in jobs}

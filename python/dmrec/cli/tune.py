@@ -1,4 +1,4 @@
-"""``dmrec tune``: options searched on validation."""
+"""``dmrec tune``: searches hyperparameters on validation."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ import typer
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..experiment.tuning import BEST, read_space, rows, search
+from ..experiment.tuning import BEST, best_trials, read_space, search
 from ..options import apply_overrides, deep_merge
 from ..recipes import recipe as values_of
-from .console import errors, print_table
+from .console import DEVICE, notify, print_table
 
 
 def tune(
-    recipe: Annotated[str, typer.Argument(help="What to tune.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe to tune.")],
     data: Annotated[Path, typer.Option(help="Dataset folder.", show_default=False)],
-    trials: Annotated[int, typer.Option(min=1, help="Finished or pruned ones, with those of before.")] = 30,
-    space: Annotated[Path | None, typer.Option(help="YAML: what is searched. Default: what the model has.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML over the recipe.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials, including those of earlier calls.")] = 30,
+    space: Annotated[
+        Path | None, typer.Option(help="YAML: the options to search. Default: those of the model's search space.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with options for the recipe.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option; repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     out: Annotated[Path | None, typer.Option(help="Default: tuning/RECIPE.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
 ) -> None:
-    """Search beta, dropout, learning rate and widths by the best score on validation; the test is never looked at.
+    """Search beta, dropout, learning rate and widths for the best score on validation. The test data is not used.
 
-    Needs `pip install 'dmrec[tune]'`. All trials stay in `study.db`, the best options in `best.yaml`. Stop it and start
-    it again: it goes on.
+    Needs `pip install 'dmrec[tune]'`. All trials are kept in `study.db`, and the best options in `best.yaml`. You can
+    stop the search and run the same command again to continue it.
 
     Examples:
 
@@ -37,18 +42,21 @@ def tune(
     - `dmrec tune cvga-m --data data/shop --space space.yaml`, with lines like `matching.beta: {low: 0, high: 1}`
     - `dmrec train dmrec-m --config tuning/dmrec-m/best.yaml --data data/shop --seeds 5`
     """
-    values = apply_overrides(deep_merge(values_of(recipe), read_config(config) if config else {}), settings or [])
+    overrides = [*(settings or []), *([f"training.device={device}"] if device else [])]
+    values = apply_overrides(deep_merge(values_of(recipe), read_config(config) if config else {}), overrides)
     if not build_config(values).model.is_random:
         raise DmrecError(f"'{recipe}' has nothing to search: it needs no training")
     dataset, out = open_dataset(data), out or Path("tuning") / recipe
     searched = read_space(space, values)
-    errors.print(f"searching {', '.join(searched)} on the validation of {dataset.name}: {out}", highlight=False)
+    notify(f"searching {', '.join(searched)} on the validation interactions of {dataset.name}: {out}")
     try:
-        search(values, searched, dataset, out, trials, seed, errors)
+        search(values, searched, dataset, out, trials, seed, notify)
     except KeyboardInterrupt:
-        errors.print("stopped; the same command goes on", highlight=False)
+        notify("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
-    listed = sorted(rows(out, values["name"]), key=lambda row: -(row["score"] or -1.0))[:10]
-    table = [[row["trial"], row["state"], row["score"], *(row.get(key) for key in searched)] for row in listed]
-    print_table(f"the best of {trials} trials", ["trial", "state", "score", *searched], table, numbers_from=2)
-    errors.print(f"best options: {out / BEST}", highlight=False)
+    best = [
+        [trial["trial"], trial["state"], trial["score"], *(trial.get(key) for key in searched)]
+        for trial in best_trials(out, values["name"], 10)
+    ]
+    print_table(f"the best of {trials} trials", ["trial", "state", "score", *searched], best, numbers_from=2)
+    notify(f"best options: {out / BEST}")

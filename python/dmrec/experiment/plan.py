@@ -4,8 +4,8 @@ datasets: [data/amazon-scientific]
 seeds: [0, 1, 2]
 training: {precision: bf16}         # sections for all models
 models:
-  mult-vae:                         # a recipe, as it is
-  dmrec-m: {matching: {beta: 0.4}}  # options over it
+  mult-vae:                         # a recipe
+  dmrec-m: {matching: {beta: 0.4}}  # a recipe with other options
   beta-0.1: {recipe: dmrec-m, matching: {beta: 0.1}, seeds: [0]}
   mine: {model: {kind: mine}}       # a whole configuration
 """
@@ -31,74 +31,97 @@ from ..runs.run import run_folder
 
 SECTIONS = ("language", "matching", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
+NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the grid."""
+    """A run to be done: one model on one dataset with one seed."""
 
     dataset: str
     model: str
     seed: int
-    config: Config
-    data: dict[str, Any]  # checksums of what it depends on
-    folder: Path
+    config: Config  # resolved
+    data: dict[str, Any]  # checksums of the data that it depends on
+    folder: Path  # of the run
 
     @property
     def digest(self) -> str:
-        """Of everything that decides the figures of the model, whatever the seed: another one is another model."""
-        training = dict.fromkeys(("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every"), True)
-        values = self.config.model_dump(mode="json", exclude={"data": True, "training": training})
+        """A hash of all options and data that decide the model's results, except the seed and the device.
+
+        Runs with equal digests are runs of one model, whose results may be averaged.
+        """
+        values = self.config.model_dump(mode="json")
         values["data"] = self.data
+        values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_plan(path: Path, out: Path) -> list[Job]:
-    """All runs that a file asks for."""
+def read_plan(path: Path, out: Path, overrides: dict[str, Any] | None = None) -> list[Job]:
+    """The runs that an experiment file describes: all models with the first seed, then all with the second, and so on.
+
+    Args:
+        path: the YAML file.
+        out: the experiment folder.
+        overrides: option values for all models, which take precedence over those in the file.
+
+    Raises:
+        DmrecError: the file, a dataset or an option is not valid.
+    """
     values = read_config(path)
+    models = read_models(values, path, overrides or {})
+    if not isinstance(values["datasets"], list) or not all(isinstance(each, str) for each in values["datasets"]):
+        raise DmrecError(f"{path}: datasets must be a list of folders, got {values['datasets']!r}")
+    datasets = [open_dataset(Path(folder)) for folder in values["datasets"]]
+    jobs = [job for config, seeds in models for job in grid(config, datasets, seeds, out)]
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise DmrecError(f"{path}: two datasets have one name, or a seed is named twice")
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+def read_models(values: dict[str, Any], path: Path, overrides: dict[str, Any]) -> list[tuple[Config, list[int]]]:
+    """The configuration and seeds of each model in an experiment file with these values; ``path`` is for messages."""
     for key in values:
         if key not in KEYS:
             raise DmrecError(f"{path}: unknown key '{key}'{did_you_mean(str(key), KEYS)}")
     for key in ("datasets", "models"):
         if not values.get(key):
             raise DmrecError(f"{path} names no {key}")
-    if not isinstance(values["datasets"], list) or not all(isinstance(each, str) for each in values["datasets"]):
-        raise DmrecError(f"{path}: datasets must be a list of folders, got {values['datasets']!r}")
     models = values["models"]
     if isinstance(models, list) and all(isinstance(each, str) for each in models):
         models = dict.fromkeys(models)
     if not isinstance(models, dict) or not all(
-        isinstance(name, str) and isinstance(over, dict | None) for name, over in models.items()
+        isinstance(name, str) and isinstance(options, dict | None) for name, options in models.items()
     ):
         raise DmrecError(f"{path}: models must be names, or names with options, got {values['models']!r}")
-    datasets = [open_dataset(Path(folder)) for folder in values["datasets"]]
-    common = {section: values[section] for section in SECTIONS if values.get(section) is not None}
-    jobs = []
-    for name, over in models.items():
-        options = dict(over or {})
-        seeds = seeds_of(options.pop("seeds", values.get("seeds", [0])))
+    shared = {section: values[section] for section in SECTIONS if values.get(section) is not None}
+    found = []
+    for name, given in models.items():
+        options = dict(given or {})
+        seeds = parse_seeds(options.pop("seeds", values.get("seeds", [0])))
         base = options.pop("recipe", name)
         if not isinstance(base, str):
             raise DmrecError(f"{path}, {name}: recipe must be the name of one, got {base!r}")
         whole = base == name not in RECIPES and isinstance(options.get("model"), dict) and "kind" in options["model"]
-        mine = deep_merge({} if whole else recipe(base), options)
-        config = build_config({**deep_merge(with_common(mine, common), options), "name": name})
-        jobs += grid(config, datasets, seeds, out)
-    if len({job.folder for job in jobs}) < len(jobs):
-        raise DmrecError(f"{path}: two datasets have one name, or a seed is named twice")
-    return sorted(jobs, key=lambda job: job.seed)  # all models once before any a second time
+        own = deep_merge({} if whole else recipe(base), options)
+        merged = {**deep_merge(with_shared_sections(own, shared), options), "name": name}
+        found.append((build_config(deep_merge(merged, overrides)), seeds))
+    return found
 
 
-def with_common(values: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with the sections for all models; language and matching where the model has them."""
-    spared = {"language", "matching"} - values.keys()
-    return deep_merge(values, {section: over for section, over in common.items() if section not in spared})
+def with_shared_sections(values: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the sections for all models; language and matching only for a model that has them."""
+    absent = {"language", "matching"} - values.keys()
+    return deep_merge(values, {section: options for section, options in shared.items() if section not in absent})
 
 
 def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out: Path) -> list[Job]:
-    """The runs of one model; every user's test values are kept, for paired tests."""
-    kept = config.evaluation.model_copy(update={"per_user": True})
-    config = config.model_copy(update={"evaluation": kept})
+    """The runs of one model on all datasets with all seeds, in the experiment folder ``out``.
+
+    They keep every user's test values, for paired tests. A model without anything random gets the first seed alone.
+    """
+    evaluation = config.evaluation.model_copy(update={"per_user": True})
+    config = config.model_copy(update={"evaluation": evaluation})
     if not config.model.is_random:
         seeds = seeds[:1]
     jobs = []
@@ -112,14 +135,14 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
     return jobs
 
 
-def seeds_of(given: Any) -> list[int]:
-    """A list of seeds, or how many of them, from 0."""
-    seeds = list(range(given)) if isinstance(given, int) else given
+def parse_seeds(value: Any) -> list[int]:
+    """A list of seeds as it is, or a number of seeds as a list from 0."""
+    seeds = list(range(value)) if isinstance(value, int) else value
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        raise DmrecError(f"seeds must be whole numbers, like [0, 1, 2], or how many, got {given!r}")
+        raise DmrecError(f"seeds must be whole numbers, like [0, 1, 2], or how many, got {value!r}")
     return seeds
 
 
 def backbone_of(config: Config) -> str | None:
-    """The kind of the backbone, if the model has one."""
+    """The kind of the backbone; None for a model without one."""
     return config.model.kind if isinstance(config.model, BackboneConfig) else None

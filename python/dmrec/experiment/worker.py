@@ -1,6 +1,7 @@
-"""One run of a grid, in its own process, from ``job.yaml`` in its folder.
+"""Runs one job in a process of its own, from ``job.yaml`` in its folder.
 
-``python -m dmrec.experiment.worker FOLDER RUNNER [SOURCE]``; the source registers a model: a module, or a file.
+``python -m dmrec.experiment.worker FOLDER RUNNER [SOURCE]``: the folder of the run, the process id of the runner, and
+the module or file that registers the model, if it is not a built-in one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,33 +23,45 @@ from ..runs.checkpoint import GENERATIONS, load_checkpoint
 from ..runs.run import is_finished
 from ..training.observer import Observer
 from ..training.trainer import resume_run, train
-from .runner import INTERRUPTED, JOB
 
+JOB = "job.yaml"
+INTERRUPTED = 130  # exit status after an interruption
+RUN_ERRORS = (DmrecError, OSError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
+"""Errors that end one run and say why in words; the runs after it are not affected."""
 PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path, runner: int, source: str | None = None) -> int:
-    """Trains, or goes on from a checkpoint; the last line of stderr says why not."""
+    """Trains or resumes the job in ``folder``; returns the exit status. The last line of stderr is the error."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # also where the runner is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # in case the runner is killed
     if os.getppid() != runner:
         return INTERRUPTED
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     try:
         if source is not None:
-            _register(source)
-        run_job(folder)
+            _import_source(source)
+        train_or_resume(folder, _write_line)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        _write_line("stopped")
         return INTERRUPTED
-    except (DmrecError, OSError, ArithmeticError, MemoryError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except RUN_ERRORS as error:
+        _write_line(error_line(error))
         return 1
     return 0
 
 
-def _register(source: str) -> None:
-    """Imports a module, or a program without running it as one."""
+def _write_line(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def error_line(error: BaseException) -> str:
+    """Type and message of an error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _import_source(source: str) -> None:
+    """Imports a module by name, or a Python file without running it as a program."""
     if not source.endswith(".py"):
         importlib.import_module(source)
         return
@@ -60,8 +73,11 @@ def _register(source: str) -> None:
     spec.loader.exec_module(module)
 
 
-def run_job(folder: Path, observers: Sequence[Observer] = ()) -> None:
-    """Trains what ``job.yaml`` in ``folder`` says, from the last checkpoint if there is one."""
+def train_or_resume(folder: Path, report: Callable[[str], None], observers: Sequence[Observer] = ()) -> None:
+    """Trains the job in ``folder``, from its checkpoint where there is a valid one; a finished run is left as it is.
+
+    ``report`` is called with a line if a checkpoint is damaged, in which case training starts from the beginning.
+    """
     config = build_config(read_config(folder / JOB))
     assert config.data is not None, "a job names its dataset"
     if is_finished(folder):  # its row was lost with the process that would have written it
@@ -70,7 +86,7 @@ def run_job(folder: Path, observers: Sequence[Observer] = ()) -> None:
         try:
             load_checkpoint(folder)
         except DmrecError as error:
-            print(f"{error}: from the start", file=sys.stderr)
+            report(f"{error}: training starts from the beginning")
         else:
             resume_run(folder, None, observers)
             return

@@ -1,10 +1,12 @@
-"""Table 2 of Zhang et al., SIGIR 2025: what runs on the paper's own splits stand beside.
+"""Table 2 of Zhang et al., SIGIR 2025, with which runs on the paper's own splits are compared.
 
-With profiles by GPT-3.5 and vectors by ada-002 where the model uses language.
+Models with language used profiles by GPT-3.5 and text vectors by ada-002.
 """
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 DATASETS = ("amazon-book", "yelp", "steam")
+MODELS = {"mult-vae", "cvga", "l-diffrec", *(f"{b}-{s}" for b in ("dmrec", "cvga", "l-diffrec") for s in "gcm")}
+"""The recipes of the models in the table."""
 
 _ROWS = {
     ("mult-vae", None): ".0976 .1472 .0752 .0916 .0732 .1189 .0593 .0751 .0929 .1452 .0744 .0923",
@@ -22,8 +24,8 @@ _ROWS = {
 }
 
 
-def published(dataset: str, backbone: str | None, strategy: str | None) -> dict[str, float] | None:
-    """The paper's figures for a model, by metric, or None."""
+def published_figures(dataset: str, backbone: str | None, strategy: str | None) -> dict[str, float] | None:
+    """The paper's figures by metric, for a backbone with a matching strategy (None: the base); None if it has none."""
     row = _ROWS.get((backbone or "", strategy))
     if dataset not in DATASETS or row is None:
         return None

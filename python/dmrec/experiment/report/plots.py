@@ -1,32 +1,44 @@
-"""Validation curves as an image."""
+"""Validation curves as an image, with matplotlib: ``pip install 'dmrec[plot]'``."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DmrecError
-from ..runs.run import Run
+from ...errors import DmrecError
+from ...runs.run import Run
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path) -> None:
-    """Refuses what `plot_validation` could not write."""
+    """Checks that an image can be written to ``path``.
+
+    Raises:
+        DmrecError: the suffix is unknown, or matplotlib is not installed.
+    """
     if path.suffix not in SUFFIXES:
-        raise DmrecError(f"{path}: the ending says what image to write; known: {', '.join(SUFFIXES)}")
+        raise DmrecError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise DmrecError("plots need matplotlib: pip install 'dmrec[plot]'")
 
 
 def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Path) -> None:
-    """The metric over training time, a curve per run; baselines, which have no time, as level lines."""
-    from matplotlib.figure import Figure  # an extra: not to be imported by other commands
+    """Plots a metric on validation over the time of training, a curve for each run.
+
+    Args:
+        folders: the runs. One of a model that is not trained in epochs is a horizontal line.
+        metric: a metric that all of them evaluated, such as ``recall@20``.
+        dataset: the name of the dataset, for the title.
+        path: where the image is written; see `check_plot`.
+    """
+    from matplotlib.figure import Figure  # an extra, which other commands must not import
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    styles = iter(("--", ":", "-.", "--", ":", "-."))
+    styles = itertools.cycle(("--", ":", "-."))
     for folder in folders:
         run = Run.open(folder)
         if not run.events("epoch"):

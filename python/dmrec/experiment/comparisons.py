@@ -1,0 +1,175 @@
+"""The finished runs of an experiment as cells (model x dataset), and comparisons of variants with their bases."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import DmrecError, did_you_mean
+from ..runs.run import CONFIG, USERS, read_run_config
+from .ledger import ROWS, Row, differing_data, read_rows, run_folder
+from .plan import backbone_of
+from .statistics import PairedTest, paired_test
+
+NO_VALUES = np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model on a dataset: the rows and folders of its finished runs, by seed."""
+
+    dataset: str
+    model: str
+    rows: dict[int, Row]
+    folders: dict[int, Path]
+    config: Config
+
+    @property
+    def strategy(self) -> str | None:
+        """The matching strategy; None for a model without language."""
+        return self.config.matching.strategy if self.config.matching else None
+
+    def values(self, metric: str) -> list[float]:
+        """The metric on the test interactions, a value per seed in rising order of seeds."""
+        return [row["test"][metric] for _, row in sorted(self.rows.items())]
+
+    def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float:
+        """The mean of the metric on the test interactions over ``seeds``, by default all."""
+        return float(statistics.mean(self.rows[seed]["test"][metric] for seed in seeds or sorted(self.rows)))
+
+    def user_values(self, seeds: Sequence[int]) -> list[Mapping[str, np.ndarray]]:
+        """For each seed, the arrays of `USERS`: values by metric, and ``user``, all (number of tested users,)."""
+        return [np.load(self.folders[seed] / USERS) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant compared with its base in one metric, over the seeds that both have."""
+
+    dataset: str
+    base: str
+    variant: str
+    metric: str
+    seeds: PairedTest
+    users: PairedTest  # each user's mean over seeds; NaN where the metric has no value for a single user
+
+
+def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
+    """The cells of an experiment in the order in which they were started, and the rows of failed runs.
+
+    Raises:
+        DmrecError: the folder has no rows, runs on two versions of a dataset, or a row whose run is missing.
+    """
+    rows = read_rows(folder)
+    if name := differing_data([row for row in rows if row["state"] == "finished"]):
+        raise DmrecError(f"{folder} holds runs on two versions of {name}, which cannot be compared")
+    if not rows:
+        raise DmrecError(f"{folder} holds no rows of an experiment; run one: dmrec experiment FILE.yaml")
+    cells: dict[tuple[str, str], Cell] = {}
+    for row in rows:
+        if row["state"] == "finished":
+            path = run_folder(folder, row)
+            if not (path / CONFIG).exists():
+                raise DmrecError(f"{folder / ROWS} has a row of {path}, which is gone: run the experiment again")
+            key = row["dataset"], row["model"]
+            if key not in cells:
+                cells[key] = Cell(*key, {}, {}, read_run_config(path / CONFIG))
+            cells[key].rows[row["seed"]] = row
+            cells[key].folders[row["seed"]] = path
+    return list(cells.values()), [row for row in rows if row["state"] == "failed"]
+
+
+def base_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The cell with the same backbone and dataset but without language; None if there is none, or ``cell`` is it.
+
+    Of several, the one that has the name of the backbone.
+    """
+    kind = backbone_of(cell.config)
+    if kind is None or cell.config.language is None:
+        return None
+    same_kind = [each for each in cells if each.dataset == cell.dataset and backbone_of(each.config) == kind]
+    bases = sorted((each for each in same_kind if each.config.language is None), key=lambda each: each.model != kind)
+    return bases[0] if bases else None
+
+
+def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Comparison]:
+    """Compares each variant with its base, in each metric.
+
+    Raises:
+        DmrecError: the two were tested on different users.
+    """
+    found = []
+    for cell in cells:
+        base = base_of(cell, cells)
+        if base is None:
+            continue
+        seeds = shared_seeds(cell, base)
+        if not seeds:
+            continue
+        of_variant, of_base = cell.user_values(seeds), base.user_values(seeds)
+        if any(not np.array_equal(each["user"], of_variant[0]["user"]) for each in (*of_variant, *of_base)):
+            raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
+        for metric in metrics:
+            by_seed = [np.array([each.rows[seed]["test"][metric] for seed in seeds]) for each in (base, cell)]
+            by_user = [
+                np.asarray(np.mean([each.get(metric, NO_VALUES) for each in runs], axis=0))
+                for runs in (of_base, of_variant)
+            ]
+            tests = paired_test(*by_seed), paired_test(*by_user)
+            found.append(Comparison(cell.dataset, base.model, cell.model, metric, *tests))
+    return found
+
+
+def shared_seeds(cell: Cell, base: Cell) -> list[int]:
+    """The seeds with which both have finished, in rising order."""
+    return sorted(cell.rows.keys() & base.rows.keys())
+
+
+def shared_metrics(cells: Sequence[Cell], requested: Sequence[str] | None, preferred: Sequence[str]) -> list[str]:
+    """The metrics to report, all of which every run has measured.
+
+    Args:
+        cells: the cells to report.
+        requested: the metrics, if they were chosen.
+        preferred: otherwise, these, as far as they were measured; if none of them was, all that were measured.
+
+    Raises:
+        DmrecError: not all runs measured a requested metric.
+    """
+    measured = [set(row["test"]) for cell in cells for row in cell.rows.values()]
+    shared = set.intersection(*measured) if measured else set()
+    for metric in requested or ():
+        if metric not in shared:
+            raise DmrecError(f"not all runs measured '{metric}'{did_you_mean(metric, shared)}")
+    if requested:
+        return list(requested)
+    return [metric for metric in preferred if metric in shared] or sorted(shared)
+
+
+def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A result for each cell: means and standard deviations over seeds."""
+    results = []
+    for cell in cells:
+        rows = [row for _, row in sorted(cell.rows.items())]
+        values = {metric: cell.values(metric) for metric in rows[0]["test"]}
+        result = {
+            "name": cell.model,
+            "dataset": cell.dataset,
+            "seed": sorted(cell.rows),
+            "test": {metric: statistics.mean(each) for metric, each in values.items()},
+            "test_deviation": {m: statistics.stdev(each) for m, each in values.items()} if len(rows) > 1 else None,
+            "test_users": rows[0]["test_users"],
+            "vectors": rows[0].get("vectors"),
+            "device": rows[0].get("device"),
+        }
+        if "epochs" in rows[0]:
+            result["best_epoch"] = [row["best_epoch"] for row in rows]
+            result["seconds_per_epoch"] = statistics.mean(row["seconds_per_epoch"] for row in rows)
+        results.append(result)
+    return results

@@ -1,0 +1,1 @@
+"""What is made of an experiment's results: tables in Markdown and LaTeX, and plots."""

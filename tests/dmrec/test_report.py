@@ -1,0 +1,188 @@
+"""What is made of an experiment's results: comparisons, tables, the paired tests."""
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from dmrec.config import build_config, read_config
+from dmrec.errors import DmrecError
+from dmrec.experiment.comparisons import collect, summary
+from dmrec.experiment.ledger import ROWS, append_row, read_rows, run_folder
+from dmrec.experiment.plan import read_models
+from dmrec.experiment.report.paper import published_figures
+from dmrec.experiment.report.tables import tables
+from dmrec.experiment.statistics import holm, paired_test
+from dmrec.recipes import recipe
+from dmrec.runs.run import Run
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results/experiments"
+REPORTS = sorted(path.parent.name for path in RESULTS.glob("*/report.md"))
+TESTS = "## Variants and their bases"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a folder with rows and run folders, from test figures by model, metric and seed."""
+
+    def make(figures, dataset="d", **more):
+        for model, by_metric in figures.items():
+            for seed in next(iter(by_metric.values())):
+                test = {metric: by_seed[seed] for metric, by_seed in by_metric.items()}
+                row = {"dataset": dataset, "model": model, "seed": seed, "state": "finished", "started": seed, **more}
+                append_row(tmp_path, {**row, "test": test, "test_users": 3})
+                folder = run_folder(tmp_path, row)
+                Run.create(folder, build_config(recipe(model)))
+                np.savez(folder / "users.npz", user=np.arange(3), **{"recall@20": np.full(3, test["recall@20"])})
+        return tmp_path
+
+    return make
+
+
+BOTH = {
+    "mult-vae": {"recall@20": {0: 0.20, 1: 0.22}, "ndcg@20": {0: 0.10, 1: 0.10}},
+    "dmrec-m": {"recall@20": {0: 0.25, 1: 0.29}, "ndcg@20": {0: 0.12, 1: 0.10}},
+}
+
+
+def test_tables(make):
+    folder = make({**BOTH, "popularity": {"recall@20": {0: 0.1}, "ndcg@20": {0: 0.05}}})
+    error = {"state": "failed", "started": 9, "error": "FloatingPointError: a weight became NaN"}
+    append_row(folder, {"dataset": "d", "model": "wild", "seed": 1, **error})
+    markdown, latex = tables(folder)
+    assert "| dmrec-m (2 seeds) | **0.2700** | **0.1100** |" in markdown
+    assert "| mult-vae (2 seeds) | <u>0.2100</u> | <u>0.1000</u> |" in markdown
+    assert r"dmrec-m (2 seeds) & \textbf{0.2700} & \textbf{0.1100} \\" in latex
+    assert "| best of mult-vae over its base | +28.57 % | +10.00 % |" in markdown
+    assert "| d: dmrec-m - mult-vae | recall@20 | 2 | +0.0600 |" in markdown
+    assert "- d wild 1: FloatingPointError: a weight became NaN" in markdown
+    cells, failed = collect(folder)
+    assert [cell.model for cell in cells] == ["mult-vae", "dmrec-m", "popularity"]
+    assert len(failed) == 1
+    assert latex.count(r"\\") == 1 + len(cells) + 1
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_reports_of_committed_results_do_not_change(name, tmp_path):
+    """Their run folders are not committed, so users' values are made up, and the tests over users are left out."""
+    shutil.copy(RESULTS / name / ROWS, tmp_path)
+    plan = RESULTS / name / "experiment.yaml"
+    configs = {config.name: config for config, _ in read_models(read_config(plan), plan, {})}
+    for row in read_rows(tmp_path):
+        Run.create(run_folder(tmp_path, row), configs[row["model"]])
+        values = {metric: np.full(3, value) for metric, value in row["test"].items()}
+        np.savez(run_folder(tmp_path, row) / "users.npz", user=np.arange(3), **values)
+    report = tables(tmp_path)[0].split(TESTS)
+    committed = (RESULTS / name / "report.md").read_text().split(TESTS)
+    assert report[0] == committed[0]
+    assert len(report) == len(committed)
+    over_seeds = [[line.split("|")[1:7] for line in each.splitlines()] for each in (*report[1:], *committed[1:])]
+    assert over_seeds[: len(over_seeds) // 2] == over_seeds[len(over_seeds) // 2 :]
+
+
+def test_the_papers_figures_are_in_tables_of_its_datasets(make):
+    assert published_figures("yelp", "cvga", "mddm")["ndcg@20"] == 0.0826
+    assert published_figures("steam", "mult-vae", None)["recall@10"] == 0.0929
+    assert published_figures("tiny", "mult-vae", None) is None
+    assert published_figures("yelp", None, None) is None
+    folder = make(BOTH, "yelp")
+    assert "| mult-vae, the paper's | 0.1189 | 0.0751 |" in tables(folder)[0]
+    shutil.rmtree(folder / "yelp/mult-vae/seed-0")
+    message = "has a row of .*yelp/mult-vae/seed-0, which is gone: run the experiment again"
+    with pytest.raises(DmrecError, match=message):
+        tables(folder)
+
+
+def test_a_summary_has_means_and_deviations(make):
+    first, second = summary(collect(make(BOTH, device="cpu", vectors="minilm", best_epoch=3))[0])
+    assert first["test"]["recall@20"] == pytest.approx(0.21)
+    assert second["test_deviation"]["recall@20"] == pytest.approx(np.std([0.25, 0.29], ddof=1))
+    assert (first["seed"], first["vectors"], first["device"]) == ([0, 1], "minilm", "cpu")
+
+
+def test_users_of_another_test_are_not_averaged(make):
+    folder = make(BOTH)
+    np.savez(folder / "d/mult-vae/seed-1/users.npz", user=np.arange(1, 4), **{"recall@20": np.zeros(3)})
+    with pytest.raises(DmrecError, match="dmrec-m and mult-vae on d were tested on different users"):
+        tables(folder)
+
+
+def test_a_gain_is_over_the_seeds_of_both(make):
+    markdown, latex = tables(make({"mult-vae": {"recall@20": {0: 0.2, 1: 0.1}}, "dmrec-m": {"recall@20": {0: 0.22}}}))
+    assert "| best of mult-vae over its base | +10.00 % |" in markdown
+    assert r"Improvement, mult-vae & +10.00 \% \\" in latex
+    assert "mult-vae (2 seeds) & " in latex  # different numbers of seeds, so both are given
+    assert "dmrec-m (1 seed) & " in latex
+
+
+def test_metrics_without_users_and_bases_of_zero(make):
+    figures = {m: {"recall@20": {0: r}, "coverage@20": {0: 0.5}} for m, r in (("mult-vae", 0.0), ("dmrec-m", 0.2))}
+    markdown, _ = tables(make(figures), ["recall@20", "coverage@20"])
+    assert "| best of mult-vae over its base | - | +0.00 % |" in markdown
+    assert "| d: dmrec-m - mult-vae | coverage@20 | 1 | +0.0000 | - | - | - | [-, -] | - | - | - |" in markdown
+
+
+def test_columns_are_what_all_runs_measured(make):
+    folder = make({"mult-vae": {"recall@20": {0: 0.2}, "map@7": {0: 0.1}}, "dmrec-m": {"recall@20": {0: 0.2}}})
+    assert "| model | recall@20 |\n" in tables(folder)[0]
+    with pytest.raises(DmrecError, match="not all runs measured 'map@7'"):
+        tables(folder, ["map@7"])
+
+
+def test_names_are_escaped(make):
+    name = r"R&D_50% #1 $x|y^~{}\z"
+    figures = {"mult-vae": {"recall@20": {0: 0.2}}}
+    make(figures, "other")
+    markdown, latex = tables(make(figures, name))
+    assert r"| R&D_50% #1 $x\|y^~{}\z recall@20 |" in markdown
+    escaped = r"R\&D\_50\% \#1 \$x|y\textasciicircum{}\textasciitilde{}\{\}\textbackslash{}z recall@20 \\"
+    assert f" & other recall@20 & {escaped}" in latex or f" & {escaped}".removesuffix(r" \\") in latex
+
+
+def test_what_runs_used_is_noted(make):
+    figures = {"mult-vae": {"recall@20": {0: 0.2}}}
+    make(figures, device="cpu", precision="bf16", vectors=None)
+    markdown, _ = tables(make({"dmrec-m": {"recall@20": {0: 0.2}}}, device="cuda", precision="bf16", vectors="minilm"))
+    assert "Text vectors: minilm. Products in bf16. Device: cpu, cuda." in markdown
+
+
+def test_two_versions_of_a_dataset_are_not_compared(make, tmp_path):
+    tables(make({"mult-vae": {"recall@20": {0: 0.2}}}, data={"train.npz": "a"}))
+    make({"dmrec-m": {"recall@20": {0: 0.2}}}, data={"train.npz": "b"})
+    with pytest.raises(DmrecError, match="holds runs on two versions of d, which cannot be compared"):
+        tables(tmp_path)
+
+
+def test_without_a_finished_run_the_report_gives_the_reasons(tmp_path):
+    with pytest.raises(DmrecError, match="holds no rows of an experiment"):
+        tables(tmp_path)
+    append_row(tmp_path, {"dataset": "d", "model": "m", "seed": 0, "state": "failed", "started": 0, "error": "no luck"})
+    with pytest.raises(DmrecError, match="no run has finished\n- d m 0: no luck"):
+        tables(tmp_path)
+
+
+def test_paired_tests_are_scipys():
+    rng = np.random.default_rng(0)
+    a = rng.random(40)
+    b = a + 0.05 + 0.1 * rng.standard_normal(40)
+    found = paired_test(a, b)
+    assert found.p_t == pytest.approx(scipy.stats.ttest_rel(b, a).pvalue)
+    assert found.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(b, a).pvalue)
+    interval = scipy.stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1))
+    assert math.isnan(paired_test(a[:1], b[:1]).p_t)
+    assert math.isnan(paired_test(a, a).p_t)
+    rounded = np.where(np.arange(40) < 20, a + 1e-16, b)  # equal but for the rounding of a mean
+    assert paired_test(a, rounded).p_wilcoxon == paired_test(a, np.where(np.arange(40) < 20, a, b)).p_wilcoxon
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    corrected = holm([math.nan, 0.02, 0.03])
+    assert math.isnan(corrected[0])
+    assert corrected[1:] == pytest.approx([0.04, 0.04])
+    assert holm([]) == []
