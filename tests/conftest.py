@@ -31,6 +31,14 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session")
+def lazy_device() -> torch.device:
+    """A second device type, which computes on the CPU but cannot be combined with tensors on the CPU."""
+    backend = pytest.importorskip("torch._lazy.ts_backend", reason="torch has no lazy device in this version")
+    backend.init()  # once in a process
+    return torch.device("lazy")
+
+
+@pytest.fixture(scope="session")
 def math_module():
     """The host side of csrc/math, bound for Python; built on first use."""
     pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed")
