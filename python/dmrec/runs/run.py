@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ class Run:
             folder = seeds[0]
         return cls(folder)
 
-    @property
+    @cached_property
     def config(self) -> Config:
-        """The resolved configuration."""
+        """The resolved configuration, read once."""
         return read_run_config(self.folder / CONFIG)
 
     @property
