@@ -21,8 +21,8 @@ def test_round_trip(tmp_path):
     again = open_dataset(tmp_path)
     assert again.items == made.items
     assert again.users[3] == Entity("u3", "", "likes bicycle chain wheel")
-    assert (again.train != made.train).nnz == 0
-    assert again.manifest["interactions"]["train"] == made.train.nnz
+    assert (again.matrix("train") != made.matrix("train")).nnz == 0
+    assert again.manifest["interactions"]["train"] == made.matrix("train").nnz
     vectors = again.vectors()
     assert vectors.name == "tfidf-svd"
     assert vectors.items.shape == (48, 8)
@@ -50,9 +50,9 @@ def test_damage_is_found(tmp_path, name):
 
 
 def test_what_is_no_dataset(tmp_path):
-    with pytest.raises(DmrecError, match=r"is no dataset \(no manifest.json\)"):
+    with pytest.raises(DmrecError, match=r"is not a dataset \(no manifest.json\)"):
         open_dataset(tmp_path)
-    with pytest.raises(DmrecError, match="is no folder; a small dataset to start with: dmrec data fetch ml-100k"):
+    with pytest.raises(DmrecError, match="is not a folder; a small dataset to start with: dmrec data fetch ml-100k"):
         open_dataset(tmp_path / "none")
     (tmp_path / "manifest.json").write_text('{"format": 1, "name": "x"}')
     with pytest.raises(DmrecError, match="lacks files, interactions"):
@@ -71,7 +71,7 @@ def test_vectors_are_checked(tmp_path):
         dataset.add_vectors("x", items[:, :3], users, {})
     with pytest.raises(DmrecError, match="users vectors contain NaN or infinity"):
         dataset.add_vectors("x", items, users * np.nan, {})
-    with pytest.raises(DmrecError, match="'../x' is no name for vectors"):
+    with pytest.raises(DmrecError, match="'../x' cannot name vectors or profiles"):
         dataset.add_vectors("../x", items, users, {})
     dataset.add_vectors("other", items, users, {})
     with pytest.raises(DmrecError, match="several text vectors .other, tfidf-svd.; choose: --set language.vectors"):
@@ -100,7 +100,7 @@ def test_vectors_keep_their_precision(tmp_path, dtype, kept):
 
 def test_a_refused_dataset_leaves_the_old_one(tmp_path):
     made = tiny.make(tmp_path)
-    splits = {"train": made.train, "valid": made.valid, "test": made.test}
+    splits = {"train": made.matrix("train"), "valid": made.matrix("valid"), "test": made.matrix("test")}
     with pytest.raises(DmrecError, match="2 items are described, but the matrices have 48"):
         create_dataset(tmp_path, "new", splits, items=[Entity("a"), Entity("b")], provenance={})
     assert open_dataset(tmp_path).name == "tiny"

@@ -84,7 +84,7 @@ def test_the_grid(plan, tmp_path):
         ("datasets: [{data}]\nmodels: {{a: {{recipe: 3}}}}", "a: recipe must be the name of one, got 3"),
         ("datasets: [{data}]\nmodels: {{1: }}", "models must be names, or names with options"),
         ("datasets: [{data}]\nmodels: {{a: {{model: {{kind: mult}}}}}}", "no model is called 'mult'"),
-        ("datasets: [nowhere]\nmodels: [ease]", "nowhere is no folder"),
+        ("datasets: [nowhere]\nmodels: [ease]", "nowhere is not a folder"),
         ("datasets: {data}\nmodels: [ease]", "datasets must be a list of folders"),
         ("datasets: [{data}]\nmodels: mult-vae", "models must be names, or names with options, got 'mult-vae'"),
         ("datasets: [{data}]\nmodels: {{mult-vae: 3}}", "models must be names, or names with options"),

@@ -97,8 +97,8 @@ def test_tables_that_are_split_already(tmp_path):
     dataset = make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
     assert [user.id for user in dataset.users] == ["u1", "u2", "u3"]
     assert [item.id for item in dataset.items] == ["x", "y", "z"]  # w was never liked
-    assert dataset.train.toarray().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert dataset.test.toarray().tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert dataset.matrix("train").toarray().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert dataset.matrix("test").toarray().tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
     assert {name: dataset.provenance[name] for name in ("rows", "below_min_rating", "repeated")} == {
         "rows": 8,
         "below_min_rating": 2,
@@ -115,7 +115,7 @@ def test_numbers_in_one_table_and_words_in_another(tmp_path):
     dataset = make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
     assert [user.id for user in dataset.users] == ["1", "2", "b"]
     assert [item.id for item in dataset.items] == ["10", "7", "x"]
-    assert dataset.train.toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert dataset.matrix("train").toarray().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_numbers_in_one_table_and_words_in_another(tmp_path):
         ("user,item,rating\nu1,x,5\n", "1 interactions are in both train and valid: the splits must not overlap"),
         ("user,item,rating\nu1,y,nan\n", "the rating of interaction 1 of valid is not a number"),
         ("user,item,rating\nu1,y,inf\n", "the rating of interaction 1 of valid is not a number"),
-        ("user,item,rating\nu1,y,1\n", "valid holds no interaction"),
+        ("user,item,rating\nu1,y,1\n", "no interaction is left for valid"),
         ("user,item,rating\nu1,,5\n", "column item: row 1 has no id"),
     ],
 )
@@ -142,7 +142,7 @@ def test_matrices_are_checked(tmp_path):
     for split, matrix in _matrices(0, 1, 2).items():
         sp.save_npz(paths[split], matrix)
     dataset = make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
-    np.testing.assert_array_equal(dataset.valid.toarray(), np.roll(np.eye(4), 1, 1))
+    np.testing.assert_array_equal(dataset.matrix("valid").toarray(), np.roll(np.eye(4), 1, 1))
     sp.save_npz(paths["valid"], sp.csr_matrix(np.eye(4)))
     with pytest.raises(DmrecError, match="4 interactions are in both train and valid"):
         make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
@@ -208,7 +208,7 @@ def test_entities_of_matrices_stand_in_order_or_have_numbers(tmp_path):
     dataset = make_dataset(Source(matrices, [], [Entity("2", "Two")]), tmp_path / "d", name="d")
     assert [item.label for item in dataset.items] == ["0", "1", "Two", "3"]
     for name in ("4", "-1", "x"):
-        with pytest.raises(DmrecError, match=f"1 items are described and the matrices have 4.*'{name}' is none"):
+        with pytest.raises(DmrecError, match=f"1 items are described and the matrices have 4.*'{name}' is not"):
             make_dataset(Source(matrices, [], [Entity(name)]), tmp_path / "d", name="d")
 
 
@@ -339,7 +339,7 @@ def pickles(tmp_path):
 def test_pickles_of_rlmrec(pickles, tmp_path):
     folder, values = pickles
     dataset = make_dataset(read_folder(folder), tmp_path / "d", name="d")
-    np.testing.assert_array_equal(dataset.test.toarray(), values["tst_mat"].toarray())
+    np.testing.assert_array_equal(dataset.matrix("test").toarray(), values["tst_mat"].toarray())
     assert dataset.users[3] == Entity("3", "", "likes 3")
     assert dataset.users[2] == Entity("2")  # its request had failed
     assert dataset.items[1] == Entity("1", "Thing 1", "a thing 1")
@@ -350,7 +350,7 @@ def test_pickles_of_rlmrec(pickles, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("usr_prf", {4: {"profile": "x"}}, "1 users are described and the matrices have 4.*'4' is none"),
+        ("usr_prf", {4: {"profile": "x"}}, "1 users are described and the matrices have 4.*'4' is not"),
         (
             "usr_prf",
             {0: {"text": "x"}},
@@ -452,7 +452,7 @@ def test_sources_in_the_folder_of_the_dataset_stay(tmp_path):
         make_dataset(Source(_table(), [items]), tmp_path / ".." / tmp_path.name, name="d", k_core=1)
     elsewhere = _write(tmp_path / "t.csv", PAIRS)
     given[2] = str(elsewhere)
-    assert "is no dataset but holds items.jsonl.gz, reviews" in str(CliRunner().invoke(app, given).exception)
+    assert "is not a dataset but holds items.jsonl.gz, reviews" in str(CliRunner().invoke(app, given).exception)
     vectors = tmp_path / "items.mine.npy"
     options = ["--item-vectors", str(vectors), "--user-vectors", str(vectors), "--vectors-name", "mine", "--force"]
     assert "items.mine.npy is a source" in str(CliRunner().invoke(app, [*given, *options]).exception)

@@ -47,7 +47,10 @@ def test_what_is_held_out_reaches_no_prompt(shop, writer):
     requests = [r for r in iterate_requests(shop, read_prompts(writer), Sampling(1000)) if r.side == "users"]
     assert len(requests) == shop.n_users
     for request in requests:
-        train, held_out = shop.train[request.row].indices, (shop.valid + shop.test)[request.row].indices
+        train, held_out = (
+            shop.matrix("train")[request.row].indices,
+            (shop.matrix("valid") + shop.matrix("test"))[request.row].indices,
+        )
         assert len(held_out) > 0
         for item in held_out:
             assert f"Title-{item}-" not in request.text
@@ -63,7 +66,7 @@ def test_a_users_sample_depends_on_that_user_alone(shop, tmp_path):
     texts = {seed: [r.text for r in iterate_requests(shop, prompts, Sampling(3, seed))] for seed in (0, 1)}
     assert texts[0] != texts[1]
     assert {len(re.findall("Title-", text)) for text in texts[0][shop.n_items :]} == {3}
-    fewer = {split: getattr(shop, split).copy() for split in ("train", "valid", "test")}
+    fewer = {split: shop.matrix(split).copy() for split in ("train", "valid", "test")}
     fewer["train"] = sp.vstack([fewer["train"][:30], sp.csr_matrix(fewer["train"][30:].shape)]).tocsr()
     reviews = [(user, item, text) for (user, item), text in shop.reviews.items()]
     other = create_dataset(tmp_path / "fewer", "fewer", fewer, items=shop.items, reviews=reviews, provenance={})

@@ -162,7 +162,7 @@ def test_reviews_and_metadata_as_the_data_sets_have_them(tmp_path, lay_out):
     assert [user.id for user in dataset.users] == [f"A{u}" for u in range(USERS)]
     assert [item.id for item in dataset.items] == [f"B{i}" for i in range(ITEMS)]
     assert dataset.items[3] == described
-    rows, columns = dataset.train.nonzero()
+    rows, columns = dataset.matrix("train").nonzero()
     written = {(u, i): f"A{u} on B{i}" for u, i in zip(rows.tolist(), columns.tolist(), strict=True)}
     if lay_out is _amazon_2018:
         written.pop((0, 0), None)
@@ -191,7 +191,7 @@ def test_tables_hold_texts_too(tmp_path, ending):
         Source(found.interactions, [], items=paths[1], reviews=found.reviews), tmp_path / "d", name="d"
     )
     assert dataset.items[7] == Entity("7", "Thing 7", "Thing 7. War, Drama. good", ("War", "Drama"), "good")
-    assert len(dataset.reviews) == dataset.train.nnz
+    assert len(dataset.reviews) == dataset.matrix("train").nnz
     (user, item), text = next(iter(dataset.reviews.items()))
     assert text == (f"{user}, of {item}" if ending == "tsv" else f'{user}, of "{item}"')
 
@@ -354,8 +354,8 @@ def test_the_command_line_joins_reviews_and_says_what_share_has_texts(tmp_path):
     assert result.exit_code == 0, result.output
     dataset = open_dataset(out)
     assert set(dataset.provenance["source"]) == {"ratings.csv", "meta.jsonl", "r.jsonl"}
-    texts = dataset.train[:, : ITEMS // 2].nnz / dataset.train.nnz
-    reviewed = dataset.train[1:].nnz / dataset.train.nnz
+    texts = dataset.matrix("train")[:, : ITEMS // 2].nnz / dataset.matrix("train").nnz
+    reviewed = dataset.matrix("train")[1:].nnz / dataset.matrix("train").nnz
     assert 0 < reviewed < 1
     assert f"50.0% of items ({texts:.1%} of training interactions) have a text, {reviewed:.1%} of" in result.output
     assert "of users" not in result.output
@@ -383,7 +383,7 @@ def test_descriptions_and_reviews_are_found_by_the_name_that_the_interactions_us
     dataset = open_dataset(tmp_path / "d")
     assert [item.title for item in dataset.items] == [f"Thing {i + 1}" for i in range(ITEMS)]
     assert [user.title for user in dataset.users] == [f"User {u}" for u in range(USERS)]
-    assert len(dataset.reviews) == dataset.train.nnz
+    assert len(dataset.reviews) == dataset.matrix("train").nnz
     assert all(text == f"A{user} {item + 1}" for (user, item), text in dataset.reviews.items())
     items = _write_table(tmp_path / "items.csv", [{"id": i, "item_id": i + 1, "title": "T"} for i in range(ITEMS)])
     assert [item.id for item in read_those(items, "item", ["8"])[0]] == ["8"]
@@ -412,7 +412,7 @@ def test_reviews_late_in_a_file_are_found_and_those_of_dropped_ratings_are_not(t
     records += [{"user": u, "item": i, "stars": 1, "text": "hate it"} for u, i in _pairs()]
     found = read_table(_write(tmp_path / "r.jsonl", records), {})
     dataset = make_dataset(found, tmp_path / "d", name="d")
-    assert len(dataset.reviews) == dataset.train.nnz
+    assert len(dataset.reviews) == dataset.matrix("train").nnz
     assert set(dataset.reviews.values()) == {"love it"}
 
 

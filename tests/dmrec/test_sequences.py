@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from dmrec.cli.main import main
+from dmrec.config import build_config
 from dmrec.data.create import create_dataset
 from dmrec.data.dataset import open_dataset
 from dmrec.data.inspection import inspect_splits, warnings
-from dmrec.data.sequences import Sequences, check_sequences, read_sequences
+from dmrec.data.sequences import Sequences, check_order, check_sequences, read_sequences
 from dmrec.data.sources.tables import read_interactions
 from dmrec.data.splits import STRATEGIES, TEST, TRAIN, VALID, InteractionLog, split_log
 from dmrec.errors import DmrecError
+from dmrec.files import sha256_of
+from dmrec.recipes import recipe
+from dmrec.runs.provenance import check_data, data_metadata, fingerprint
+from dmrec.runs.resolve import resolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +89,17 @@ def test_splits_by_time(log, tmp_path):
         assert ids(per_user, row, per_user.sequence("test").of_user(row)) == items[-2:]
     for each in (dataset, per_user):
         assert not [text for text in warnings(inspect_splits(each)) if "go against it" in text]
+
+
+def test_few_different_times(tmp_path, capsys):
+    rows = [f"u{u},i{i},{1 if i < 7 else 2}" for u in range(6) for i in range(9)]
+    path = tmp_path / "two.csv"
+    path.write_text("\n".join(["user,item,time", *rows]))
+    assert command("data", "import", path, "--out", tmp_path / "x", "--split", "time", "--k-core", 1) == 1
+    assert "cannot cut 54 interactions with 2 different times into three parts" in capsys.readouterr().err
+    path.write_text("\n".join(["user,item,time", *rows, "u0,i9,3"]))
+    dataset = imported(path, tmp_path / "three", "--split", "time", "--k-core", 1)
+    assert dataset.manifest["interactions"] == {"train": 42, "valid": 12, "test": 1}, "one time is in one part"
 
 
 def test_a_random_split_keeps_the_order_and_says_what_it_leaks(log, tmp_path):
@@ -193,6 +209,10 @@ def test_every_split_is_a_partition_that_keeps_its_promise(entries, strategy, se
     entries = sorted(entries, key=lambda entry: (entry[0], entry[2]))
     users, items, times = (np.array(part, dtype=np.int64) for part in zip(*entries, strict=True))
     log = InteractionLog(users, items, times, 8, 10)
+    if strategy == "time" and (different := len(set(times.tolist()))) < 3:
+        with pytest.raises(DmrecError, match=f"cannot cut {len(times)} interactions with {different} different times"):
+            split_log(log, strategy, seed)
+        return
     splits, _ = split_log(log, strategy, seed)
     together = sum(split.toarray() for split in splits.values())
     assert together.max() == 1
@@ -201,9 +221,8 @@ def test_every_split_is_a_partition_that_keeps_its_promise(entries, strategy, se
     for number, name in ((TRAIN, "train"), (VALID, "valid"), (TEST, "test")):
         part[splits[name].toarray()[users, items] > 0] = number
     if strategy == "time":
-        for earlier, later in ((TRAIN, VALID), (VALID, TEST)):
-            if (part == earlier).any() and (part == later).any():
-                assert times[part == earlier].max() < times[part == later].min()
+        assert times[part == TRAIN].max() < times[part == VALID].min(), "and none of the three is empty"
+        assert times[part == VALID].max() < times[part == TEST].min()
     elif strategy != "random":
         for user in set(users.tolist()):
             mine = part[users == user]
@@ -255,6 +274,50 @@ def test_bad_sequences_are_refused(changed, message):
     check_sequences(Sequences(**{**right, "times": np.array([5, 6, 7, 8, 1, 2, 3, 4])}), 2, 4)
     with pytest.raises(DmrecError, match=message):
         check_sequences(Sequences(**{**right, **changed}), 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("indptr", "items", "message"),
+    [
+        ([0, 4, 7], [0, 1, 2, 3, 0, 1, 2], "7 entries, but the splits have 8 interactions"),
+        ([0, 4, 9], [0, 1, 2, 3, 0, 1, 2, 3, 1], "item 1 of user 1 is there 2 times; keep the first alone"),
+        ([0, 4, 8], [0, 1, 2, 2, 0, 1, 2, 3], "item 2 of user 0 is there 2 times"),
+    ],
+)
+def test_sequences_hold_each_interaction_once(indptr, items, message, tmp_path):
+    """When a dataset is made, which leaves the one before as it was, and when it is opened."""
+    right = Sequences(np.array([0, 4, 8]), np.array([0, 1, 2, 3, 0, 2, 1, 3]))
+    dataset = _small(tmp_path, right)
+    wrong = Sequences(np.array(indptr), np.array(items))
+    with pytest.raises(DmrecError, match=message):
+        _small(tmp_path, wrong)
+    np.testing.assert_array_equal(open_dataset(dataset.folder).sequences.items, right.items)
+    (dataset.folder / "sequences.npz").write_bytes(wrong.to_npz())
+    manifest = json.loads((dataset.folder / "manifest.json").read_text())
+    manifest["files"]["sequences.npz"]["sha256"] = sha256_of(dataset.folder / "sequences.npz")
+    (dataset.folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DmrecError, match=f"sequences.npz: {message}"):
+        open_dataset(dataset.folder).sequence("train")
+
+
+def test_a_run_depends_on_the_order_that_its_model_reads(log, tmp_path, monkeypatch):
+    dataset = imported(log[0], tmp_path / "d")
+    config = resolve(build_config(recipe("mult-vae")), dataset)
+    assert fingerprint(config, dataset).keys() == {"train.npz", "valid.npz", "test.npz"}
+    monkeypatch.setattr(type(config.model), "reads_sequences", True)
+    here = fingerprint(config, dataset)
+    assert here["sequences.npz"] == dataset.manifest["files"]["sequences.npz"]["sha256"]
+    metadata = data_metadata(config, dataset)
+    check_data(tmp_path, metadata, config, dataset)
+    metadata["fingerprint"]["sequences.npz"] = "another"
+    with pytest.raises(DmrecError, match="sequences.npz changed since"):
+        check_data(tmp_path, metadata, config, dataset)
+
+
+def test_an_item_of_no_split_is_refused():
+    one, rest = sp.csr_matrix(np.array([[1, 0, 0]])), sp.csr_matrix((1, 3))
+    with pytest.raises(DmrecError, match="sequences: item 2 of user 0 is in none of the splits"):
+        check_order(Sequences(np.array([0, 1]), np.array([2])), [one, rest, rest])
 
 
 def test_the_file_is_what_the_format_says(tmp_path):

@@ -13,7 +13,7 @@ def catalogue(tmp_path_factory):
 
 
 def test_popularity_is_a_power_law(catalogue):
-    counts = np.sort(np.asarray(catalogue.train.sum(0)).ravel())[::-1]
+    counts = np.sort(np.asarray(catalogue.matrix("train").sum(0)).ravel())[::-1]
     assert counts[:20].sum() > 0.08 * counts.sum()  # 1 % of the items
     head = counts[:200]
     slope = np.polyfit(np.log(np.arange(1, 201)), np.log(head), 1)[0]
@@ -21,11 +21,11 @@ def test_popularity_is_a_power_law(catalogue):
 
 
 def test_only_some_users_are_held_out(catalogue):
-    for split in (catalogue.valid, catalogue.test):
+    for split in (catalogue.matrix("valid"), catalogue.matrix("test")):
         per_user = np.asarray(split.sum(1)).ravel()
         assert per_user[:100].min() > 0
         assert per_user[100:].sum() == 0
-    assert np.asarray(catalogue.train.sum(1)).ravel().min() > 0
+    assert np.asarray(catalogue.matrix("train").sum(1)).ravel().min() > 0
 
 
 def test_vectors_tell_tastes(catalogue):
@@ -35,7 +35,7 @@ def test_vectors_tell_tastes(catalogue):
     own, others = [], []
     for user in range(200):
         similarity = vectors.items @ vectors.users[user]
-        own.append(similarity[catalogue.train[user].indices].mean())
+        own.append(similarity[catalogue.matrix("train")[user].indices].mean())
         others.append(similarity.mean())
     assert np.mean(own) > np.mean(others) + 0.15
 

@@ -274,7 +274,7 @@ FAILURES = [
     (["train", "dmrec-n", "--data", "{data}"], 1, "error: no recipe is called 'dmrec-n'; did you mean 'dmrec-m'?"),
     (["train", "--data", "{data}"], 1, "error: name a recipe (popularity, ease"),
     (["train", "mult-vae"], 1, "error: name the dataset: --data FOLDER"),
-    (["train", "mult-vae", "--data", "nowhere"], 1, "nowhere is no folder; a small dataset to start with"),
+    (["train", "mult-vae", "--data", "nowhere"], 1, "nowhere is not a folder; a small dataset to start with"),
     (["train", "mult-vae", "--data", "{data}", "--set", "training.epoch=1"], 1, "unknown option 'training.epoch'"),
     (
         ["train", "mult-vae", "--data", "{data}", "--precision", "fp8"],
@@ -315,7 +315,7 @@ FAILURES = [
         1,
         "--user-column does nothing to train.npz",
     ),
-    (["data", "inspect", "nowhere"], 1, "nowhere is no folder; a small dataset to start with"),
+    (["data", "inspect", "nowhere"], 1, "nowhere is not a folder; a small dataset to start with"),
     (["data", "import", "none.csv"], 1, "none.csv does not exist"),
     (["trian"], 2, "No such command 'trian'"),
 ]

@@ -182,7 +182,7 @@ def synthetic(
     users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 10_000,
     items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 100_000,
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")] = Path("data/synthetic"),
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     force: Force = False,
 ) -> None:
     """Make a catalogue of any size by a random process, with vectors, to see what size costs.
@@ -203,7 +203,7 @@ def _refuse_existing(folder: Path, force: bool) -> None:
     there = [name for name in FILES if (folder / name).exists()]
     if there and not force:
         raise DmrecError(
-            f"{folder} is no dataset but holds {', '.join(there)}, which would be overwritten or removed; "
+            f"{folder} is not a dataset but holds {', '.join(there)}, which would be overwritten or removed; "
             "name another folder (--out), or replace them (--force)"
         )
 

@@ -16,7 +16,7 @@ from ..files import json_lines, sha256_of, write_atomically, write_json
 from .arrays import as_interactions, contains
 from .dataset import FILES, FORMAT, MANIFEST, REVIEWS, SEQUENCES, SPLITS, Dataset, open_dataset
 from .entities import Entity
-from .sequences import Sequences, check_sequences
+from .sequences import Sequences, check_order, check_sequences
 
 
 def create_dataset(
@@ -60,6 +60,7 @@ def create_dataset(
         files[REVIEWS] = json_lines({"user": u, "item": i, "text": text} for (u, i), text in sorted(of_train.items()))
     if sequences is not None:
         check_sequences(sequences, n_users, n_items)
+        check_order(sequences, [as_interactions(splits[split]) for split in SPLITS])
         files[SEQUENCES] = sequences.to_npz()
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
     for leftover in folder.glob(".*.embedding"):

@@ -38,7 +38,7 @@ from ..files import (
 )
 from .arrays import check_rows, check_vectors, read_matrix, read_vectors
 from .entities import Entity, iterate_entities, read_entities
-from .sequences import Sequences, read_sequences
+from .sequences import Sequences, check_order, read_sequences
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 1
@@ -119,11 +119,13 @@ class Dataset:
         A model that learns from an order must take `sequence`, which leaves out what is held out.
 
         Raises:
-            DmrecError: the file does not fit the matrices.
+            DmrecError: the file does not hold each interaction of the splits once.
         """
         if SEQUENCES not in self.manifest["files"]:
             return None
-        return read_sequences(self.folder / SEQUENCES, self.n_users, self.n_items)
+        sequences = read_sequences(self.folder / SEQUENCES, self.n_users, self.n_items)
+        check_order(sequences, list(self.matrices.values()), SEQUENCES)
+        return sequences
 
     def sequence(self, *splits: str) -> Sequences:
         """The interactions of these splits, each user's oldest first.
@@ -141,21 +143,6 @@ class Dataset:
                 "split (--split leave-one-out)"
             )
         return self.sequences.where(np.any([self.sequences.is_in(matrix) for matrix in chosen], axis=0))
-
-    @property
-    def train(self) -> sp.csr_matrix:
-        """``matrix("train")``."""
-        return self.matrix("train")
-
-    @property
-    def valid(self) -> sp.csr_matrix:
-        """``matrix("valid")``."""
-        return self.matrix("valid")
-
-    @property
-    def test(self) -> sp.csr_matrix:
-        """``matrix("test")``."""
-        return self.matrix("test")
 
     @cached_property
     def items(self) -> list[Entity]:
@@ -281,7 +268,7 @@ class Dataset:
     ) -> None:
         """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made.
 
-        ``state``: a file with what their encoder has learned, kept beside them.
+        ``state``: a file with what their encoder has learned, kept with them.
         """
         check_name(name)
         check_vectors(items, users, self.n_items, self.n_users)
@@ -303,9 +290,12 @@ class Dataset:
             checksums[side] = sha256_of(path)
         self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": provenance})
 
-    def fingerprint(self, vectors: str | None) -> dict[str, Any]:
-        """Checksums of the interactions, and of the vectors called so: what a trained model depends on."""
-        files = {f"{split}.npz": self.manifest["files"][f"{split}.npz"]["sha256"] for split in SPLITS}
+    def fingerprint(self, vectors: str | None, *, order: bool = False) -> dict[str, Any]:
+        """Checksums of what a trained model depends on: the interactions, the vectors called so, and with ``order`` the
+        order of interactions.
+        """
+        names = [*(f"{split}.npz" for split in SPLITS), *([SEQUENCES] if order else [])]
+        files = {name: self.manifest["files"][name]["sha256"] for name in names if name in self.manifest["files"]}
         if vectors is None:
             return files
         known = self.manifest.get("vectors", {})
@@ -327,9 +317,11 @@ def open_dataset(folder: Path) -> Dataset:
     """Opens a dataset folder; refuses one that is incomplete or whose matrices or texts differ from the manifest."""
     folder = folder.resolve()
     if not folder.is_dir():
-        raise DmrecError(f"{folder} is no folder; a small dataset to start with: dmrec data fetch ml-100k")
+        raise DmrecError(f"{folder} is not a folder; a small dataset to start with: dmrec data fetch ml-100k")
     if not (folder / MANIFEST).exists():
-        raise DmrecError(f"{folder} is no dataset (no {MANIFEST}); make one with dmrec data import or dmrec data fetch")
+        raise DmrecError(
+            f"{folder} is not a dataset (no {MANIFEST}); make one with dmrec data import or dmrec data fetch"
+        )
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
@@ -353,5 +345,7 @@ def open_dataset(folder: Path) -> Dataset:
 def check_name(name: str) -> str:
     """``name`` if it can be part of a file's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise DmrecError(f"'{name}' is no name for vectors: letters, digits, dots, dashes and underscores, at most 64")
+        raise DmrecError(
+            f"'{name}' cannot name vectors or profiles: use letters, digits, dots, dashes and underscores, at most 64"
+        )
     return name

@@ -12,7 +12,7 @@ from .dataset import SPLITS, Dataset
 from .entities import Entity
 
 EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-TITLE_LENGTH = 8  # shorter titles stand in texts by chance
+TITLE_LENGTH = 8  # shorter titles are in texts by chance
 LEAK = 0.01  # of the held-out titles: a few have the title of another item
 
 
@@ -78,30 +78,30 @@ def inspect_splits(dataset: Dataset) -> dict[str, Any]:
 
 def warnings(found: dict[str, Any]) -> list[str]:
     """What a person should know before training, in words; of the output of `inspect_dataset` or `inspect_splits`."""
-    said = [
+    lines = [
         f"{numbers[f'of unseen {kind}']} of {numbers['interactions']} interactions in {split} are of {kind} that have "
         "none in train"
         for split, numbers in found["splits"].items()
         for kind in ("items", "users")
         if numbers[f"of unseen {kind}"]
     ]
-    said += [f"{count} interactions are in both {pair}" for pair, count in found["overlap"].items() if count]
-    said += [f"{n} {side} have no interaction" for side in ("users", "items") if (n := found[f"{side}_without_any"])]
-    said += _leaks_of_order(found["split"], found["order"])
+    lines += [f"{count} interactions are in both {pair}" for pair, count in found["overlap"].items() if count]
+    lines += [f"{n} {side} have no interaction" for side in ("users", "items") if (n := found[f"{side}_without_any"])]
+    lines += _leaks_of_order(found["split"], found["order"])
     for side, texts in found.get("texts", {}).items():
         if 0 < texts["with text"] < 1:
-            said.append(f"{1 - texts['with text']:.1%} of the {side} have no text")
+            lines.append(f"{1 - texts['with text']:.1%} of the {side} have no text")
     leak = found.get("texts_that_name_held_out_items", {})
     if leak and leak["share of held-out titles named"] > max(LEAK, 2 * leak["share of other titles named"]):
-        said.append(
+        lines.append(
             f"texts of {leak['users']} users name titles of items held out for them, "
             f"{leak['share of held-out titles named']:.1%} of these, against {leak['share of other titles named']:.1%} "
             "of titles drawn at random: were they written from what is to be predicted?"
         )
     for name, vectors in found.get("vectors", {}).items():
         if zeros := vectors["items of zeros"] + vectors["users of zeros"]:
-            said.append(f"vectors '{name}': {zeros} rows are zeros")
-    return said
+            lines.append(f"vectors '{name}': {zeros} rows are zeros")
+    return lines
 
 
 def _order(dataset: Dataset) -> dict[str, int]:
@@ -133,7 +133,7 @@ def _order(dataset: Dataset) -> dict[str, int]:
 def _leaks_of_order(split: str, order: dict[str, int]) -> list[str]:
     """What a split promises of the order of interactions, and does not keep."""
     kept = {"leave-one-out": "within users", "time-per-user": "within users", "time": "in time"}.get(split)
-    said = [
+    lines = [
         f"the split is called '{split}', but {count} interactions go against it ({name}): models would learn from the "
         "future; import the data again with --split"
         for name, count in order.items()
@@ -141,8 +141,8 @@ def _leaks_of_order(split: str, order: dict[str, int]) -> list[str]:
     ]
     users = order.get("users with other than one held-out item", 0)
     if split == "leave-one-out" and users:
-        said.append(f"the split is called 'leave-one-out', but {users} users have other than one held-out item")
-    return said
+        lines.append(f"the split is called 'leave-one-out', but {users} users have other than one held-out item")
+    return lines
 
 
 def _histogram(degrees: np.ndarray) -> dict[str, int]:
@@ -177,22 +177,22 @@ def _reviews(dataset: Dataset) -> dict[str, Any]:
 
 
 def _leaking_texts(dataset: Dataset) -> dict[str, Any]:
-    """How often users' texts name what is held out for them, beside how often they name items drawn at random."""
+    """How often users' texts name what is held out for them, and how often they name items drawn at random."""
     titles = [item.title.lower() if len(item.title) >= TITLE_LENGTH else "" for item in dataset.items]
     held_out = sp.csr_matrix(dataset.matrix("valid") + dataset.matrix("test"))
     random = np.random.default_rng(0)
-    named, users, asked, by_chance = 0, 0, 0, 0
+    named, users, titled, by_chance = 0, 0, 0, 0
     for row, user in enumerate(dataset.users):
         text = user.text.lower()
         items = [i for i in held_out[row].indices if titles[i]] if text else []
         found = sum(titles[i] in text for i in items)
         others = random.integers(dataset.n_items, size=len(items))
         by_chance += sum(bool(titles[i]) and titles[i] in text for i in others)
-        named, users, asked = named + found, users + bool(found), asked + len(items)
+        named, users, titled = named + found, users + bool(found), titled + len(items)
     return {
         "users": users,
-        "share of held-out titles named": named / max(asked, 1),
-        "share of other titles named": by_chance / max(asked, 1),
+        "share of held-out titles named": named / max(titled, 1),
+        "share of other titles named": by_chance / max(titled, 1),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,25 @@ def check_sequences(sequences: Sequences, n_users: int, n_items: int, place: str
     falls[indptr[(indptr > 0) & (indptr < len(items))] - 1] = False  # from one user to the next
     if falls.any():
         raise DmrecError(f"{place}: a time of user {_user(indptr, int(falls.argmax()))} is earlier than the one before")
+
+
+def check_order(sequences: Sequences, matrices: Sequence[sp.csr_matrix], place: str = "sequences") -> None:
+    """Checks that these sequences hold each interaction of the matrices (users x items) once, and no other.
+
+    Raises:
+        DmrecError: an interaction is missing, is there twice, or is in no matrix.
+    """
+    if (strange := ~np.any([sequences.is_in(matrix) for matrix in matrices], axis=0)).any():
+        entry = int(strange.argmax())
+        user = _user(sequences.indptr, entry)
+        raise DmrecError(f"{place}: item {sequences.items[entry]} of user {user} is in none of the splits")
+    n_items = matrices[0].shape[1]
+    pairs, counts = np.unique(sequences.row_of_entry() * n_items + sequences.items, return_counts=True)
+    if len(pairs) < len(sequences):
+        user, item = divmod(int(pairs[counts.argmax()]), n_items)
+        raise DmrecError(f"{place}: item {item} of user {user} is there {counts.max()} times; keep the first alone")
+    if len(pairs) < (expected := sum(matrix.nnz for matrix in matrices)):
+        raise DmrecError(f"{place}: {len(pairs)} entries, but the splits have {expected} interactions")
 
 
 def _user(indptr: np.ndarray, entry: int) -> int:

@@ -94,14 +94,22 @@ def leave_one_out(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str
 def by_time(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str, int]]:
     """The last fifth of all interactions for test, the fifth before for validation: one cut for all users.
 
-    Interactions of one time are never divided, so the shares are near a fifth and not exactly that.
+    Interactions of one time are never divided, so the shares are near a fifth and not exactly that. Each part has at
+    least the interactions of one time.
     """
     if log.times is None:
         raise DmrecError("the split 'time' needs the time of each interaction; name their column: --time-column")
-    held_out = round(len(log.times) * SHARE)
-    ordered = np.sort(log.times)
-    first_valid, first_test = ordered[-2 * held_out], ordered[-held_out]
-    return np.select([log.times >= first_test, log.times >= first_valid], [TEST, VALID], TRAIN), {}
+    times, position = np.unique(log.times, return_inverse=True)
+    if len(times) < 3:
+        raise DmrecError(
+            f"the split 'time' cannot cut {len(log.times)} interactions with {len(times)} different times into three "
+            "parts, each of later times than the one before; choose another split (--split random)"
+        )
+    held_out = max(round(len(log.times) * SHARE), 1)
+    ordered = np.sort(position)
+    first_test = max(ordered[-held_out], 2)
+    first_valid = max(min(ordered[-2 * held_out], first_test - 1), 1)
+    return np.select([position >= first_test, position >= first_valid], [TEST, VALID], TRAIN), {}
 
 
 def by_time_per_user(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str, int]]:

@@ -26,7 +26,8 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of everything in a dataset that a run depends on."""
     text_vectors, _ = item_embeddings_of(config, dataset)
     of_language = config.language.vectors if config.language else None
-    return {**dataset.fingerprint(of_language), **dataset.fingerprint(text_vectors)}
+    order = config.model.reads_sequences
+    return {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors)}
 
 
 def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -53,6 +53,12 @@ def dataset_from_frame(
 
     Raises:
         DmrecError: a column is missing or of a wrong type, an option is unknown, or no interaction is left.
+
+    >>> import dmrec, pyarrow
+    >>> log = pyarrow.table({"user": list("aaabbb"), "item": list("xyzxyz"), "time": [1, 2, 3, 3, 2, 1]})
+    >>> data = dmrec.dataset(log, split="leave-one-out", k_core=1)
+    >>> data.n_users, data.n_items, data.split("test").nnz
+    (2, 3, 2)
     """
     given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
     columns = {role: column for role, column in given.items() if column is not None}

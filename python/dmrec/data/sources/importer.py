@@ -131,7 +131,7 @@ def make_dataset(
             _rows_of(vectors[0], all_items, prepared.item_ids, "item"),
             _rows_of(vectors[1], all_users, prepared.user_ids, "user"),
         )
-    if vectors is not None:  # before a dataset that stands in the folder is replaced
+    if vectors is not None:  # before a dataset in the folder is replaced
         check_vectors(*vectors, n_items, n_users)
     lowest = min_rating if source.tables and source.tables[0].rating is not None else None
     user_ids, item_ids = ([entity.id for entity in entities or ()] for entities in (users, items))
@@ -168,7 +168,8 @@ def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
     for split in SPLITS:
         if splits[split].nnz == 0:
             raise DmrecError(
-                f"{split} holds no interaction; of a user's, at least 3 are needed to fill all three splits"
+                f"no interaction is left for {split}: a user needs at least 3 to be in all three splits; lower "
+                "--min-rating, or import more interactions"
             )
 
 
@@ -200,7 +201,7 @@ def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, ki
     if not ids and (strange := known.keys() - set(names)):
         raise DmrecError(
             f"{len(given)} {kind}s are described and the matrices have {count}, so ids must be numbers from 0 to "
-            f"{count - 1}: '{min(strange)}' is none; describe all in their order, or number them"
+            f"{count - 1}: '{min(strange)}' is not; describe all in their order, or number them"
         )
     return [known.get(name, Entity(name)) for name in names]
 

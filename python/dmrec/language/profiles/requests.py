@@ -69,7 +69,8 @@ def iterate_requests(dataset: Dataset, prompts: Mapping[str, Prompt], sampling: 
 
 def _history(dataset: Dataset, user: int, sampling: Sampling) -> dict[str, Any]:
     """The fields of a user's prompt, all from training interactions with items that have more than an id."""
-    row = dataset.train.indices[dataset.train.indptr[user] : dataset.train.indptr[user + 1]]
+    train = dataset.matrix("train")
+    row = train.indices[train.indptr[user] : train.indptr[user + 1]]
     described = [int(i) for i in row if _name(dataset.items[i]) or dataset.items[i].tags]
     sample = sampling.draw(user, described)
     tags = Counter(tag for i in described for tag in dataset.items[i].tags)
