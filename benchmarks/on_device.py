@@ -1,4 +1,4 @@
-"""The operators and a training step on a GPU, beside their peers and the device's floors, in one process.
+"""The operators and a training step on a GPU, with their peers and the device's floors, in one process.
 
 ``python -m benchmarks --device cuda`` writes ``results/ops-cuda.json``. Contenders of a workload take turns in five
 passes; ratios are formed inside a pass. Every figure has a floor: the seconds that its bytes take at the rate of a
@@ -152,7 +152,7 @@ def softmax(device: torch.device, sizes: dict[str, tuple[int, int, int, int]] = 
 
 
 def training_step(device: torch.device) -> Iterator[Workload]:
-    """A step of DMRec-M, forward, backward and optimiser, beside the same model over dense interactions."""
+    """A step of DMRec-M, forward, backward and optimiser, and of the same model over dense interactions."""
     from .dmrec.bench_step import made
 
     def of(kind: str, bf16: bool) -> Callable[[Any], Any]:

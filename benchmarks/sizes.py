@@ -1,4 +1,4 @@
-"""Workloads, named after what they stand for."""
+"""Workloads, named after what they represent."""
 
 # (B, D): a training batch of Mult-VAE; a batch whose tensors leave the caches
 ROWS = {"batch (1024, 200)": (1024, 200), "large (16384, 256)": (16384, 256)}

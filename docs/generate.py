@@ -28,9 +28,9 @@ RESULTS = DOCS.parent / "benchmarks/results"
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 CONFIGURATION = """# Configuration
 
-A run is described by a configuration: a recipe, a YAML file over it (`--config`), single options over both
-(`--set training.epochs=300`, values are YAML). The whole of it stands in the run's folder, `config.yaml`; given as
-`--config` without a recipe it repeats the run. An unknown key is an error that names the nearest known one.
+A run is described by a configuration: a recipe, whose options a YAML file (`--config`) and then single options
+(`--set training.epochs=300`, values are YAML) replace. The run's folder holds the whole of it in `config.yaml`, which repeats
+the run if it is given as `--config` without a recipe. An unknown key is an error that names the nearest known key.
 
     dmrec train dmrec-m --data data/ml-100k --config my.yaml --set matching.beta=0.3
 
@@ -48,7 +48,7 @@ def command_line() -> str:
 def configuration() -> str:
     """A table of keys for each section, and what each recipe sets."""
     parts = [CONFIGURATION.rstrip(), *_section(Config, "")]
-    parts.append("## Recipes\n\nWhat a recipe does not name has its default.")
+    parts.append("## Recipes\n\nOptions that a recipe does not name have their defaults.")
     for name, make in RECIPES.items():
         values = yaml.safe_dump(make(), sort_keys=False).rstrip()
         parts.append(f"`{name}`: {make.__doc__}\n\n```yaml\n{values}\n```")
@@ -183,7 +183,7 @@ def phases(*recipes: str) -> str:
 
 
 def kinds(*recipes: str) -> str:
-    """Seconds of an epoch and two rankings by kind of operator, the floor beside, in bf16."""
+    """Seconds of an epoch and two rankings by kind of operator, with the floor, in bf16."""
     runs = [json.loads((RESULTS / f"epoch-{recipe}.json").read_text())[1] for recipe in recipes]
     table = [f"| | {' | floor | '.join(recipes)} | floor |", f"| --- |{' ---: |' * (2 * len(recipes))}"]
     for kind in runs[0]["kinds"]:

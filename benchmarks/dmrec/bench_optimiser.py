@@ -1,4 +1,4 @@
-"""The optimiser step of training: `Adam(fused=True)` beside torch's other two, on the weights of a Mult-VAE.
+"""The optimiser step of training: `Adam(fused=True)` and torch's other two, on the weights of a Mult-VAE.
 
 Floor: a copy that moves as many bytes as the step, which reads 4 numbers a weight and writes 3.
 """

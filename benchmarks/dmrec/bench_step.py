@@ -1,6 +1,6 @@
 """A training step of DMRec-M at the size of Yelp (1,024 of 11,091 users, 11,010 items, vectors 1536 wide).
 
-Beside it the same model as it is usually typed: dense batches of interactions, log_softmax of all logits, plain losses,
+For comparison the same model as it is usually typed: dense batches of interactions, log_softmax of all logits, plain losses,
 Adam as it comes; and ours on plain torch (`training.kernels=reference`).
 """
 

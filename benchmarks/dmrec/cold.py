@@ -9,7 +9,7 @@ Two parts, each with models trained for it (seed 0), written to ``results/cold-D
   are to be found among all items that the user has no other interaction with, and among cold items alone.
 
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
-profile" knows of these: "all items" beside it, the whole of a cold user's training interactions, knows as much.
+profile" knows of these: "all items", the whole of a cold user's training interactions, knows as much.
 """
 
 from __future__ import annotations

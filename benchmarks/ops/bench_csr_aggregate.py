@@ -1,4 +1,4 @@
-"""Sparse interactions times a dense matrix beside torch's embedding_bag and CSR product, and scipy's.
+"""Sparse interactions times a dense matrix, compared with torch's embedding_bag and CSR product, and scipy's.
 
 Floor: reading as many bytes as the gathered rows hold, once, in order (`torch.sum`); forward and gradient together also
 write the gradient into a buffer that is there already (`fill_`). Rows that several users share may come from a cache,

@@ -1,4 +1,4 @@
-"""gaussian_kl, forward and backward, beside eager torch, torch.compile and torch.distributions.
+"""gaussian_kl, forward and backward, compared with eager torch, torch.compile and torch.distributions.
 
 Least traffic: the forward reads 4 inputs, the backward reads them again and writes 4 gradients, 12 passes over a
 (B, D) tensor. The floor is a copy that moves as many bytes (6 tensors read, 6 written).

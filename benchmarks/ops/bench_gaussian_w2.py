@@ -1,4 +1,4 @@
-"""gaussian_w2, forward and backward, beside eager torch and torch.compile; least traffic as for gaussian_kl."""
+"""gaussian_w2, forward and backward, compared with eager torch and torch.compile; least traffic as for gaussian_kl."""
 
 import torch
 

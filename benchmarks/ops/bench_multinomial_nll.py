@@ -1,4 +1,4 @@
-"""Softmax loss over all items, forward and backward, mean: beside dense torch, torch.compile of it, and torch's
+"""Softmax loss over all items, forward and backward, mean, compared with dense torch, torch.compile of it, and torch's
 `linear_cross_entropy`, which takes targets as a dense matrix, too (one repetition: it is slow on the CPU).
 
 Floor: the three products that the loss and its two gradients consist of, in float32, into memory that is there already.

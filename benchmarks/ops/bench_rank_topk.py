@@ -1,4 +1,4 @@
-"""Exact top 20 of a full ranking beside the product alone, product and topk, faiss and implicit.
+"""Exact top 20 of a full ranking, compared with the product alone, product and topk, faiss and implicit.
 
 Floor: the bare product `Q @ W.T` into memory that is there already. It writes all scores, which rank_topk does not:
 with narrow vectors it is the slower one.

@@ -69,7 +69,7 @@ class Runtime:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that ``name`` stands for: ``"auto"`` is the GPU where there is one, else the CPU.
+    """The device called ``name``: ``"auto"`` is the GPU where there is one, else the CPU.
 
     Raises:
         DmrecError: the name is unknown, or there is no GPU that torch can use.

@@ -1,6 +1,6 @@
 """The CUDA half as a user gets it: ``python tests/cuda/full.py``. Some 8 GB of disk, minutes, nvcc, no GPU.
 
-In an environment of its own: a CUDA build of torch, this package built beside it as its setup.py decides, imported
+In an environment of its own: a CUDA build of torch, this package built with it as its setup.py decides, imported
 without a driver; every operator must then have a kernel for CUDA. TORCH says which torch (default torch==2.14.1).
 """
 
@@ -54,8 +54,8 @@ def main() -> int:
 
 
 def skipped(why: str) -> int:
-    """Says so; that is no failure, and no success either."""
-    print(f"SKIPPED: {why}. The CUDA half was NOT installed beside a CUDA build of torch.")
+    """Says so; a skip is neither a failure nor a success."""
+    print(f"SKIPPED: {why}. The CUDA half was NOT installed with a CUDA build of torch.")
     return 0
 
 

@@ -102,7 +102,9 @@ def test_a_data_source(tmp_path, monkeypatch):
         "## Adding a text encoder, file by file",
         "## Adding a model, file by file",
         "## Adding a data source",
-        "## Adding a split, a metric, a recipe, a command",
+        "## Adding a split",
+        "## Adding a metric",
+        "## Adding a command",
     ],
 )
 def test_a_guide_is_read_in_two_minutes_and_its_files_exist(heading):

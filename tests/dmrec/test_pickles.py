@@ -241,7 +241,7 @@ def test_other_things_are_named(tmp_path):
     (tmp_path / "p.pkl").write_bytes(pickle.dumps("text"))
     with pytest.raises(DmrecError, match="p.pkl holds no matrix and no texts, but str"):
         read_pickle(tmp_path / "p.pkl")
-    with pytest.raises(DmrecError, match="none.pkl is no file"):
+    with pytest.raises(DmrecError, match="none.pkl is not a file"):
         read_pickle(tmp_path / "none.pkl")
     (tmp_path / "p.pkl").write_bytes(pickle.dumps(np.zeros(3)))
     with pytest.raises(DmrecError, match="it holds ndarray"):

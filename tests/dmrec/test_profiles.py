@@ -206,7 +206,7 @@ def test_faults_lose_nothing_and_ask_nothing_twice(tmp_path):
     connection.close()
 
 
-def test_killed_it_goes_on_from_the_last_answer(tmp_path):
+def test_a_killed_run_continues_after_the_last_answer(tmp_path):
     shop = make_shop(tmp_path / "d")
     program = f"""
 from dmrec.language.profiles.llm_writer import *
@@ -264,7 +264,7 @@ def _interrupts(then, again=None):
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_interrupted_it_keeps_what_is_under_way_and_says_how_to_go_on(shop, capsys):
+def test_an_interrupted_run_keeps_calls_under_way_and_says_how_to_continue(shop, capsys):
     command = ["profile", shop.folder, "--writer", "llm", "--model", "m", "--name", "p"]
     with FakeLlm(decide=_interrupts("slow 3.5")) as server:
         assert run(*command, "--base-url", server.url, "--timeout", "30") == 130
@@ -333,7 +333,7 @@ def test_what_was_answered_meanwhile_is_not_asked(shop):
 
 
 @pytest.mark.parametrize(("limits", "calls"), [({"max_calls": 10}, 10), ({"max_tokens": 3000}, None)])
-def test_budgets_stop_and_the_next_run_goes_on(shop, limits, calls):
+def test_budgets_stop_and_the_next_run_continues(shop, limits, calls):
     draw = random.Random(0)
     with FakeLlm(decide=lambda p, r: "429" if draw.random() < 0.2 else None) as server:
         writer = writer_for(server, shop, Limits(backoff=0.001, concurrency=2, **limits))

@@ -1,4 +1,4 @@
-"""Texts beside interactions: the layouts of Amazon, Yelp and Steam, what is joined, and what is refused."""
+"""Texts in addition to interactions: the layouts of Amazon, Yelp and Steam, what is joined, and what is refused."""
 
 import csv
 import gzip
@@ -223,7 +223,7 @@ def test_of_metadata_given_twice_the_first_with_a_title_is_kept(tmp_path):
         read_those(path, "user", ["x"])
 
 
-def test_beside_vectors_and_matrices_every_record_is_read(tmp_path):
+def test_next_to_vectors_and_matrices_every_record_is_read(tmp_path):
     path = _write(tmp_path / "meta.json", [{"asin": "a", "name": "A"}, {"name": "B"}])
     assert read_all(path, "item", ids_required=False) == [Entity("a", "A"), Entity("1", "B")]
     with pytest.raises(DmrecError, match=r"meta.json, record 2: has no id of the item .asin"):
@@ -279,7 +279,7 @@ def test_files_that_are_none(tmp_path):
         list(iterate_records(tmp_path / "none.json"))
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     pytest.importorskip("pyarrow")
-    with pytest.raises(DmrecError, match="t.parquet is no Parquet file"):
+    with pytest.raises(DmrecError, match="t.parquet is not a Parquet file"):
         list(iterate_records(tmp_path / "t.parquet"))
 
 

@@ -77,7 +77,7 @@ def _log_without_times(folder):
 
 @pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_going_on_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch):
+def test_resuming_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch):
     """Stopped within epochs and between them, again and again, against a run that never was."""
     config = _config(name, dataset, f"training.precision={precision}", "training.annealing.steps=9")
     right = train(config, dataset, tmp_path / "whole")
@@ -148,7 +148,7 @@ def test_clusters_are_not_formed_by_a_run_on_other_data(dataset, tmp_path, capsy
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_early_stopping_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
+def test_early_stopping_continues_where_it_was(dataset, tmp_path, monkeypatch):
     settings = ["training.epochs=60", "training.patience=2", "training.evaluate_every=1"]
     config = _config("mult-vae", dataset, *settings)
     right = train(config, dataset, tmp_path / "whole")
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_what_cannot_go_on_says_why(dataset, tmp_path, monkeypatch):
+def test_what_cannot_be_resumed_says_why(dataset, tmp_path, monkeypatch):
     with pytest.raises(DmrecError, match=r"is not a run \(no config.yaml\)"):
         resume_run(tmp_path)
     config = _config("mult-vae", dataset)
@@ -344,7 +344,7 @@ def test_a_lock_that_was_removed_is_no_lock(tmp_path):
     assert order == ["holder", "waiter"]
 
 
-def test_where_there_are_no_locks_training_goes_on(tmp_path, monkeypatch):
+def test_without_file_locks_training_continues(tmp_path, monkeypatch):
     def unsupported(file, flags):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -426,7 +426,7 @@ def test_a_run_tells_what_became_of_it(dataset, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_signals_leave_a_run_that_goes_on(number, tiny_folder, tmp_path):
+def test_signals_leave_a_run_that_can_be_resumed(number, tiny_folder, tmp_path):
     dataset = open_dataset(tiny_folder)
     options = [*SMALL, "training.epochs=150", "training.patience=1000", "training.checkpoint_minutes=0.002"]
     command = [sys.executable, "-m", "dmrec", "train", "mult-vae", "--no-baselines", "--data", str(dataset.folder)]

@@ -62,7 +62,7 @@ def test_models_learn(name, dataset, tmp_path):
     epochs = Run(tmp_path).events("epoch")
     fit = "bpr" if name == "lightgcn" else "reconstruction"
     assert epochs[-1][fit] < 0.95 * epochs[0][fit]
-    if name in ("mult-vae", "dmrec-m", "cvga-m"):  # nothing annealed, no loss beside
+    if name in ("mult-vae", "dmrec-m", "cvga-m"):  # nothing annealed, no further loss
         divergence = epochs[-1]["kl" if name == "mult-vae" else "matching"]
         assert epochs[-1]["loss"] == pytest.approx(epochs[-1]["reconstruction"] + divergence, rel=1e-3)
 

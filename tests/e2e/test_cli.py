@@ -44,7 +44,7 @@ def shop(tmp_path_factory):
     return folder
 
 
-def test_training_prints_all_models_beside_the_baselines(shop, capsys):
+def test_training_prints_all_models_and_the_baselines(shop, capsys):
     assert run("train", "dmrec-m", "--data", shop / "data", "--out", shop / "again", *FAST) == 0
     printed = capsys.readouterr().out
     for name in ("popularity", "ease", "dmrec-m", "recall@20", "ndcg@10", "text vectors: tfidf-svd"):

@@ -65,7 +65,7 @@ def bare(python: Path) -> dict[str, str]:
 
 
 def folders_of_the_builder(site: Path) -> list[str]:
-    """Where native libraries name the folder that this file, and so the sources, stand in."""
+    """Where native libraries name the folder that this file, and so the sources, are in."""
     root = str(Path(__file__).resolve().parents[2]).encode()
     named = [library.name for library in sorted((site / "dmrec_ext").glob("*.so")) if root in library.read_bytes()]
     return [f"{name} names {root.decode()}" for name in named]

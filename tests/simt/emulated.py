@@ -45,7 +45,7 @@ class Emulated:
             library._destroy()
 
     def traffic(self) -> dict[str, dict[str, int]]:
-        """Sectors and bank cycles by kernel since the last `running`, beside the least possible."""
+        """Sectors and bank cycles by kernel since the last `running`, and the least possible."""
         buffer = ctypes.create_string_buffer(1 << 16)
         self._control.simt_traffic(buffer, len(buffer))
         fields = ("requests", "sectors", "ideal_sectors", "shared_cycles", "ideal_shared_cycles")

@@ -1,4 +1,4 @@
-// What the tests set and read of the emulator, beside the operators.
+// What the tests set and read of the emulator, in addition to the operators.
 #include <cstdio>
 
 #include "ops/cuda/launch.h"

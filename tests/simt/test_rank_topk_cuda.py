@@ -1,4 +1,4 @@
-"""rank_topk of the CUDA half: the ids of the CPU's exactly, and its scores to the bit."""
+"""rank_topk of the CUDA half: exactly the CPU's ids, and its scores bit for bit."""
 
 import math
 

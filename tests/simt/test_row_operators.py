@@ -44,7 +44,7 @@ def test_nothing_is_found(checked, case, order):
         op_testing.check_against_reference(case, slices, 1e-5)
 
 
-def test_orders_and_builds_agree_to_the_bit(fast, checked):
+def test_orders_and_builds_agree_bit_for_bit(fast, checked):
     case = CASES["matching_loss: mddm add"]
     inputs = case.inputs((9, 1300), torch.float32)
     results = []

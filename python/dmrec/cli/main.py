@@ -36,7 +36,7 @@ app.command()(doctor.doctor)
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    del debug  # read in main(), where it may stand anywhere
+    del debug  # read in main(), where it may be anywhere
 
 
 def main(arguments: list[str] | None = None) -> None:

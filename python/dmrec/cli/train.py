@@ -128,7 +128,7 @@ def _seeds(config: Config, first: int | None, count: int) -> range:
 
 
 def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:
-    """The baselines that were not asked for by name, measured like the first configuration."""
+    """The baselines that are not among the configurations, measured like the first configuration."""
     first, named = configs[0], {each.name for each in configs}
     same = {
         "training": {"monitor": first.training.monitor, "device": first.training.device},

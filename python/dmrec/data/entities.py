@@ -34,7 +34,7 @@ class Entity:
     description: str = ""
 
     def row(self) -> dict[str, Any]:
-        """As a line of a file: what is empty beside id, title and text is left out."""
+        """As a line of a file: empty fields are left out, except id, title and text."""
         return {name: value for name, value in vars(self).items() if value or name in ("id", "title", "text")}
 
     @property
@@ -46,7 +46,7 @@ class Entity:
 def read_entities(path: Path) -> list[Entity]:
     """Users or items from JSON lines (gzip or plain). Texts are data: control characters go, length is capped.
 
-    Without an id, a line's number stands in.
+    Without an id, the line's number is used.
     """
     return list(iterate_entities(path))
 

@@ -76,7 +76,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 """Those of a user; their mean over users is reported."""
 
 COVERAGE = "coverage"
-"""Coverage@k = share of all items that stand among the first k of at least one user: of all users together."""
+"""Coverage@k = share of all items that are among the first k of at least one user: of all users together."""
 
 
 def parse_metric(name: str) -> tuple[str, int]:

@@ -134,7 +134,7 @@ def user_named(dataset: Dataset, name: str) -> int:
 
 
 def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarray:
-    """The direction (E,) of the sum of the items' text vectors: stands in for a profile that nobody wrote."""
+    """The direction (E,) of the sum of the items' text vectors, used in place of a profile."""
     total = np.asarray(item_vectors[list(likes)], dtype=np.float32).sum(axis=0)
     return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 

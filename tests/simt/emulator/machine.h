@@ -78,7 +78,7 @@ struct Inside {
   Inside& operator=(const Inside&) = delete;
 };
 
-// Threads that may go on, in ascending order of their numbers; the order of the launch decides which is first.
+// Threads that may continue, in ascending order of their numbers; the order of the launch decides which is first.
 void make_ready(const std::vector<int>& numbers);
 void maybe_yield();  // in random order, where threads meet in atomics
 

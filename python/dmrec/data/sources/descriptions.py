@@ -1,4 +1,4 @@
-"""Texts beside interactions: descriptions of items and users, and reviews, found by ids."""
+"""Texts in addition to interactions: descriptions of items and users, and reviews, found by ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Review = tuple[str, str, str, float | None]
 
 
 def read_all(path: Path, kind: str, column: str | None = None, *, ids_required: bool) -> list[Entity]:
-    """Every item or user ("item", "user") in order. Without an id, unless ``ids_required``, its number stands in.
+    """Every item or user ("item", "user") in order. Without an id, unless ``ids_required``, its number is used.
 
     ``column``: where to look first for the id.
     """

@@ -15,7 +15,7 @@ from .tables import read_interactions
 from .times import TimeColumn
 
 TAGS_PER_FILM = 8
-# what numbers stand for in MovieLens-1M, by its README
+# what numbers mean in MovieLens-1M, by its README
 AGES = {"1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "over 55"}
 OCCUPATIONS = (
     *("other", "academic or educator", "artist", "clerical or admin", "college or graduate student"),

@@ -1,4 +1,4 @@
-"""Pickles of matrices and texts, as RLMRec and DMRec ship them, without running anything that stands in them.
+"""Pickles of matrices and texts, as RLMRec and DMRec ship them, without running anything in them.
 
 A pickle is a program for a small machine, whose instructions name Python's functions and call them. Here another one
 reads it: it knows the instructions that arrays, matrices, dictionaries and lists need, takes names for words, and
@@ -37,7 +37,7 @@ NAMES = {
         for container in ("matrix", "array")
     },
 }
-"""The names that may stand in a pickle, and what they are called here."""
+"""The names that may be in a pickle, and what they are called here."""
 
 
 class _Name(NamedTuple):
@@ -95,7 +95,7 @@ class _Sparse:
 
 def _numbers(part: object) -> np.ndarray:
     if not isinstance(part, _Array) or part.values is None or part.values.ndim != 1:
-        raise ValueError("a matrix with a part that is no array")
+        raise ValueError("a matrix with a part that is not an array")
     return part.values
 
 
@@ -120,7 +120,7 @@ def read_pickle(path: Path) -> np.ndarray | sp.csr_matrix | dict[Any, Any] | lis
         if isinstance(value, _Array) and value.values is not None:
             return value.values
     except (FileNotFoundError, IsADirectoryError):
-        raise DmrecError(f"{path} is no file") from None
+        raise DmrecError(f"{path} is not a file") from None
     except Exception as error:  # whatever a damaged or malicious one brings about
         why = clean(str(error), 200) or type(error).__name__
         raise DmrecError(f"{path} is not a pickle of a matrix or of texts ({why})") from None
@@ -208,7 +208,7 @@ def _extend(container: object, values: list[Any]) -> object:
             raise ValueError("a dictionary with keys that are neither words nor numbers")
         container.update(zip(values[::2], values[1::2], strict=True))
     else:
-        raise ValueError("something is added to what is no list and no dictionary")
+        raise ValueError("something is added to what is neither a list nor a dictionary")
     return container
 
 

@@ -143,4 +143,4 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=8192):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise DmrecError(f"{path} is no Parquet file ({error})") from None
+        raise DmrecError(f"{path} is not a Parquet file ({error})") from None

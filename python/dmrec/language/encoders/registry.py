@@ -14,7 +14,7 @@ from ...files import sha256_of
 from .base import TextEncoder
 
 MODEL_FOLDER = "sentence-transformers"
-"""Family of the encoder that a folder in place of a family stands for; its argument is ``folder``."""
+"""Family of the encoder that is used if a folder is named in place of a family; its argument is ``folder``."""
 
 ENCODERS: dict[str, type[TextEncoder]] = {}
 """All registered encoders by family."""
