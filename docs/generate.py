@@ -29,7 +29,7 @@ SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 CONFIGURATION = """# Configuration
 
 A run is described by a configuration: a recipe, whose options a YAML file (`--config`) and then single options
-(`--set training.epochs=300`, values are YAML) replace. The run's folder holds the whole of it in `config.yaml`, which repeats
+(`--set training.epochs=300`, values are YAML) replace. The run's folder holds all of it in `config.yaml`, which repeats
 the run if it is given as `--config` without a recipe. An unknown key is an error that names the nearest known key.
 
     dmrec train dmrec-m --data data/ml-100k --config my.yaml --set matching.beta=0.3

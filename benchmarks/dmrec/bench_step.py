@@ -1,7 +1,7 @@
 """A training step of DMRec-M at the size of Yelp (1,024 of 11,091 users, 11,010 items, vectors 1536 wide).
 
-For comparison the same model as it is usually typed: dense batches of interactions, log_softmax of all logits, plain losses,
-Adam as it comes; and ours on plain torch (`training.kernels=reference`).
+For comparison the same model as it is usually written: dense batches of interactions, log_softmax of all logits, plain
+losses, default Adam; and ours on plain torch (`training.kernels=reference`).
 """
 
 import functools

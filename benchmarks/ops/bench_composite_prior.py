@@ -1,4 +1,4 @@
-"""composite_prior, forward and backward, compared with eager torch and torch.compile; least traffic as for gaussian_kl."""
+"""composite_prior, forward and backward, against eager torch and torch.compile; least traffic as for gaussian_kl."""
 
 import torch
 

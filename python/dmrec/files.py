@@ -18,7 +18,7 @@ from .errors import DmrecError
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """``write(temporary)`` in the folder of ``path``, force it to disk, rename: a crash leaves the old file or the new one."""
+    """``write(temporary)`` in the same folder, force it to disk, rename: a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
