@@ -5,7 +5,7 @@
 True
 """
 
-from .api import evaluate, list_recipes, load, open_dataset, train
+from .api import embed, evaluate, list_recipes, load, open_dataset, profile, train
 from .config import Config
 from .data.dataset import Dataset
 from .data.sources.frames import dataset_from_frame as dataset
@@ -22,9 +22,11 @@ __all__ = [
     "Recommender",
     "Table",
     "dataset",
+    "embed",
     "evaluate",
     "list_recipes",
     "load",
     "open_dataset",
+    "profile",
     "train",
 ]

@@ -21,6 +21,12 @@ from .data.dataset import Dataset
 from .errors import DmrecError
 from .eval import ranking
 from .inference.recommender import Recommender
+from .language.embed import embed_dataset
+from .language.encoders import TextEncoder, make_encoder
+from .language.profiles.prompts import read_prompts
+from .language.profiles.requests import Sampling
+from .language.profiles.write import write_profiles
+from .language.profiles.writer import TemplateWriter
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
 from .runs.load import histories_of, load_model, training_data
@@ -42,6 +48,61 @@ def open_dataset(folder: str | Path) -> Dataset:
         DmrecError: the folder is not a dataset, is incomplete or damaged.
     """
     return datasets.open_dataset(Path(folder))
+
+
+def profile(data: Dataset, *, sample: int = 8, seed: int = 0, name: str | None = None, replace: bool = False) -> str:
+    """Writes a short text about each item and each user, by templates, and stores the texts in the dataset.
+
+    ``dmrec profile --writer llm`` writes them with a language model.
+
+    Args:
+        data: the dataset.
+        sample: a user's text names at most so many of the user's training interactions.
+        seed: of that sample.
+        name: the name of the texts; default: "template".
+        replace: whether texts of this name are replaced even if they are more.
+
+    Returns:
+        The name, for `embed`.
+
+    Raises:
+        DmrecError: an argument is out of range.
+    """
+    prompts, sampling = read_prompts("template"), Sampling(sample, seed)
+    return write_profiles(data, TemplateWriter(), prompts, sampling, name=name, force=replace).name
+
+
+def embed(
+    data: Dataset,
+    encoder: str | TextEncoder = "tfidf-svd",
+    *,
+    profiles: str | None = None,
+    name: str | None = None,
+    replace: bool = False,
+    **options: Any,
+) -> str:
+    """Turns the texts of items and users into vectors, which are stored in the dataset.
+
+    Args:
+        data: the dataset.
+        encoder: "tfidf-svd", "minilm", "wordllama", "endpoint", the folder of a sentence-transformer, or an encoder.
+        profiles: the name of the texts that `profile` wrote; None for the dataset's own texts.
+        name: the name of the vectors; default: the encoder's, followed by that of the profiles.
+        replace: whether vectors of this name are replaced.
+        **options: of the encoder, such as ``width=256`` or ``device="auto"``.
+
+    Returns:
+        The name of the vectors.
+
+    Raises:
+        DmrecError: the encoder or an option is unknown, vectors of this name exist, or there are no texts.
+    """
+    if isinstance(encoder, TextEncoder):
+        if options:
+            raise DmrecError(f"an encoder object has its own options: leave out {', '.join(options)}")
+    else:
+        encoder = make_encoder(encoder, **options)
+    return embed_dataset(data, encoder, profiles=profiles, name=name, force=replace)
 
 
 def train(
@@ -82,6 +143,8 @@ def train(
             raise DmrecError("a model object has its own options: leave out options, out and training options")
         return _fit(model, data)
     values = _values(model)
+    if not isinstance(options or {}, Mapping):
+        raise DmrecError(f'options must be a dictionary such as {{"model.hidden": 200}}, got {type(options).__name__}')
     for name, value in (options or {}).items():
         nested: Any = value
         for key in reversed(name.split(".")):
@@ -124,7 +187,7 @@ def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: s
 def evaluate(
     model: Recommender,
     data: Dataset | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     *,
     split: str = "test",
     per_user: Literal[False] = False,
@@ -135,7 +198,7 @@ def evaluate(
 def evaluate(
     model: Recommender,
     data: Dataset | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     *,
     split: str = "test",
     per_user: Literal[True],
@@ -145,7 +208,7 @@ def evaluate(
 def evaluate(
     model: Recommender,
     data: Dataset | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: str | Sequence[str] = METRICS,
     *,
     split: str = "test",
     per_user: bool = False,
@@ -173,7 +236,9 @@ def evaluate(
             raise DmrecError(f"{model.name} is evaluated on the dataset that it was fitted on: leave out data")
         check_data(model.folder, Run(model.folder).load()[1], model.config, data)
     dataset = data or model.dataset
-    found = ranking.evaluate(model.model, model.data, dataset.split(split), list(metrics))
+    found = ranking.evaluate(
+        model.model, model.data, dataset.split(split), [metrics] if isinstance(metrics, str) else list(metrics)
+    )
     if not per_user:
         return found.means
     users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]

@@ -223,6 +223,9 @@ def test_a_model_object_is_fitted(data):
     ("call", "message"),
     [
         (lambda m, d: m.recommend("nobody"), r"tiny has no user 'nobody' \(ids look like 'u0'\)"),
+        (lambda m, d: m.recommend(2.5), "users must be an id or several, got float 2.5"),
+        (lambda m, d: m.recommend("u1", exclude=None), "exclude must be an id or several, got NoneType None"),
+        (lambda m, d: dmrec.train("mult-vae", d, options=["x"]), "options must be a dictionary such as"),
         (lambda m, d: m.recommend("u1", k=0), "k must be a whole number of at least 1, got 0"),
         (lambda m, d: m.recommend("u1", exclude=["x"]), r"exclude: tiny has no item 'x' \(1 unknown\)"),
         (lambda m, d: m.recommend("u1", among=["i1", "y", "z"]), r"among: tiny has no item 'y' \(2 unknown\)"),
@@ -246,6 +249,29 @@ def test_a_model_object_is_fitted(data):
 def test_what_cannot_be_done_is_an_error_in_words(model, data, call, message):
     with pytest.raises(dmrec.DmrecError, match=message):
         call(model, data)
+
+
+def test_from_a_data_frame_to_recommendations_by_words(tmp_path):
+    """Everything from Python: a frame with whole numbers as ids, profiles, vectors, training, a new user."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    rng = np.random.default_rng(0)
+    pairs = [(u, i) for u in range(60) for i in range(24) if rng.random() < (0.7 if u % 3 == i % 3 else 0.08)]
+    frame = pandas.DataFrame(pairs, columns=["user_id", "item_id"])
+    kinds = ["garden spade", "music guitar", "kitchen kettle"]
+    items = pandas.DataFrame({"item_id": range(24), "title": [f"{kinds[i % 3]} {i}" for i in range(24)]})
+    shop = dmrec.dataset(frame, items=items, folder=tmp_path / "shop", k_core=2)
+    assert repr(shop).startswith(f"Dataset(shop: {shop.n_users} users, 24 items, ")
+    profiles = dmrec.profile(shop, sample=4)
+    assert dmrec.embed(shop, profiles=profiles, width=6) == "tfidf-svd-template"
+    with pytest.raises(dmrec.DmrecError, match="has vectors 'tfidf-svd-template'"):
+        dmrec.embed(shop, profiles=profiles, width=6)
+    with pytest.raises(dmrec.DmrecError, match="an encoder object has its own options: leave out width"):
+        dmrec.embed(shop, dmrec.language.encoders.make_encoder("tfidf-svd"), width=6)
+    model = dmrec.train("dmrec-m", shop, options={**SIZES, "language.hidden": 8}, **FAST)
+    assert model.recommend(7, k=2)["item"].tolist() == model.recommend("7", k=2)["item"].tolist()
+    likes = model.recommend(profile="kitchen kettle", likes=5, k=3)
+    assert [int(item) % 3 for item in likes["item"]] == [2, 2, 2]
+    assert dmrec.evaluate(model, metrics="recall@5").keys() == {"recall@5"}
 
 
 def test_tables_go_to_other_libraries(model):

@@ -319,7 +319,9 @@ def test_a_run_that_was_finished_meanwhile_is_kept(dataset, tmp_path):
     config = _config("mult-vae", dataset)
     train(config, dataset, tmp_path, replace=False)
     written = (tmp_path / WEIGHTS).read_bytes()
-    with pytest.raises(DmrecError, match="a finished run; name another folder .--out. or replace it .--force."):
+    with pytest.raises(
+        DmrecError, match="a finished run; name another folder .--out. or replace it .--force, in Python replace=True."
+    ):
         train(config, dataset, tmp_path, replace=False)
     assert (tmp_path / WEIGHTS).read_bytes() == written
 

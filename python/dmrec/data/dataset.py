@@ -57,7 +57,7 @@ class TextVectors:
     users: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """An opened dataset folder: matrices in memory, texts and vectors on request.
 
@@ -66,9 +66,14 @@ class Dataset:
 
     folder: Path
     manifest: dict[str, Any]
-    matrices: dict[str, sp.csr_matrix] = field(repr=False)
-    _splits: dict[str, Csr] = field(default_factory=dict, repr=False)
-    _vectors: dict[str, TextVectors] = field(default_factory=dict, repr=False)
+    matrices: dict[str, sp.csr_matrix]
+    _splits: dict[str, Csr] = field(default_factory=dict)
+    _vectors: dict[str, TextVectors] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        interactions = sum(matrix.nnz for matrix in self.matrices.values())
+        sizes = f"{self.n_users} users, {self.n_items} items, {interactions} interactions"
+        return f"Dataset({self.name}: {sizes}, in {self.folder})"
 
     @property
     def name(self) -> str:
@@ -238,7 +243,10 @@ class Dataset:
         """
         known = self.vector_names
         if not known:
-            raise DmrecError(f"dataset {self.folder} has no text vectors; make some: dmrec embed {self.folder}")
+            raise DmrecError(
+                f"dataset {self.folder} has no text vectors; make some: dmrec embed {self.folder}, "
+                "or dmrec.embed in Python"
+            )
         if name is None:
             if len(known) > 1:
                 raise DmrecError(

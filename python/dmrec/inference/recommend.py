@@ -90,11 +90,13 @@ def rank_new_user(
     if config.language is not None:
         vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable))[None]
     elif profile:
-        raise DmrecError(f"{config.name} was trained without language and cannot read a profile: name items (--like)")
+        raise DmrecError(
+            f"{config.name} was trained without language and cannot read a profile: name items (--like, likes)"
+        )
     if profile and not likes and config.language is not None and config.language.fusion == "collaborative":
         raise DmrecError(
             f"{config.name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
-            "name items (--like)"
+            "name items (--like, likes)"
         )
     out = x if excluded is None else with_columns(x, excluded)
     with evaluating(model):

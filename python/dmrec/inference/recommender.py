@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from ..models.vae.model import Vae
 from ..runtime import move
 from ..table import Table
 from .recommend import Ranking, item_named, rank_new_user, rank_users, union, user_named
+
+Ids = str | int | Iterable[str] | Iterable[int]
+"""Ids of users or items, or one of them. A dataset's ids are strings; 7 is the id ``"7"``."""
 
 
 class Posterior(NamedTuple):
@@ -90,13 +93,13 @@ class Recommender:
 
     def recommend(
         self,
-        users: str | Sequence[str] | None = None,
+        users: Ids | None = None,
         k: int = 10,
         *,
         profile: str = "",
-        likes: str | Sequence[str] = (),
-        exclude: str | Sequence[str] = (),
-        among: str | Sequence[str] | None = None,
+        likes: Ids = (),
+        exclude: Ids = (),
+        among: Ids | None = None,
         seen: str = "known",
         encoder: TextEncoder | None = None,
         key_variable: str | None = None,
@@ -124,10 +127,11 @@ class Recommender:
         """
         check_k(k)
         excluded = self._excluded(exclude, among)
-        if profile or len(likes):
+        liked = _listed("likes", likes)
+        if profile or liked:
             if users is not None:
                 raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
-            columns = [item_named(self.dataset, name) for name in _listed(likes)]
+            columns = [item_named(self.dataset, name) for name in liked]
             if self.config is None:
                 raise DmrecError(f"{self.name} was fitted without a configuration and recommends to known users only")
             ranking = rank_new_user(
@@ -146,23 +150,23 @@ class Recommender:
         return self._table(self.rankings(users, k, excluded, seen))
 
     def rankings(
-        self, users: str | Sequence[str] | None, k: int, excluded: Tensor | None = None, seen: str = "known"
+        self, users: Ids | None, k: int, excluded: Tensor | None = None, seen: str = "known"
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
         rows: Sequence[int] = range(self.dataset.n_users)
         if users is not None:
-            rows = [user_named(self.dataset, name) for name in _listed(users)]
+            rows = [user_named(self.dataset, name) for name in _listed("users", users)]
         chosen = torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
         return rank_users(self.model, self.data, chosen, k, self._seen(seen), excluded)
 
-    def similar_items(self, items: str | Sequence[str], k: int = 10) -> Table:
+    def similar_items(self, items: Ids, k: int = 10) -> Table:
         """The k items whose vectors have the largest cosine with those of ``items`` (ids or titles).
 
         Returns:
             A table with columns ``target_item``, ``item``, ``score`` (cosine) and ``rank``.
         """
         check_k(k)
-        columns = torch.tensor([item_named(self.dataset, name) for name in _listed(items)], dtype=torch.int64)
+        columns = torch.tensor([item_named(self.dataset, name) for name in _listed("items", items)], dtype=torch.int64)
         vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
         scores, found = rank_topk(vectors[columns], vectors, k + 1)
         rows: dict[str, list[Any]] = {"target_item": [], "item": [], "score": [], "rank": []}
@@ -183,7 +187,7 @@ class Recommender:
         """
         return ItemVectors([item.id for item in self.dataset.items], self._vectors().numpy())
 
-    def posterior(self, users: str | Sequence[str] | None = None) -> Posterior:
+    def posterior(self, users: Ids | None = None) -> Posterior:
         """The Gaussian that is decoded for each user: with language the fused one.
 
         Raises:
@@ -191,7 +195,7 @@ class Recommender:
         """
         if not isinstance(self.model, Vae):
             raise DmrecError(f"{self.name} has no posterior; variational autoencoders such as mult-vae and dmrec-m do")
-        names = [user.id for user in self.dataset.users] if users is None else _listed(users)
+        names = [user.id for user in self.dataset.users] if users is None else _listed("users", users)
         rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
         means, logvars = [], []
         with evaluating(self.model):
@@ -216,17 +220,18 @@ class Recommender:
         with evaluating(self.model):
             return self.model.item_vectors().float().cpu()
 
-    def _excluded(self, exclude: str | Sequence[str], among: str | Sequence[str] | None) -> Tensor | None:
+    def _excluded(self, exclude: Ids, among: Ids | None) -> Tensor | None:
         """Ascending columns that are recommended to nobody."""
         columns = self.dataset.item_columns
-        for argument, names in (("exclude", _listed(exclude)), ("among", [] if among is None else _listed(among))):
+        out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
+        for argument, names in (("exclude", out_names), ("among", in_names or [])):
             if unknown := [name for name in names if name not in columns]:
                 raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
         out = torch.zeros(self.dataset.n_items, dtype=torch.bool)
-        if among is not None:
+        if in_names is not None:
             out[:] = True
-            out[[columns[name] for name in _listed(among)]] = False
-        out[[columns[name] for name in _listed(exclude)]] = True
+            out[[columns[name] for name in in_names]] = False
+        out[[columns[name] for name in out_names]] = True
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
@@ -243,9 +248,13 @@ class Recommender:
         return Table({"user": user_ids[row_], "item": item_ids[item], "score": score, "rank": rank_})
 
 
-def _listed(names: str | Sequence[str]) -> list[str]:
-    """Ids as texts: one, or a list, an array or a column of them; whole numbers count as their digits."""
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+def _listed(argument: str, names: Ids) -> list[str]:
+    """Ids as strings: one, or a list, an array or a column of them; 7 is the id "7"."""
+    if isinstance(names, str | int | np.integer):
+        return [str(names)]
+    if isinstance(names, Iterable):
+        return [str(name) for name in names]
+    raise DmrecError(f"{argument} must be an id or several, got {type(names).__name__} {names!r}")
 
 
 def check_k(k: int) -> None:

@@ -40,7 +40,9 @@ def train(
     """
     with run_lock(folder):
         if is_finished(folder) and not replace:
-            raise DmrecError(f"{folder}: a finished run; name another folder (--out) or replace it (--force)")
+            raise DmrecError(
+                f"{folder}: a finished run; name another folder (--out) or replace it (--force, in Python replace=True)"
+            )
         clear(folder)
         return _logging_failures(config, dataset, folder, observers, None)
 

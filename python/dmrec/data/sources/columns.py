@@ -52,7 +52,8 @@ def choose_columns(place: object, names: Sequence[str], wanted: dict[str, str]) 
     for role in ("user", "item"):
         if role not in chosen:
             raise DmrecError(
-                f"{place} has no column for the {role} (columns: {', '.join(names)}); name it: --{role}-column"
+                f"{place} has no column for the {role} (columns: {', '.join(names)}); name it: --{role}-column "
+                f"({role}_column in Python)"
             )
     return chosen
 
