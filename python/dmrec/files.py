@@ -126,17 +126,17 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-UNSEALED = "0" * 64
+NO_CHECKSUM = "0" * 64
 
 
-def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """JSON that carries the checksum of its own bytes, under ``seal``, atomically."""
-    text = json.dumps({**values, "seal": UNSEALED}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, text.replace(UNSEALED, hashlib.sha256(text.encode()).hexdigest()).encode())
+def write_with_checksum(path: Path, values: dict[str, Any]) -> None:
+    """JSON that carries the checksum of its own bytes, under ``checksum``, atomically."""
+    text = json.dumps({**values, "checksum": NO_CHECKSUM}, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.replace(NO_CHECKSUM, hashlib.sha256(text.encode()).hexdigest()).encode())
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote.
+def read_with_checksum(path: Path) -> dict[str, Any]:
+    """What `write_with_checksum` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -145,10 +145,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode()
         values: dict[str, Any] = json.loads(text)
-        seal = str(values.pop("seal"))
+        checksum = str(values.pop("checksum" if "checksum" in values else "seal"))  # "seal" in version 0.1
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DmrecError(f"{path.name} is damaged") from None
-    if len(seal) != 64 or hashlib.sha256(text.replace(seal, UNSEALED).encode()).hexdigest() != seal:
+    if len(checksum) != 64 or hashlib.sha256(text.replace(checksum, NO_CHECKSUM).encode()).hexdigest() != checksum:
         raise DmrecError(f"{path.name} is damaged")
     return values
 

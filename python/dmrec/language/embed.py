@@ -60,7 +60,7 @@ def embed_dataset(
             raise DmrecError(f"dataset {dataset.folder} does not have texts of its {side} to make vectors from")
     folder = dataset.folder / f".{name}.embedding"
     with locked(folder.with_suffix(".lock"), f"another process makes the vectors '{name}' of {dataset.folder}"):
-        shards = Shards(folder, _about(dataset, encoder, profiles))
+        shards = Shards(folder, _metadata(dataset, encoder, profiles))
         if encoder.requires_fit:
             shards.fit(encoder, (text for side in SIDES for text in dataset.texts(side, profiles) if text))
         made: dict[str, Any] = {"encoder": encoder.describe(), "profiles": profiles}
@@ -94,15 +94,15 @@ def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _about(dataset: Dataset, encoder: TextEncoder, profiles: str | None) -> dict[str, Any]:
+def _metadata(dataset: Dataset, encoder: TextEncoder, profiles: str | None) -> dict[str, Any]:
     """What the content of shards depends on; the name of a key's variable is not part of it."""
-    about = {key: value for key, value in encoder.describe().items() if key != "key_variable"}
-    about |= {"profiles": profiles, "shard": encoder.shard_size}
+    metadata = {key: value for key, value in encoder.describe().items() if key != "key_variable"}
+    metadata |= {"profiles": profiles, "shard": encoder.shard_size}
     if encoder.device != "cpu":
-        about["device"] = encoder.device
+        metadata["device"] = encoder.device
     if encoder.requires_fit:
-        about["texts"] = digest_of(chain(*(dataset.texts(side, profiles) for side in SIDES)))
-    return about
+        metadata["texts"] = digest_of(chain(*(dataset.texts(side, profiles) for side in SIDES)))
+    return metadata
 
 
 def _encode(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:

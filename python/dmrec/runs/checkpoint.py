@@ -16,7 +16,7 @@ import safetensors.torch
 from torch import Tensor
 
 from ..errors import DmrecError
-from ..files import read_sealed, replace_file, sha256_of, write_sealed
+from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
 
 GENERATIONS = ("state-a", "state-b")
 
@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         manifest.unlink(missing_ok=True)  # half of the old and half of the new one must not look whole
         replace_file(weights, lambda path: safetensors.torch.save_file(tensors, path))
         number = max(numbers.values()) + 1
-        write_sealed(manifest, {**checkpoint.values, "number": number, "sha256": sha256_of(weights)})
+        write_with_checksum(manifest, {**checkpoint.values, "number": number, "sha256": sha256_of(weights)})
     except (OSError, safetensors.SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         why = "the disk is full: make room" if full else str(error)
@@ -65,7 +65,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     for name in found:
         weights, manifest = folder / f"{name}.safetensors", folder / f"{name}.json"
         try:
-            values = read_sealed(manifest)
+            values = read_with_checksum(manifest)
             if sha256_of(weights) == values["sha256"]:
                 return Checkpoint(safetensors.torch.load_file(weights), values)
             faults.append(f"{weights.name} differs from its checksum")
@@ -89,6 +89,6 @@ def remove_checkpoints(folder: Path) -> None:
 def _number(manifest: Path) -> int:
     """The number of a generation, larger for a newer one; -1 where there is none or it is damaged."""
     try:
-        return int(read_sealed(manifest)["number"])
+        return int(read_with_checksum(manifest)["number"])
     except (OSError, DmrecError):
         return -1

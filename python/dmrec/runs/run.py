@@ -30,7 +30,16 @@ from torch import Tensor
 from ..config import Config, build_config, dump_config, read_config, upgrade
 from ..errors import DmrecError
 from ..eval.ranking import Evaluation
-from ..files import locked, read_json, read_sealed, replace_file, sha256_of, write_atomically, write_json, write_sealed
+from ..files import (
+    locked,
+    read_json,
+    read_with_checksum,
+    replace_file,
+    sha256_of,
+    write_atomically,
+    write_json,
+    write_with_checksum,
+)
 from .checkpoint import GENERATIONS, remove_checkpoints
 
 CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
@@ -110,14 +119,14 @@ class Run:
         """Writes the model, weights first."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         replace_file(self.folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path))
-        write_sealed(self.folder / CHECKPOINT, {**metadata, "sha256": sha256_of(self.folder / WEIGHTS)})
+        write_with_checksum(self.folder / CHECKPOINT, {**metadata, "sha256": sha256_of(self.folder / WEIGHTS)})
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The model's state and metadata, after comparing its checksum."""
         if not (self.folder / CHECKPOINT).exists():
             raise DmrecError(f"{self.folder} has no model yet: the run was stopped before its first evaluation")
         try:
-            metadata = read_sealed(self.folder / CHECKPOINT)
+            metadata = read_with_checksum(self.folder / CHECKPOINT)
         except DmrecError as error:
             raise DmrecError(f"{self.folder}: {error}; train again") from None
         path = self.folder / WEIGHTS
