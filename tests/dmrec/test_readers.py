@@ -69,14 +69,14 @@ def test_long_texts_are_read(tmp_path):
 
 def test_unknown_ending(tmp_path):
     (tmp_path / "t.xls").write_text("")
-    with pytest.raises(DmrecError, match="the ending says what a table is; known: .csv, .tsv"):
+    with pytest.raises(DmrecError, match="the ending says what a table is; known: .jsonl, .json, .ndjson, .csv, .tsv"):
         read_interactions(tmp_path / "t.xls")
 
 
 def test_damaged_gzip(tmp_path):
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(CSV.encode())[:-12])
-    with pytest.raises(DmrecError, match=r"t.csv.gz, line \d: Compressed file ended"):
+    with pytest.raises(DmrecError, match="t.csv.gz is damaged: Compressed file ended"):
         read_interactions(path)
 
 
@@ -86,7 +86,7 @@ def test_damaged_in_the_middle(tmp_path):
     without_times = partial(read_interactions, columns={"time": "none"})
     for name, read in (("t.csv.gz", without_times), ("t.jsonl.gz", read_entities)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DmrecError, match=f"{name}, line"):
+        with pytest.raises(DmrecError, match=f"{name}(, line| is damaged)"):
             read(tmp_path / name)
 
 
@@ -116,7 +116,7 @@ def test_parquet_without_an_id_or_with_a_word_for_a_rating(tmp_path):
     with pytest.raises(DmrecError, match="column user: row 2 has no id"):
         read_interactions(tmp_path / "t.parquet")
     pq.write_table(pyarrow.table({"user": ["a", "b"], "item": [1, 2], "stars": ["5", "x"]}), tmp_path / "t.parquet")
-    with pytest.raises(DmrecError, match="column stars: not all values are numbers"):
+    with pytest.raises(DmrecError, match="column stars: 'x' in row 2 is not a number"):
         read_interactions(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(DmrecError, match="t.parquet is not a Parquet file"):

@@ -216,10 +216,16 @@ def test_of_metadata_given_twice_the_first_with_a_title_is_kept(tmp_path):
     path = _write(tmp_path / "meta.json", records)
     found, unused = read_those(path, "item", ["a", "b", "c"])
     assert found == [Entity("a", "First"), Entity("b")]
-    assert unused == {"items_described_again": 2, "items_described_without_id": 1}
+    assert unused == {
+        "items_described_again": 2,
+        "items_described_without_id": 1,
+        "items_described_in_vain": 2,
+        "items_not_described": 1,
+        "item_ids_that_do_not_meet": {"interactions": ["c"], "descriptions": ["other"]},
+    }
     with pytest.raises(DmrecError, match="no described item has an id .*look like 'x', the described like 'a'"):
         read_those(path, "item", ["x"])
-    with pytest.raises(DmrecError, match=r"meta.json describes no user with an id .one of user, user_id"):
+    with pytest.raises(DmrecError, match=r"meta.json describes no user with an id .one of user, userid"):
         read_those(path, "user", ["x"])
 
 
@@ -267,13 +273,13 @@ def test_odd_escapes_in_literals_are_no_warnings(tmp_path):
 def test_files_that_are_none(tmp_path):
     whole = gzip.compress(b'{"user": 1}\n' * 1000)
     (tmp_path / "t.jsonl.gz").write_bytes(whole[:-12])
-    with pytest.raises(DmrecError, match=r"t.jsonl.gz, line \d+: Compressed file ended"):
+    with pytest.raises(DmrecError, match="t.jsonl.gz.*Compressed file ended"):
         list(iterate_records(tmp_path / "t.jsonl.gz"))
-    (tmp_path / "t.json").write_bytes(b'{"user": "\xff"}')
-    with pytest.raises(DmrecError, match="t.json is not UTF-8 text"):
+    (tmp_path / "t.json").write_bytes(b'{"user": "\xc3\xa9\xff"}')
+    with pytest.raises(DmrecError, match="t.json, line 1: the byte 0xff is not UTF-8"):
         list(iterate_records(tmp_path / "t.json"))
     (tmp_path / "t.xml").write_text("")
-    with pytest.raises(DmrecError, match="t.xml: the ending says what a file of records is; known: .jsonl, .json"):
+    with pytest.raises(DmrecError, match="t.xml: the ending says what a table is; known: .jsonl, .json"):
         list(iterate_records(tmp_path / "t.xml"))
     with pytest.raises(DmrecError, match="none.json does not exist"):
         list(iterate_records(tmp_path / "none.json"))
@@ -289,8 +295,8 @@ def test_files_that_are_none(tmp_path):
         ([], {}, "r.jsonl has no records"),
         ([{"user": 1, "name": 2}], {}, r"has no column for the item .columns: user, name"),
         ([{"user": 1, "item": 2}], {"item": "Itm"}, "has no column 'itm'; did you mean 'item'"),
-        ([{"user": 1, "item": 2}, {"user": 1}], {}, "record 2: has no id of the item .item\\)"),
-        ([{"user": 1, "item": 2, "rating": "good"}], {}, "column of the rating: 'good' in row 1 is not a number"),
+        ([{"user": 1, "item": 2}, {"user": 1}], {}, "column item: row 2 has no id .*and so have 1 of 2 rows"),
+        ([{"user": 1, "item": 2, "rating": "good"}], {}, "column rating: 'good' in row 1 is not a number"),
         ([{"user": 1, "item": 2, "rating": 10**400}], {}, "in row 1 is not a number"),
         ([{"user": 1, "item": 2, "rating": None}], {}, "r.jsonl: no row has a rating; fill in the column"),
         ([{"user": 1, "item": 2}, {"user": 1, "item": 3, "rating": 5}], {}, "record 2: has a rating, unlike those"),
@@ -434,7 +440,6 @@ def test_rows_without_a_rating_are_left_out_and_counted(tmp_path, ending):
 
 
 @pytest.mark.parametrize("content", ['[{"user": 1}, {"user": 2}]', '[\n{"user": 1},\n{"user": 2}\n]'])
-def test_an_array_is_no_file_of_lines(tmp_path, content):
+def test_an_array_is_read(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(DmrecError, match="t.json is one JSON array; one object a line is expected: jq"):
-        list(iterate_records(tmp_path / "t.json"))
+    assert list(iterate_records(tmp_path / "t.json")) == [{"user": 1}, {"user": 2}]

@@ -11,14 +11,17 @@ import typer
 from ..data.create import check_sources
 from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, open_dataset
 from ..data.inspection import inspect_dataset, inspect_splits, inspect_texts, warnings
+from ..data.sources.columns import IGNORED
+from ..data.sources.dialect import TableFormat
 from ..data.sources.download import TERMS, fetch_ml100k
 from ..data.sources.importer import assemble, make_dataset
 from ..data.sources.interactions import Interactions
 from ..data.sources.source import Source
+from ..data.sources.summary import describe_import
 from ..data.splits import STRATEGIES
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
-from .console import errors, output, print_table
+from .console import errors, notify, output, print_table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and look them over.")
 
@@ -52,6 +55,22 @@ def import_(
     rating_column: Annotated[str | None, Optional] = None,
     time_column: Annotated[
         str | None, typer.Option(help="Column of times; none leaves times out.", show_default=False)
+    ] = None,
+    no_rating: Annotated[
+        bool, typer.Option("--no-rating", help="Every row counts, whatever columns there are.")
+    ] = False,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between fields: ; or tab and the like. Default: found out.", show_default=False)
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="In ratings: . or , . Default: found out.", show_default=False)
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of the text: windows-1252 and the like. Default: found out.", show_default=False)
+    ] = None,
+    no_header: Annotated[bool, typer.Option("--no-header", help="The first line is data; needs --columns.")] = False,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the columns, such as user,item,rating,time.", show_default=False)
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Training, of files that are split.", show_default=False)] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation.", show_default=False)] = None,
@@ -87,14 +106,26 @@ def import_(
     given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
     check_sources(out, [path for path in given_files if path is not None], vectors_name)
     _refuse_existing(out, force)
+    if no_rating and rating_column:
+        raise DmrecError("--no-rating and --rating-column exclude each other: leave one out")
+    rating_column = IGNORED if no_rating else rating_column
     given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
-    columns = {role: column for role, column in given.items() if column}
+    chosen = {role: column for role, column in given.items() if column}
+    names = tuple(part.strip() for part in columns.split(",")) if columns else ()
+    table_format = TableFormat(delimiter, decimal, encoding, not no_header, names)
     parts = {name: path for name, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
     found = assemble(
-        source, parts, columns, items=items, users=users, reviews=reviews, vectors=(item_vectors, user_vectors)
+        source,
+        parts,
+        chosen,
+        items=items,
+        users=users,
+        reviews=reviews,
+        vectors=(item_vectors, user_vectors),
+        given=table_format,
     )
     described = {"user": users or reviews, "item": items or reviews}
-    without_table = found.has_row_ids or (source is not None and source.is_dir())
+    without_table = found.has_row_ids or not any(table.columns for table in found.tables)
     unused = [f"{role}_column" for role in given if without_table and not described.get(role)]
     _refuse_unused(context, found, unused)
     dataset = make_dataset(
@@ -108,9 +139,9 @@ def import_(
         seed=seed,
         vectors_name=vectors_name,
     )
+    for line in describe_import(dataset.provenance):
+        notify(f"{dataset.name}: {line}")
     _describe(dataset)
-    if unrated := dataset.provenance.get("rows_without_rating"):
-        errors.print(f"{dataset.name}: {unrated} rows without a rating were left out", highlight=False, markup=False)
     _print_texts(dataset)
 
 

@@ -45,11 +45,16 @@ def checked_interactions(matrix: Any, path: Path) -> sp.csr_matrix:
 
 
 def as_interactions(matrix: sp.spmatrix) -> sp.csr_matrix:
-    """The pattern of a matrix as float32 ones, columns sorted, no duplicates."""
-    csr = sp.csr_matrix(matrix)
+    """The pattern of a matrix as float32 ones, columns sorted, no duplicates: an entry for each that is not 0."""
+    if matrix.dtype == np.float16:  # scipy writes such matrices and cannot compute with them
+        matrix.data = matrix.data.astype(np.float32)
+    entries = matrix.tocoo()
+    there = entries.data != 0  # before repeated entries are added up, whose sum may wrap around to 0
+    ones = np.ones(int(np.count_nonzero(there)), dtype=np.float32)
+    csr = sp.csr_matrix((ones, (entries.row[there], entries.col[there])), shape=matrix.shape)
     csr.sum_duplicates()
-    csr.eliminate_zeros()
-    return sp.csr_matrix((np.ones(csr.nnz, dtype=np.float32), csr.indices, csr.indptr), shape=csr.shape)
+    csr.data[:] = 1
+    return csr
 
 
 def read_vectors(path: Path) -> np.ndarray:

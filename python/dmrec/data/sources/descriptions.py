@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from ...errors import DmrecError
 from ..entities import Entity, clean, entity_of, fault_of_id
 from .columns import IDS, INTERACTION, REVIEW, ColumnResolver, description_of, first_of
 from .records import JSON_LINES, iterate_records, kind_of
+from .values import clean_ids, number_of
 
 LONGEST_REVIEW = 2_000
+EXAMPLES = 3  # ids that are shown
 Review = tuple[str, str, str, float | None]
 """User, item, text, and the rating that came with it."""
 
@@ -43,20 +46,24 @@ def entities_of(
 
 def read_those(
     path: Path, kind: str, ids: Sequence[str], column: str | None = None
-) -> tuple[list[Entity], dict[str, int]]:
-    """The items or users with these ids: of several descriptions the first with a title. And how many others were not
-    used: of the same id, or without one. ``column``: where to look first for the id.
+) -> tuple[list[Entity], dict[str, Any]]:
+    """The items or users with these ids: of several descriptions the first with a title. And what was not used, for the
+    manifest: descriptions of the same id, without an id, of an id that no interaction has; and if ids of both sides are
+    left over, some of each. ``column``: where to look first for the id.
     """
     wanted, found = set(ids), dict[str, Entity]()
-    unused = {f"{kind}s_described_again": 0, f"{kind}s_described_without_id": 0}
-    resolver, example = ColumnResolver(path, kind, IDS[kind], column), None
-    for record in iterate_records(path):
-        identity = resolver.find(record)
+    unused: dict[str, Any] = dict.fromkeys(
+        (f"{kind}s_described_{how}" for how in ("again", "without_id", "in_vain")), 0
+    )
+    resolver, strangers = ColumnResolver(path, kind, IDS[kind], column), list[str]()
+    for number, record in enumerate(iterate_records(path), start=1):
+        (identity,) = clean_ids([resolver.identity(number, record)], f"{path}, record {number}")
         if identity is None:
             unused[f"{kind}s_described_without_id"] += 1
             continue
-        example, identity = example or str(identity), str(identity)
         if identity not in wanted:
+            strangers += [identity] if len(strangers) < EXAMPLES and identity not in strangers else []
+            unused[f"{kind}s_described_in_vain"] += 1
             continue
         known = found.get(identity)
         unused[f"{kind}s_described_again"] += known is not None
@@ -64,10 +71,13 @@ def read_those(
             entity = entity_of(identity, description_of(record))
             if known is None or entity.title:
                 found[identity] = entity
-    if example is None:
+    if not found and not strangers:
         raise DmrecError(f"{path} describes no {kind} with an id ({resolver.known})")
     if not found:
-        raise no_common_id(kind, ids[0], example)
+        raise no_common_id(kind, ids[0], strangers[0])
+    if strangers and (alone := list(islice((name for name in ids if name not in found), EXAMPLES))):
+        unused[f"{kind}s_not_described"] = len(wanted) - len(found)
+        unused[f"{kind}_ids_that_do_not_meet"] = {"interactions": alone, "descriptions": strangers}
     return list(found.values()), {name: count for name, count in unused.items() if count}
 
 
@@ -97,10 +107,7 @@ def read_reviews(path: Path, columns: dict[str, str]) -> Iterator[Review]:
 
 
 def _rating(value: object) -> float | None:
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
+    return number_of(value.replace(",", ".") if isinstance(value, str) else value)
 
 
 def reviews_of(

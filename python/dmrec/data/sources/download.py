@@ -41,7 +41,6 @@ def fetch_ml100k(folder: Path, **options: Any) -> Dataset:
         for path in (inter, item, user):
             path.write_bytes(archive.read(f"{INSIDE}{path.suffix}"))
         films, people = read_rows(item), read_rows(user)
-        next(films), next(people)
         source = Source(
             read_interactions(inter),
             [inter, item, user],

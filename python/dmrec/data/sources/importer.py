@@ -18,6 +18,7 @@ from ..create import check_sources, create_dataset
 from ..dataset import SPLITS, Dataset
 from ..entities import Entity
 from .descriptions import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
+from .dialect import FOUND_OUT, TableFormat
 from .folders import read_folder
 from .interactions import Interactions
 from .matrices import MATRICES, read_matrix_file, read_vectors_file
@@ -26,19 +27,19 @@ from .source import Source
 from .tables import TABLES, read_interactions
 
 
-def read_table(path: Path, columns: dict[str, str]) -> Source:
+def read_table(path: Path, columns: dict[str, str], given: TableFormat = FOUND_OUT) -> Source:
     """One table of interactions, with reviews where it has their texts."""
-    found = read_interactions(path, columns)
+    found = read_interactions(path, columns, given)
     return Source(found, [path], reviews=_reviews(path, found), columns=columns)
 
 
-def read_splits(paths: dict[str, Path], columns: dict[str, str]) -> Source:
+def read_splits(paths: dict[str, Path], columns: dict[str, str], given: TableFormat = FOUND_OUT) -> Source:
     """Three files, by split: all of them matrices (.npz, .pkl), or all of them tables."""
     files = list(paths.values())
     if all(path.suffix in MATRICES for path in files):
         return Source({split: read_matrix_file(path) for split, path in paths.items()}, files)
     if not any(path.suffix in MATRICES for path in files):
-        tables = {split: read_interactions(path, columns) for split, path in paths.items()}
+        tables = {split: read_interactions(path, columns, given) for split, path in paths.items()}
         return Source(tables, files, reviews=_reviews(paths["train"], tables["train"]), columns=columns)
     known = ", ".join((*MATRICES, *TABLES))
     raise DmrecError(f"train, valid and test must be three matrices or three tables ({known})")
@@ -57,12 +58,14 @@ def assemble(
     users: Path | None = None,
     reviews: Path | None = None,
     vectors: tuple[Path | None, Path | None] = (None, None),
+    given: TableFormat = FOUND_OUT,
 ) -> Source:
     """A source from files: one table or folder, or the three ``parts`` of a split by name, and what describes them.
 
     Args:
         columns: names of columns by role ("user", "item", "rating", "time"), where they are not the usual ones.
         vectors: files with vectors of items and of users, both or neither.
+        given: how tables of interactions are written, where that is not to be found out.
 
     Raises:
         DmrecError: neither a table nor all parts are given, or a file cannot be read.
@@ -71,9 +74,9 @@ def assemble(
     if (item_vectors is None) != (user_vectors is None):
         raise DmrecError("give both --item-vectors and --user-vectors, or neither")
     if source is not None and not parts:
-        found = read_folder(source) if source.is_dir() else read_table(source, columns)
+        found = read_folder(source, columns) if source.is_dir() else read_table(source, columns, given)
     elif source is None and len(parts) == len(SPLITS):
-        found = read_splits(parts, columns)
+        found = read_splits(parts, columns, given)
     else:
         raise DmrecError("give either one table or folder, or all of --train, --valid and --test")
     further = [path for path in (items, users, reviews, item_vectors, user_vectors) if path is not None]
@@ -116,9 +119,11 @@ def make_dataset(
             prepared = _of_matrices(matrices)
             provenance |= {"split": "given"}
     provenance |= prepared.report
+    if notes := {table_name: table.notes for table_name, table in _named(source) if table.notes}:
+        provenance["read"] = notes if len(notes) > 1 else next(iter(notes.values()))
     if unrated := sum(table.unrated for table in source.tables):
         provenance["rows_without_rating"] = unrated
-    _check_splits(prepared.splits)
+    _check_splits(prepared)
     n_users, n_items = prepared.splits["train"].shape
     all_items, unused_items = _described(source, "item", prepared.item_ids)
     all_users, unused_users = _described(source, "user", prepared.user_ids)
@@ -151,6 +156,12 @@ def make_dataset(
     return dataset
 
 
+def _named(source: Source) -> list[tuple[str, Interactions]]:
+    """The tables of a source, by split if there are three."""
+    names = list(source.interactions) if isinstance(source.interactions, dict) else ["interactions"]
+    return list(zip(names, source.tables, strict=False))
+
+
 def _of_matrices(matrices: dict[str, sp.csr_matrix]) -> SplitInteractions:
     """Matrices: users and items have numbers alone."""
     shapes = {split: matrix.shape for split, matrix in matrices.items()}
@@ -160,20 +171,24 @@ def _of_matrices(matrices: dict[str, sp.csr_matrix]) -> SplitInteractions:
     return SplitInteractions(matrices, [], [], {})
 
 
-def _check_splits(splits: dict[str, sp.csr_matrix]) -> None:
+def _check_splits(prepared: SplitInteractions) -> None:
+    splits = prepared.splits
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         shared = splits[a].multiply(splits[b]).nnz
         if shared:
             raise DmrecError(f"{shared} interactions are in both {a} and {b}: the splits must not overlap")
     for split in SPLITS:
         if splits[split].nnz == 0:
-            raise DmrecError(
-                f"no interaction is left for {split}: a user needs at least 3 to be in all three splits; lower "
-                "--min-rating, or import more interactions"
-            )
+            why = "a user needs at least 3 to be in all three splits; lower --min-rating, or import more interactions"
+            if moved := prepared.report.get("moved_to_train"):
+                why = (
+                    f"{moved} were chosen for validation and test, but their items have no other interaction and so "
+                    "went back to training; import more interactions of each item, or choose another --split"
+                )
+            raise DmrecError(f"no interaction is left for {split}: {why}")
 
 
-def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[Entity] | None, dict[str, int]]:
+def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[Entity] | None, dict[str, Any]]:
     """The descriptions, read if need be: all where rows of vectors or of matrices go with them, else those with these
     ids, and how many were not used.
     """

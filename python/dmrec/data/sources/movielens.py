@@ -8,11 +8,14 @@ from pathlib import Path
 
 from ...errors import DmrecError
 from ..entities import Entity, clean
+from .columns import USER, plain_name
+from .encoding import encoding_of, open_text
 from .interactions import InteractionBuilder, Interactions
-from .records import open_text, read_rows
+from .records import read_rows
 from .source import Source
 from .tables import read_interactions
 from .times import TimeColumn
+from .values import MISSING, number_of
 
 TAGS_PER_FILM = 8
 # what numbers mean in MovieLens-1M, by its README
@@ -28,7 +31,8 @@ OCCUPATIONS = (
 def film(identity: str, title: str, year: str, genres: Sequence[str], tags: Sequence[str] = ()) -> Entity:
     """An item with its title as shown and its text: ``Toy Story (1995). Genres: Animation, Comedy. Tags: pixar.``."""
     shown = clean(f"{title} ({year})" if year else title)
-    text = f"{shown}. Genres: {', '.join(genres)}." + (f" Tags: {', '.join(tags)}." if tags else "")
+    known = {"Genres": genres, "Tags": tags}
+    text = " ".join([f"{shown}.", *(f"{name}: {', '.join(each)}." for name, each in known.items() if each)])
     return Entity(identity, shown, clean(text), tuple(clean(each) for each in (*genres, *tags)))
 
 
@@ -39,7 +43,11 @@ def person(identity: str, age: str, gender: str, occupation: str) -> Entity:
     return Entity(identity, f"user {identity}", clean(f"{old} {who}, occupation: {occupation}."))
 
 
-def read_u_data(folder: Path) -> Source:
+def _genres(text: str) -> list[str]:
+    return [] if text == "(no genres listed)" else [name for name in text.split("|") if name.strip()]
+
+
+def read_u_data(folder: Path, columns: dict[str, str] | None = None) -> Source:
     """MovieLens-100K: u.data, u.item, u.user, and u.genre for the names of genres."""
     ratings, films, people, genres = (folder / f"u.{part}" for part in ("data", "item", "user", "genre"))
     names = [row[0] for row in _split(genres, "|", 2)] if genres.exists() else []
@@ -52,10 +60,10 @@ def read_u_data(folder: Path) -> Source:
     return Source(_ratings(ratings, "\t"), there, items or None, users)
 
 
-def read_dat(folder: Path) -> Source:
+def read_dat(folder: Path, columns: dict[str, str] | None = None) -> Source:
     """MovieLens-1M and 10M: ratings.dat, movies.dat and, in 1M, users.dat."""
     ratings, films, people = (folder / f"{part}.dat" for part in ("ratings", "movies", "users"))
-    items = [film(i, title, "", genres.split("|")) for i, title, genres in _films(films)] if films.exists() else None
+    items = [film(i, title, "", _genres(genres)) for i, title, genres in _films(films)] if films.exists() else None
     users = None
     if people.exists():
         occupation_of = {str(number): occupation for number, occupation in enumerate(OCCUPATIONS)}
@@ -65,32 +73,31 @@ def read_dat(folder: Path) -> Source:
     return Source(_ratings(ratings, "::"), there, items, users)
 
 
-def read_csv(folder: Path) -> Source:
+def read_csv(folder: Path, columns: dict[str, str] | None = None) -> Source:
     """MovieLens since 20M: ratings.csv, movies.csv and, for texts, the tags that most users gave (tags.csv)."""
     ratings, films, tags = (folder / f"{part}.csv" for part in ("ratings", "movies", "tags"))
     given: dict[str, Counter[str]] = {}
     if tags.exists():
         rows = read_rows(tags)
-        header = next(rows)
-        movie, tag = _column(tags, header, "movieId"), _column(tags, header, "tag")
+        movie, tag = (_column(tags, rows.names, name) for name in ("movieId", "tag"))
         for row in rows:
-            given.setdefault(row[movie], Counter())[clean(row[tag], 60).lower()] += 1
+            if row[tag].strip() not in MISSING:
+                given.setdefault(row[movie], Counter())[clean(row[tag], 60).lower()] += 1
     items = None
     if films.exists():
         rows = read_rows(films)
-        header = next(rows)
-        movie, title, genres = (_column(films, header, name) for name in ("movieId", "title", "genres"))
+        movie, title, genres = (_column(films, rows.names, name) for name in ("movieId", "title", "genres"))
         items = []
         for row in rows:
             common = [name for name, _ in given.get(row[movie], Counter()).most_common(TAGS_PER_FILM)]
-            items.append(film(row[movie], row[title], "", row[genres].split("|"), common))
+            items.append(film(row[movie], row[title], "", _genres(row[genres]), common))
     there = [path for path in (ratings, films, tags) if path.exists()]
-    return Source(read_interactions(ratings), there, items)
+    return Source(read_interactions(ratings, columns), there, items)
 
 
 def _films(path: Path) -> Iterator[tuple[str, str, str]]:
-    for row in _split(path, "::", 3):
-        yield row[0], row[1], row[2]
+    for first, *title, last in _split(path, "::", 3):
+        yield first, "::".join(title), last
 
 
 def _ratings(path: Path, separator: str) -> Interactions:
@@ -99,10 +106,12 @@ def _ratings(path: Path, separator: str) -> Interactions:
     found, timed = InteractionBuilder(str(path), times), False
     for number, row in enumerate(_split(path, separator, 3), start=1):
         timed = len(row) > 3 if number == 1 else timed
-        try:
-            found.add(row[0], row[1], float(row[2]))
-        except ValueError:
-            raise DmrecError(f"{path}, line {number}: the rating '{row[2]}' is not a number") from None
+        rating = number_of(row[2])
+        if rating is None and plain_name(row[0]) in USER:  # a header
+            continue
+        if rating is None:
+            raise DmrecError(f"{path}, line {number}: the rating '{row[2]}' is not a number")
+        found.add(row[0], row[1], rating)
         if timed:
             times.add(number, row[3] if len(row) > 3 else None)
     return found.interactions()
@@ -111,10 +120,8 @@ def _ratings(path: Path, separator: str) -> Interactions:
 def _split(path: Path, separator: str, fields: int) -> Iterator[list[str]]:
     """The fields of lines without a header: at least so many. UTF-8, or Latin-1 in the older sets."""
     try:
-        with open_text(path, "utf-8") as file:
-            file.read()
-        encoding = "utf-8"
-    except UnicodeDecodeError:
+        encoding = encoding_of(path)
+    except DmrecError:
         encoding = "latin-1"
     with open_text(path, encoding) as file:
         for number, line in enumerate(file, start=1):
@@ -126,6 +133,7 @@ def _split(path: Path, separator: str, fields: int) -> Iterator[list[str]]:
 
 
 def _column(path: Path, header: list[str], name: str) -> int:
-    if name not in header:
+    plain = [plain_name(each) for each in header]
+    if plain_name(name) not in plain:
         raise DmrecError(f"{path} has no column '{name}' (columns: {', '.join(header)})")
-    return header.index(name)
+    return plain.index(plain_name(name))

@@ -105,6 +105,13 @@ def join(parts: dict[str, Interactions], *, min_rating: float = 3.0) -> SplitInt
 
     They have an order if all three have times.
     """
+    rated = [split for split, part in parts.items() if part.rating is not None]
+    if rated and len(rated) < len(parts):
+        unrated = [split for split in parts if split not in rated]
+        raise DmrecError(
+            f"{' and '.join(rated)} have ratings and {' and '.join(unrated)} none, but the three must mean "
+            "the same; leave the ratings out (--no-rating), or add them"
+        )
     keep = {split: _well_rated(part, min_rating, f" of {split}") for split, part in parts.items()}
     users = _union([part.user.names[np.unique(part.user.codes[keep[split]])] for split, part in parts.items()])
     items = _union([part.item.names[np.unique(part.item.codes[keep[split]])] for split, part in parts.items()])

@@ -14,7 +14,7 @@ from .pickles import LARGEST, read_pickle
 from .source import Source
 
 
-def read_folder(folder: Path) -> Source:
+def read_folder(folder: Path, columns: dict[str, str] | None = None) -> Source:
     """Reads {trn,val,tst}_mat.pkl, with the profiles {usr,itm}_prf.pkl and the vectors {usr,itm}_emb_np.pkl."""
     paths = [folder / f"{split}_mat.pkl" for split in ("trn", "val", "tst")]
     matrices = {split: read_matrix_file(path) for split, path in zip(SPLITS, paths, strict=True)}
