@@ -123,7 +123,8 @@ def _ratings(column: Any, place: str) -> np.ndarray:
     if types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type):
         return np.asarray(column.cast("float64").to_numpy(), dtype=np.float64)
     numbers = NumberParser(place)
-    return np.array([numbers.read(row, value) for row, value in enumerate(column.to_pylist(), start=1)])
+    found = [numbers.read(row, value) for row, value in enumerate(column.to_pylist(), start=1)]
+    return np.array(found, dtype=np.float64)
 
 
 def _times(column: Any, place: str, rows: np.ndarray) -> Times:

@@ -69,14 +69,15 @@ class InteractionBuilder:
     def __init__(self, place: str = "", times: TimeColumn | None = None) -> None:
         self._place = place
         self._times = times
-        self._known: tuple[dict[str | None, int], dict[str | None, int]] = ({}, {})
-        self._codes = (array("q"), array("q"))
-        self._ratings = array("d")
+        self._users: dict[str | None, int] = {}
+        self._items: dict[str | None, int] = {}
+        self._user_codes, self._item_codes, self._ratings = array("q"), array("q"), array("d")
 
     def add(self, user: str | None, item: str | None, rating: float | None = None) -> None:
         """Adds one interaction. If one has a rating, all must have one. One without a user or item is dropped later."""
-        for known, codes, name in zip(self._known, self._codes, (user, item), strict=True):
-            codes.append(known.setdefault(name, len(known)))
+        users, items = self._users, self._items
+        self._user_codes.append(users.setdefault(user, len(users)))
+        self._item_codes.append(items.setdefault(item, len(items)))
         if rating is not None:
             self._ratings.append(rating)
 
@@ -84,9 +85,9 @@ class InteractionBuilder:
         self, columns: dict[str, str] | None = None, unrated: int = 0, notes: dict[str, Any] | None = None
     ) -> Interactions:
         """All that were added; ``columns``, ``unrated`` and ``notes`` as in `Interactions`."""
-        names = [(list(known), np.array(codes)) for known, codes in zip(self._known, self._codes, strict=True)]
+        names = [(list(self._users), np.array(self._user_codes)), (list(self._items), np.array(self._item_codes))]
         rating = np.array(self._ratings) if self._ratings else None
-        times = self._times.times() if self._times and len(self._codes[0]) else None
+        times = self._times.times() if self._times and self._user_codes else None
         return interactions_from(names, rating, times, self._place, columns or {}, unrated, notes or {})
 
 

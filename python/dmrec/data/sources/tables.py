@@ -14,7 +14,7 @@ from .dialect import FOUND_OUT, TableFormat
 from .interactions import InteractionBuilder, Interactions
 from .records import DELIMITED, JSON_LINES, iterate_records, kind_of, read_rows
 from .times import TimeColumn
-from .values import NumberParser, is_missing
+from .values import NumberParser
 
 TABLES = (*DELIMITED, ".parquet", *JSON_LINES)
 SAMPLE = 1000
@@ -59,15 +59,15 @@ def _read_delimited(path: Path, columns: dict[str, str], given: TableFormat) -> 
     rating, time = (names.index(chosen[role]) if role in chosen else None for role in ("rating", "time"))
     times = None if time is None else TimeColumn(f"{path}, column {names[time]}")
     numbers = NumberParser(f"{path}, column {chosen.get('rating')}", given.decimal)
-    found, unrated = InteractionBuilder(str(path), times), 0
+    found, unrated, read = InteractionBuilder(str(path), times), 0, numbers.read
     for number, row in enumerate(chain(sample, every), start=1):
         if rating is None:
             found.add(row[user], row[item])
-        elif is_missing(row[rating]):
+        elif (value := read(number, row[rating])) is not None:
+            found.add(row[user], row[item], value)
+        else:
             unrated += 1
             continue
-        else:
-            found.add(row[user], row[item], numbers.read(number, row[rating]))
         if times is not None and time is not None:
             times.add(number, row[time])
     notes: dict[str, Any] = rows.dialect.describe(kind_of(path))
@@ -108,10 +108,11 @@ def _read_records(path: Path, columns: dict[str, str], given: TableFormat) -> In
             if there is not None and not expected:
                 raise DmrecError(f"{path}, record {number}: has a {role}, unlike those before")
         who, what = user.identity(number, record), item.identity(number, record)
-        if rated and is_missing(value):
+        rate = numbers.read(number, value) if rated else None
+        if rated and rate is None:
             unrated += 1
             continue
-        found.add(who, what, numbers.read(number, value) if rated else None)
+        found.add(who, what, rate)
         if timed:
             times.add(number, moment)
     return found.interactions(chosen, unrated, _unused([name for name in names if name not in REVIEW], chosen))

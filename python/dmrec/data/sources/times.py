@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DmrecError
+from .values import is_missing, number_of
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 FROM = (1e8, 1e11, 1e14, 1e17)
@@ -52,11 +52,15 @@ class TimeColumn:
         Raises:
             DmrecError: it is missing, or neither a number nor a date, or a number among dates.
         """
-        if value is None or value != value or (isinstance(value, str) and value.strip() in ("", "nan", "NaN")):
+        if type(value) is str and value.isdigit() and value.isascii() and len(value) < 20 and not self._dates:
+            self._values.append(float(value))  # what nearly all columns hold
+            self._rows.append(row)
+            return
+        if is_missing(value):
             raise no_time(self._place, row)
         if not self._values:
-            self._dates = isinstance(value, str) and _number(value) is None
-        time = _date(value) if self._dates else _number(value)
+            self._dates = isinstance(value, str) and number_of(value) is None
+        time = _date(value) if self._dates else number_of(value)
         if time is None:
             expected = "a date like those before" if self._dates else "a number or a date (YYYY-MM-DD HH:MM:SS)"
             raise DmrecError(
@@ -99,14 +103,6 @@ def times_of_numbers(values: np.ndarray, place: str, rows: np.ndarray | None = N
 def no_time(place: str, row: int) -> DmrecError:
     """Some rows have a time and this one does not, so there is no order."""
     return DmrecError(f"{place}: row {row} has no time; drop the row or the column (--time-column none)")
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _date(value: Any) -> float | None:

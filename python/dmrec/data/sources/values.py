@@ -51,19 +51,21 @@ class NumberParser:
 
     def __init__(self, place: str, decimal: str | None = None) -> None:
         self._place, self.decimal = place, decimal
-        self._known: dict[Any, float] = {}
+        self._known: dict[Any, float | None] = {}  # ratings have few different values
 
-    def read(self, row: int, value: Any) -> float:
-        """The number in ``row`` of the source, counted from 1.
+    def read(self, row: int, value: Any) -> float | None:
+        """The number in ``row`` of the source, counted from 1; None where there is none (see `is_missing`).
 
         Raises:
             DmrecError: it is not a number, or has another decimal sign than those before.
         """
-        if (known := self._known.get(value)) is not None:
-            return known
-        number = self._number(value)
-        if number is None:
-            raise DmrecError(f"{self._place}: '{value}' in row {row} is not a number{self._hint(value)}")
+        if value in self._known:
+            return self._known[value]
+        number = None
+        if not is_missing(value):
+            number = self._number(value)
+            if number is None:
+                raise DmrecError(f"{self._place}: '{value}' in row {row} is not a number{self._hint(value)}")
         if len(self._known) < 10_000:
             self._known[value] = number
         return number
