@@ -12,7 +12,7 @@ from dmrec.data.dataset import open_dataset
 from dmrec.data.inspection import inspect_splits, warnings
 from dmrec.data.sequences import Sequences, check_order, check_sequences, read_sequences
 from dmrec.data.sources.tables import read_interactions
-from dmrec.data.splits import STRATEGIES, TEST, TRAIN, VALID, InteractionLog, split_log
+from dmrec.data.splits import STRATEGIES, TEST, TRAIN, VALID, InteractionLog, by_time, split_log
 from dmrec.errors import DmrecError
 from dmrec.files import sha256_of
 from dmrec.recipes import recipe
@@ -233,6 +233,24 @@ def test_every_split_is_a_partition_that_keeps_its_promise(entries, strategy, se
                 assert (mine == TEST).sum() == (mine == VALID).sum() == round(len(mine) * 0.2)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_one_cut_in_time_leaves_three_parts_or_is_refused(sizes):
+    """However many interactions have each time."""
+    times = np.repeat(np.arange(len(sizes)), sizes)
+    log = InteractionLog(np.zeros_like(times), np.arange(len(times)), times, 1, len(times))
+    if len(sizes) < 3:
+        with pytest.raises(
+            DmrecError, match=f"cannot cut {len(times)} .* with {len(sizes)} different times into three"
+        ):
+            by_time(log, 0)
+        return
+    part, _ = by_time(log, 0)
+    assert (np.diff(part) >= 0).all(), "training, then validation, then test"
+    assert set(part) == {TRAIN, VALID, TEST}
+    assert len(set(zip(times, part, strict=True))) == len(sizes), "one time is in one part"
+
+
 def _small(tmp_path, sequences, **provenance):
     ones = {
         "train": [[1, 1, 0, 0], [1, 0, 1, 0]],
@@ -265,7 +283,8 @@ def test_leaks_of_datasets_that_were_made_elsewhere_are_found(tmp_path):
         ({"indptr": np.array([0, 8])}, "indptr must have 3 entries for 2 users, it has 2"),
         ({"times": np.array([1, 2, 3, 4, 5, 6, 8, 7])}, "a time of user 1 is earlier than the one before"),
         ({"times": np.array([1, 2])}, "2 times for 8 items; each item needs one"),
-        ({"items": np.zeros(8)}, "items must be whole numbers in one dimension, got float64"),
+        ({"items": np.zeros(8)}, "items must be whole numbers in one dimension, int64 or smaller, got float64"),
+        ({"indptr": np.array([0, 4, 8], np.uint64)}, "indptr must be whole numbers .*, int64 or smaller, got uint64"),
     ],
 )
 def test_bad_sequences_are_refused(changed, message):
@@ -318,6 +337,15 @@ def test_an_item_of_no_split_is_refused():
     one, rest = sp.csr_matrix(np.array([[1, 0, 0]])), sp.csr_matrix((1, 3))
     with pytest.raises(DmrecError, match="sequences: item 2 of user 0 is in none of the splits"):
         check_order(Sequences(np.array([0, 1]), np.array([2])), [one, rest, rest])
+
+
+def test_an_interaction_in_two_splits_is_there_once(tmp_path):
+    ones = {"train": [[1, 1, 0]], "valid": [[0, 1, 0]], "test": [[0, 0, 1]]}
+    splits = {name: sp.csr_matrix(np.array(rows)) for name, rows in ones.items()}
+    order = Sequences(np.array([0, 3]), np.array([2, 1, 0]))
+    dataset = create_dataset(tmp_path, "d", splits, sequences=order, provenance={})
+    assert dataset.sequence("train").items.tolist() == [1, 0]
+    assert "1 interactions are in both train and valid" in warnings(inspect_splits(dataset))
 
 
 def test_the_file_is_what_the_format_says(tmp_path):

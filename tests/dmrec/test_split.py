@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from dmrec.data.sources.importer import make_dataset, read_splits
 from dmrec.data.sources.interactions import Ids, Interactions
 from dmrec.data.sources.preparation import largest_core, prepare
+from dmrec.data.sources.source import Source
 from dmrec.data.splits import split_per_user
 from dmrec.errors import DmrecError
 
@@ -66,6 +68,34 @@ def test_prepare_reports_what_it_drops():
 def test_nothing_left():
     with pytest.raises(DmrecError, match="no interaction is left.*lower --min-rating or --k-core"):
         prepare(Interactions(Ids.of([1]), Ids.of([1]), np.array([1.0])))
+
+
+@pytest.mark.parametrize(
+    ("items_of_user", "message"),
+    [
+        (2, "for valid: a user needs at least 3 to be in all three splits; lower --min-rating"),
+        (6, "for valid: 6 were chosen for validation and test, but their items have no other interaction"),
+    ],
+)
+def test_nothing_left_of_a_random_split(items_of_user, message, tmp_path):
+    """Each item has one interaction, so that none can be held out."""
+    users = np.repeat(np.arange(3), items_of_user)
+    table = Interactions(Ids.of(users), Ids.of(np.arange(len(users))), None)
+    with pytest.raises(DmrecError, match=message):
+        make_dataset(Source(table, []), tmp_path, name="d", k_core=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_nothing_left_of_a_given_split(kind, tmp_path):
+    paths = {split: tmp_path / f"{split}.{kind}" for split in ("train", "valid", "test")}
+    for item, (split, path) in enumerate(paths.items()):
+        if kind == "csv":
+            path.write_text(f"user,item,rating\na,{item},{1 if split == 'valid' else 5}\n")
+        else:
+            sp.save_npz(path, sp.csr_matrix(np.arange(3)[None] == item) * (split != "valid"))
+    with pytest.raises(DmrecError, match="left for valid: its file has none, or only ratings below --min-rating"):
+        make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
 
 
 def test_min_rating_is_a_number():

@@ -99,8 +99,11 @@ def check_sequences(sequences: Sequences, n_users: int, n_items: int, place: str
     """
     indptr, items, times = sequences.indptr, sequences.items, sequences.times
     for name, array in (("indptr", indptr), ("items", items), ("times", times)):
-        if array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
-            raise DmrecError(f"{place}: {name} must be whole numbers in one dimension, got {array.dtype} {array.shape}")
+        if array is not None and (array.ndim != 1 or array.dtype.kind not in "iu" or array.dtype == np.uint64):
+            raise DmrecError(
+                f"{place}: {name} must be whole numbers in one dimension, int64 or smaller, got {array.dtype} "
+                f"{array.shape}"
+            )
     if len(indptr) != n_users + 1:
         raise DmrecError(f"{place}: indptr must have {n_users + 1} entries for {n_users} users, it has {len(indptr)}")
     if indptr[0] != 0 or indptr[-1] != len(items):
@@ -135,7 +138,8 @@ def check_order(sequences: Sequences, matrices: Sequence[sp.csr_matrix], place: 
     if len(pairs) < len(sequences):
         user, item = divmod(int(pairs[counts.argmax()]), n_items)
         raise DmrecError(f"{place}: item {item} of user {user} is there {counts.max()} times; keep the first alone")
-    if len(pairs) < (expected := sum(matrix.nnz for matrix in matrices)):
+    expected = sum(matrices[1:], matrices[0]).nnz  # an interaction in two splits is one
+    if len(pairs) < expected:
         raise DmrecError(f"{place}: {len(pairs)} entries, but the splits have {expected} interactions")
 
 

@@ -123,7 +123,7 @@ def make_dataset(
         provenance["read"] = notes if len(notes) > 1 else next(iter(notes.values()))
     if unrated := sum(table.unrated for table in source.tables):
         provenance["rows_without_rating"] = unrated
-    _check_splits(prepared)
+    _check_splits(prepared, given=provenance["split"] == "given")
     n_users, n_items = prepared.splits["train"].shape
     all_items, unused_items = _described(source, "item", prepared.item_ids)
     all_users, unused_users = _described(source, "user", prepared.user_ids)
@@ -171,7 +171,7 @@ def _of_matrices(matrices: dict[str, sp.csr_matrix]) -> SplitInteractions:
     return SplitInteractions(matrices, [], [], {})
 
 
-def _check_splits(prepared: SplitInteractions) -> None:
+def _check_splits(prepared: SplitInteractions, *, given: bool) -> None:
     splits = prepared.splits
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         shared = splits[a].multiply(splits[b]).nnz
@@ -180,7 +180,9 @@ def _check_splits(prepared: SplitInteractions) -> None:
     for split in SPLITS:
         if splits[split].nnz == 0:
             why = "a user needs at least 3 to be in all three splits; lower --min-rating, or import more interactions"
-            if moved := prepared.report.get("moved_to_train"):
+            if given:
+                why = "its file has none, or only ratings below --min-rating"
+            elif moved := prepared.report.get("moved_to_train"):
                 why = (
                     f"{moved} were chosen for validation and test, but their items have no other interaction and so "
                     "went back to training; import more interactions of each item, or choose another --split"
