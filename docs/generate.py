@@ -19,6 +19,7 @@ from dmrec.cli.main import app
 from dmrec.config import Config
 from dmrec.experiment.report.paper import METRICS, published_figures
 from dmrec.models.base import MODELS, ModelConfig
+from dmrec.options import LARGEST_SEED
 from dmrec.recipes import RECIPES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -107,7 +108,11 @@ def _type(field: FieldInfo) -> str:
             }
             names.append(named[each.__name__])
     for limit in field.metadata:
-        names += [f"{sign} {getattr(limit, word):g}" for word, sign in SIGNS.items() if hasattr(limit, word)]
+        names += [
+            f"{sign} {getattr(limit, word):g}"
+            for word, sign in SIGNS.items()
+            if hasattr(limit, word) and getattr(limit, word) != LARGEST_SEED
+        ]
     return ", ".join(names)
 
 

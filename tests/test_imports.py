@@ -12,15 +12,16 @@ BASE = {"errors", "files", "dmrec_ext"}
 SETTINGS = {"options", "config", "runtime"}
 ALLOWED = {
     "errors": set(),
+    "yaml12": set(),
     "table": {"errors"},
     "files": {"errors"},
-    "options": {"errors"},
+    "options": {"errors", "yaml12"},
     "runtime": BASE,
     "data": BASE,
     "language": BASE | {"data", "runtime"},
     "models": BASE | {"options"},
     "eval": BASE | {"models", "runtime"},
-    "config": BASE | {"options", "eval", "models"},
+    "config": BASE | {"options", "yaml12", "eval", "models"},
     "recipes": BASE | {"options", "config"},
     "build": BASE | {"config", "models"},
     "runs": BASE | SETTINGS | {"data", "models", "eval", "build"},

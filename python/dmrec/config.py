@@ -13,7 +13,8 @@ from .eval.metrics import parse_metric
 from .models.base import MODELS, ModelConfig
 from .models.dmrec.options import LanguageConfig, MatchingConfig
 from .models.vae.model import BackboneConfig
-from .options import Options, SearchSpace
+from .options import LARGEST_SEED, Options, SearchSpace
+from .yaml12 import load_yaml
 
 
 class AnnealingConfig(Options):
@@ -30,7 +31,7 @@ class AnnealingConfig(Options):
 class TrainingConfig(Options):
     """The training loop."""
 
-    seed: int = Field(0, ge=0, description="seed of weights, dropout, noise and the order of examples")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, dropout, noise and the order of examples")
     epochs: int = Field(1000, ge=1, description="maximum number of epochs")
     batch_size: int = Field(1024, ge=1, description="examples in a step: users, or interactions for lightgcn")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
@@ -114,7 +115,7 @@ def build_config(values: dict[str, Any]) -> Config:
 def read_config(path: Path) -> dict[str, Any]:
     """The values of a YAML file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DmrecError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -189,4 +190,6 @@ def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | Non
 def _in_words(error: dict[str, Any]) -> str:
     key = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    if message.startswith("."):  # of an option within the section
+        return f"{key}{message}"
     return f"{key}: {message}, got {error['input']!r}" if key else message

@@ -6,6 +6,7 @@ from dmrec.config import build_config, dump_config, read_config, upgrade
 from dmrec.errors import DmrecError
 from dmrec.options import apply_overrides, deep_merge
 from dmrec.recipes import RECIPES, compose, recipe
+from dmrec.yaml12 import load_yaml
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -38,7 +39,7 @@ def test_overlays_keep_what_they_do_not_name():
         ("training.annealing.capp=1", "unknown option 'training.annealing.capp'; did you mean 'cap'"),
         ("training.zzzzz=3", "unknown option 'training.zzzzz'; known: annealing, batch_size"),
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1, got 0"),
-        ("training.epochs=many", "training.epochs: Input should be a valid integer.*got 'many'"),
+        ("training.epochs=many", "training.epochs: must be a number, got 'many'"),
         ("model.dropout=1", "model.dropout: Input should be less than 1, got 1"),
         ("matching.strategy=mdm", "matching.strategy: Input should be 'godm', 'cpdm', 'mddm', 'kl' or 'none'"),
         ("model.kind=mult-va", "model.kind: no model is called 'mult-va'; did you mean 'mult-vae'"),
@@ -136,3 +137,59 @@ def test_options_go_to_the_recipes_that_have_them():
         compose([], {}, [])
     with pytest.raises(DmrecError, match="two recipes cannot have one name"):
         compose(["mult-vae", "dmrec-m"], {"name": "same"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("-7", -7),
+        ("1e-4", 1e-4),
+        (".5", 0.5),
+        ("1:30", "1:30"),
+        ("1_0", "1_0"),
+        ("on", "on"),
+        ("no", "no"),
+        ("2026-11-25", "2026-11-25"),
+        ("null", None),
+        ("~", None),
+        ("True", True),
+        ("'010'", "010"),
+        ("٤", "٤"),
+    ],
+)
+def test_yaml_is_that_of_version_1_2(text, value):
+    found = load_yaml(text)
+    assert found == value
+    assert isinstance(found, type(value))
+    assert yaml.safe_load(yaml.safe_dump(found)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {seed: 1:30}", "training.seed: must be a number, got '1:30'"),
+        ("training: {seed: 1_0}", "training.seed: must be a number, got '1_0'"),
+        ("training: {epochs: ten}", "training.epochs: must be a number, got 'ten'"),
+        (f"training: {{seed: {2**64}}}", "training.seed: Input should be less than or equal to 9223372036854775807"),
+        ("training: {seed: 1}\nmodel: {hidden: 8}\ntraining: {epochs: 2}", "the key 'training' is given in line 1 and"),
+        ("model:\n  hidden: 8\n  hidden: 9", "the key 'hidden' is given in line 2 and again"),
+    ],
+)
+def test_settings_that_mean_something_else_elsewhere(text, message, tmp_path):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(DmrecError, match=message):
+        build_config(deep_merge(recipe("mult-vae"), read_config(tmp_path / "t.yaml")))
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path):
+    for written in ("2024", "1.0", "010", "1e3"):
+        config = build_config(apply_overrides(recipe("dmrec-m"), [f"language.vectors={written}", f"name={written}"]))
+        assert (config.language.vectors, config.name) == (written, written)
+    (tmp_path / "t.yaml").write_bytes("# Größe\ntraining: {seed: 010}\nname: 2024\n".encode("utf-8-sig"))
+    config = build_config(deep_merge(recipe("mult-vae"), read_config(tmp_path / "t.yaml")))
+    assert (config.training.seed, config.name) == (10, "2024")
+    assert type(config.training.seed) is int
+    assert build_config(yaml.safe_load(dump_config(config))) == config

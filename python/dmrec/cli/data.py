@@ -21,13 +21,14 @@ from ..data.sources.summary import describe_import
 from ..data.splits import STRATEGIES
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
+from ..options import LARGEST_SEED
 from .console import errors, notify, output, print_table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and look them over.")
 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the random split.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the random split.")]
 SplitName = Annotated[str, typer.Option("--split", help=f"How to split: {', '.join(STRATEGIES)}.")]
 Repeats = Annotated[
     str,
@@ -213,7 +214,7 @@ def synthetic(
     users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 10_000,
     items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 100_000,
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")] = Path("data/synthetic"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of everything random.")] = 0,
     force: Force = False,
 ) -> None:
     """Make a catalogue of any size by a random process, with vectors, to see what size costs.

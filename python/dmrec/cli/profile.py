@@ -17,6 +17,7 @@ from ..language.profiles.rate_limiter import Limits, Prices, UsageMeter
 from ..language.profiles.requests import Sampling, iterate_requests
 from ..language.profiles.write import write_profiles
 from ..language.profiles.writer import TemplateWriter, Writer
+from ..options import LARGEST_SEED
 from .console import errors, output, print_table
 
 SHOWN = 5  # missing profiles whose reasons are printed
@@ -55,7 +56,7 @@ def profile(
         str | None, typer.Option(help="Name of the profiles. Default: template, or the model's.", show_default=False)
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Training interactions of a user in a prompt, at most.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the sample.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace profiles that have more texts.")] = False,
     prompts: Annotated[Path | None, typer.Option(help="Folder of edited prompts.", show_default=False)] = None,
     write_prompts: Annotated[

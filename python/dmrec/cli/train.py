@@ -17,7 +17,7 @@ from ..experiment.plan import Job, grid
 from ..experiment.report.plots import check_plot, plot_validation
 from ..experiment.runner import run_jobs, run_jobs_here
 from ..experiment.worker import train_or_resume
-from ..options import deep_merge
+from ..options import LARGEST_SEED, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
@@ -52,7 +52,9 @@ def train(
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of seeds; with several, means and standard deviations are printed.")
     ] = 1,
-    seed: Annotated[int | None, typer.Option(min=0, help="First seed. Default: training.seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="First seed. Default: training.seed.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16 matrix products.")] = None,
     baselines: Annotated[bool, typer.Option(help="Train popularity and EASE, too.")] = True,

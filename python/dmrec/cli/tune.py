@@ -11,7 +11,7 @@ from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
 from ..experiment.tuning import BEST, best_trials, read_space, search
-from ..options import apply_overrides, deep_merge
+from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import recipe as values_of
 from .console import DEVICE, notify, print_table
 
@@ -29,7 +29,7 @@ def tune(
     ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     out: Annotated[Path | None, typer.Option(help="Default: tuning/RECIPE.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the search.")] = 0,
 ) -> None:
     """Search beta, dropout, learning rate and widths for the best score on validation. The test data is not used.
 

@@ -352,6 +352,8 @@ def open_dataset(folder: Path) -> Dataset:
 
 def check_name(name: str) -> str:
     """``name`` if it can be part of a file's name."""
+    if name.lower() in ("null", "true", "false"):
+        raise DmrecError(f"'{name}' cannot name vectors or profiles: configurations read it as another value")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise DmrecError(
             f"'{name}' cannot name vectors or profiles: use letters, digits, dots, dashes and underscores, at most 64"

@@ -47,7 +47,7 @@ def read_rows(folder: Path) -> list[Row]:
     if not path.exists():
         return []
     rows: dict[tuple[str, str, int], Row] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

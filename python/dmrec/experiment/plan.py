@@ -23,7 +23,7 @@ from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.vae.model import BackboneConfig
-from ..options import deep_merge
+from ..options import LARGEST_SEED, deep_merge
 from ..recipes import RECIPES, recipe
 from ..runs.provenance import depends_on
 from ..runs.resolve import resolve
@@ -138,9 +138,13 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
 def parse_seeds(value: Any) -> list[int]:
     """A list of seeds as it is, or a number of seeds as a list from 0."""
     seeds = list(range(value)) if isinstance(value, int) else value
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(_is_seed(seed) for seed in seeds):
         raise DmrecError(f"seeds must be whole numbers, like [0, 1, 2], or how many, got {value!r}")
-    return seeds
+    return [int(seed) for seed in seeds]
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SEED
 
 
 def backbone_of(config: Config) -> str | None:

@@ -102,7 +102,7 @@ def _prepare_folder(job: Job, report: Report) -> None:
     """Writes the job to its folder. What an unfinished run of other options or other data left there is removed."""
     digest = job.folder / DIGEST
     with _wait_for_run_lock(job.folder, report):
-        if not digest.exists() or digest.read_text() != job.digest:
+        if not digest.exists() or digest.read_text(encoding="utf-8") != job.digest:
             clear(job.folder)
         write_atomically(job.folder / JOB, dump_config(job.config).encode())
         write_atomically(digest, job.digest.encode())
@@ -160,6 +160,6 @@ def row_of_worker(job: Job, status: int, started: float) -> Row:
     """The row of a job whose worker has ended with an exit status; negative: by a signal."""
     if status == 0 and (job.folder / RESULT).exists():
         return finished_row(job, started)
-    lines = (job.folder / OUTPUT).read_text(errors="replace").strip().splitlines()
+    lines = (job.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     error = f"killed by signal {-status}" if status < 0 else (lines[-1] if lines else f"exit code {status}")
     return failed_row(job, started, error, state="stopped" if status == INTERRUPTED else "failed")

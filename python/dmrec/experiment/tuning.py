@@ -156,7 +156,10 @@ def _options_of(config: Config) -> dict[str, Any]:
 def _bounds(domain: dict[str, Any], present: Any, where: str) -> dict[str, int | float]:
     """Both bounds, as integers if the option is one (``present`` is its value), else as floats."""
     bounds = {name: domain[name] for name in ("low", "high")}
-    if not all(type(bound) in (int, float) for bound in bounds.values()) or not bounds["low"] < bounds["high"]:
+    if (
+        not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds.values())
+        or not bounds["low"] < bounds["high"]
+    ):
         raise DmrecError(f"{where}: low must be a number below high, got {domain!r}")
     if domain.get("log") and bounds["low"] <= 0:
         raise DmrecError(f"{where}: on a logarithmic scale low must be above 0, got {domain!r}")

@@ -30,7 +30,7 @@ class Shards:
             write_json(folder / "about.json", about)
         self._written: dict[str, dict[str, str]] = {}
         if self.log.exists():
-            for line in self.log.read_text().splitlines():
+            for line in self.log.read_text(encoding="utf-8").splitlines():
                 if line.endswith("}"):  # else a crash cut it short
                     row = json.loads(line)
                     self._written[row["file"]] = row
@@ -57,7 +57,7 @@ class Shards:
         np.save(buffer, vectors)
         write_atomically(path, buffer.getbuffer())
         row = {"file": file, "texts": digest_of(texts), "sha256": sha256_of(path)}
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             log.write(f"\n{json.dumps(row)}")
         self._written[file] = row
 

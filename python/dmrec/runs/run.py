@@ -98,7 +98,7 @@ class Run:
     def log(self, event: str, **values: Any) -> None:
         """Appends a line to the log."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
-        with (self.folder / LOG).open("a") as file:
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def log_bytes(self) -> int:
@@ -112,7 +112,7 @@ class Run:
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """The logged lines of one kind."""
-        lines = map(json.loads, (self.folder / LOG).read_text().splitlines())
+        lines = map(json.loads, (self.folder / LOG).read_text(encoding="utf-8").splitlines())
         return [line for line in lines if line["event"] == event]
 
     def save(self, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ class Run:
         """``finished``, ``failed``, ``stopped`` (it can be resumed) or ``unfinished``, and a remark."""
         if (self.folder / RESULT).exists():
             return "finished", ""
-        lines = (self.folder / LOG).read_text().splitlines() if (self.folder / LOG).exists() else []
+        lines = (self.folder / LOG).read_text(encoding="utf-8").splitlines() if (self.folder / LOG).exists() else []
         last = json.loads(lines[-1]) if lines else {"event": "start"}
         if last["event"] == "failed":
             return "failed", str(last["error"])
@@ -176,7 +176,7 @@ def run_lock(folder: Path) -> AbstractContextManager[None]:
 
 def read_run_config(path: Path) -> Config:
     """The configuration in a run's folder, also of version 0.1."""
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     values = read_config(path)
     return build_config(values if text.startswith("# dmrec run, format") else upgrade(values))
 

@@ -123,8 +123,8 @@ def _sniff(path: Path, ending: str, given: TableFormat, _size: int, _modified: i
         raise DmrecError(f"{path} is damaged: {error}") from None
     skipped = 0
     while skipped < len(lines) and _is_before_header(lines, skipped):
-        if (said := lines[skipped].strip("\ufeff\"' \t\r\n")).lower().startswith("sep=") and delimiter is None:
-            delimiter = said[4:] or "\t"
+        if (remark := lines[skipped].strip("\ufeff\"' \t\r\n")).lower().startswith("sep=") and delimiter is None:
+            delimiter = remark[4:] or "\t"
         skipped += 1
     lines = lines[skipped:]
     if not lines:
