@@ -5,6 +5,9 @@
 True
 """
 
+import importlib.metadata
+from contextlib import suppress
+
 from .api import embed, evaluate, list_recipes, load, open_dataset, profile, train
 from .config import Config
 from .data.dataset import Dataset
@@ -12,12 +15,14 @@ from .data.sources.frames import dataset_from_frame as dataset
 from .errors import DmrecError
 from .inference.recommender import ItemVectors, Posterior, Recommender
 from .table import Table
+from .training.observer import Observer
 
 __all__ = [
     "Config",
     "Dataset",
     "DmrecError",
     "ItemVectors",
+    "Observer",
     "Posterior",
     "Recommender",
     "Table",
@@ -30,3 +35,7 @@ __all__ = [
     "profile",
     "train",
 ]
+
+__version__ = "unknown"
+with suppress(importlib.metadata.PackageNotFoundError):  # where it is imported from a folder of sources
+    __version__ = importlib.metadata.version("dmrec")

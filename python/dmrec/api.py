@@ -20,6 +20,7 @@ from .data import dataset as datasets
 from .data.dataset import Dataset
 from .errors import DmrecError
 from .eval import ranking
+from .eval.metrics import COVERAGE, parse_metric
 from .inference.recommender import Recommender
 from .language.embed import embed_dataset
 from .language.encoders import TextEncoder, make_encoder
@@ -124,8 +125,9 @@ def train(
         data: the dataset, or its folder.
         options: further options by their dotted names, such as ``{"model.hidden": 200, "matching.beta": 0.3}``.
         out: folder in which the run is kept, as ``OUT/DATASET/MODEL/seed-S``; None for a temporary one, which lives as
-            long as the returned object.
-        replace: whether a finished run there is replaced.
+            long as the returned object. A run there that was interrupted continues from its checkpoint if its
+            configuration is the same, and starts again if it is not.
+        replace: whether a run there is replaced, also a finished one.
         progress: show epochs, losses and validation scores on standard error.
         observers: called after each epoch and evaluation.
         **training: options of the training section, such as ``epochs=100``, ``seed=1`` or ``device="cuda"``.
@@ -136,18 +138,17 @@ def train(
     Raises:
         DmrecError: an option is unknown or out of range, or the dataset lacks what the model needs.
     """
-    if not isinstance(data, Dataset):
-        data = open_dataset(data)
+    data = _dataset(data)
     if isinstance(model, Model):
-        if options or training or out is not None:
-            raise DmrecError("a model object has its own options: leave out options, out and training options")
+        if options or training or observers or out is not None:
+            raise DmrecError("a model object has its own options: leave out out, observers and all options")
         return _fit(model, data)
     values = _values(model)
     if not isinstance(options or {}, Mapping):
         raise DmrecError(f'options must be a dictionary such as {{"model.hidden": 200}}, got {type(options).__name__}')
     for name, value in (options or {}).items():
         nested: Any = value
-        for key in reversed(name.split(".")):
+        for key in reversed(str(name).split(".")):
             nested = {key: nested}
         values = deep_merge(values, nested)
     config = resolve(build_config(deep_merge(values, {"training": training}) if training else values), data)
@@ -159,11 +160,35 @@ def train(
         from .training.progress import ProgressBar
 
         observers = [ProgressBar(Console(stderr=True)), *observers]
-    result = trainer.train(config, data, folder, observers, replace=replace)
-    recommender = _opened(Run(folder), data, config.training.device, result)
+    try:
+        result = _train_or_resume(config, data, folder, observers, replace)
+        recommender = _opened(Run(folder), data, config.training.device, result)
+    except BaseException:
+        if out is None:
+            shutil.rmtree(root, ignore_errors=True)
+        raise
     if out is None:
         weakref.finalize(recommender, shutil.rmtree, root, ignore_errors=True)
     return recommender
+
+
+def _train_or_resume(
+    config: Config, data: Dataset, folder: Path, observers: Sequence[Observer], replace: bool
+) -> dict[str, Any]:
+    run = Run(folder)
+    if not replace and run.is_resumable and run.config == config:
+        return trainer.resume_run(folder, data.folder, observers)
+    return trainer.train(config, data, folder, observers, replace=replace)
+
+
+def _dataset(data: object) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return open_dataset(data)
+    raise DmrecError(
+        f"data must be a dataset or its folder, got {type(data).__name__}; dmrec.dataset makes one from a data frame"
+    )
 
 
 def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: str = "cpu") -> Recommender:
@@ -178,8 +203,9 @@ def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: s
         DmrecError: the folder holds no finished run, or the dataset is not the one that it was trained on.
     """
     opened = Run.open(Path(run))
-    if not isinstance(data, Dataset):
-        data = datasets.open_dataset(opened.data_folder(None if data is None else Path(data)))
+    if data is None and not opened.data_folder().is_dir():
+        raise DmrecError(f"{opened.data_folder()}, on which {run} was trained, is not there: name it with data=")
+    data = _dataset(opened.data_folder() if data is None else data)
     return _opened(opened, data, device, opened.result if opened.state()[0] == "finished" else {})
 
 
@@ -231,14 +257,20 @@ def evaluate(
     """
     if split not in ("valid", "test"):
         raise DmrecError(f"split must be valid or test, got '{split}'")
+    if not isinstance(model, Recommender):
+        raise DmrecError(f"model must be what dmrec.train or dmrec.load returns, got {type(model).__name__}")
+    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not wanted:
+        raise DmrecError("metrics must name at least one, such as 'recall@20'")
+    if per_user and (of_all := [name for name in wanted if parse_metric(name)[0] == COVERAGE]):
+        raise DmrecError(f"{of_all[0]} is a value of all users together: leave it out, or per_user=True")
+    data = None if data is None else _dataset(data)
     if data is not None and data is not model.dataset:
         if model.config is None or model.folder is None:
             raise DmrecError(f"{model.name} is evaluated on the dataset that it was fitted on: leave out data")
         check_data(model.folder, Run(model.folder).load()[1], model.config, data)
     dataset = data or model.dataset
-    found = ranking.evaluate(
-        model.model, model.data, dataset.split(split), [metrics] if isinstance(metrics, str) else list(metrics)
-    )
+    found = ranking.evaluate(model.model, model.data, dataset.split(split), wanted)
     if not per_user:
         return found.means
     users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]
@@ -273,7 +305,7 @@ def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any]) -> Rec
 
 
 def _fit(model: Model, data: Dataset) -> Recommender:
-    """A closed-form model object, fitted on the dataset; the default metric chooses what it leaves open."""
+    """A closed-form model object, fitted and measured on the dataset; a metric chooses what it leaves open."""
     if not isinstance(model, ClosedFormModel):
         raise DmrecError(
             f"{type(model).__name__} is trained over epochs: register its options (dmrec.models.base.register) and "
@@ -289,5 +321,7 @@ def _fit(model: Model, data: Dataset) -> Recommender:
         del settings
         return ranking.evaluate(candidate, training, valid, [monitor]).means[monitor]
 
-    chosen = model.fit(training, score)
-    return Recommender(model, training, data, None, None, dict(chosen))
+    result = dict(model.fit(training, score))
+    for split in ("valid", "test"):
+        result[split] = ranking.evaluate(model, training, data.split(split), list(METRICS)).means
+    return Recommender(model, training, data, None, None, result)

@@ -56,11 +56,19 @@ class Table:
 
     def to_polars(self) -> Any:
         """A ``polars.DataFrame``."""
-        return _library("polars").DataFrame({name: values.tolist() for name, values in self._columns.items()})
+        polars = _library("polars")
+        texts = {name: polars.String for name, values in self._columns.items() if values.dtype == object}
+        columns = {name: values.tolist() if name in texts else values for name, values in self._columns.items()}
+        return polars.DataFrame(columns, schema_overrides=texts)
 
     def to_arrow(self) -> Any:
         """A ``pyarrow.Table``."""
-        return _library("pyarrow").table({name: _arrow(values) for name, values in self._columns.items()})
+        pyarrow = _library("pyarrow")
+        arrays = {
+            name: pyarrow.array(values.tolist(), pyarrow.string()) if values.dtype == object else pyarrow.array(values)
+            for name, values in self._columns.items()
+        }
+        return pyarrow.table(arrays)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow interface: ``pyarrow.table(table)``, ``polars.DataFrame(table)``, DuckDB and others read it."""
@@ -95,10 +103,6 @@ def _column(values: Sequence[Any] | np.ndarray) -> np.ndarray:
     if values and isinstance(values[0], str):
         return np.array(values, dtype=object)
     return np.array(values)
-
-
-def _arrow(values: np.ndarray) -> Any:
-    return values.tolist() if values.dtype == object else values
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,8 @@
 import gc
 import inspect
 import json
+import os
+import signal
 
 import dmrec
 import numpy as np
@@ -210,13 +212,18 @@ def test_a_model_object_is_fitted(data):
         popularity.model.scores = of_sign
         values[sign] = dmrec.evaluate(popularity, metrics=["recall@20"], split="valid")["recall@20"]
     assert values[-1.0] != values[1.0]
-    assert found.result == {"sign": max(values, key=values.get)}
+    assert found.result["sign"] == max(values, key=values.get)
+    assert found.result["valid"]["recall@20"] == max(values.values())
+    assert found.result["test"] == dmrec.evaluate(found)
     popularity.model.scores = scores[found.result["sign"]]
     assert found.recommend("u1")["item"].tolist() == popularity.recommend("u1")["item"].tolist()
     with pytest.raises(dmrec.DmrecError, match="a model object has its own options"):
         dmrec.train(Unpopular(data.n_items), data, epochs=3)
-    with pytest.raises(dmrec.DmrecError, match="was fitted without a configuration"):
-        found.recommend(likes=["i1"])
+    liked = found.recommend(likes=["i1"], k=47)["item"].tolist()
+    assert "i1" not in liked
+    assert len(liked) == 47
+    with pytest.raises(dmrec.DmrecError, match="Unpopular was trained without language and cannot read a profile"):
+        found.recommend(profile="tea")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,9 @@ def test_a_model_object_is_fitted(data):
         (lambda m, d: m.recommend(likes=["Itm 5"]), "has no item 'Itm 5'; did you mean"),
         (lambda m, d: m.similar_items("i99"), "has no item 'i99'"),
         (lambda m, d: dmrec.evaluate(m, metrics=["recal@5"]), "'recal' is not a metric; did you mean 'recall'"),
+        (lambda m, d: dmrec.evaluate(m, metrics=[]), "metrics must name at least one"),
+        (lambda m, d: dmrec.evaluate("runs"), "model must be what dmrec.train or dmrec.load returns, got str"),
+        (lambda m, d: dmrec.evaluate(m, metrics="coverage@5", per_user=True), "coverage@5 is a value of all users"),
         (lambda m, d: dmrec.evaluate(m, split="train"), "split must be valid or test, got 'train'"),
         (lambda m, d: dmrec.train("dmrec-n", d), "no recipe is called 'dmrec-n'; did you mean 'dmrec-m'"),
         (lambda m, d: dmrec.train("mult-vae", d, epoch=3), "unknown option 'training.epoch'; did you mean 'epochs'"),
@@ -242,7 +252,7 @@ def test_a_model_object_is_fitted(data):
         (lambda m, d: dmrec.train(m.model, d), "Dmrec is trained over epochs: register its options"),
         (lambda m, d: dmrec.open_dataset("nowhere"), "nowhere is"),
         (lambda m, d: dmrec.load("nowhere"), "nowhere is not a run"),
-        (lambda m, d: dmrec.train("ease", d, progress=False).posterior(), "ease has no posterior"),
+        (lambda m, d: dmrec.train("ease", d, progress=False).posterior(), "Ease has no posterior"),
         (lambda m, d: dmrec.train("ease", d, progress=False).item_vectors(), "does not represent items by vectors"),
     ],
 )
@@ -272,6 +282,112 @@ def test_from_a_data_frame_to_recommendations_by_words(tmp_path):
     likes = model.recommend(profile="kitchen kettle", likes=5, k=3)
     assert [int(item) % 3 for item in likes["item"]] == [2, 2, 2]
     assert dmrec.evaluate(model, metrics="recall@5").keys() == {"recall@5"}
+
+
+def test_vectors_are_copies(model):
+    before = model.recommend("u1", k=3)["item"].tolist()
+    vectors = model.item_vectors()
+    vectors.vectors[:] = 0
+    assert model.recommend("u1", k=3)["item"].tolist() == before
+    assert model.item_vectors().vectors.any()
+
+
+def test_a_visitor_with_nothing_is_not_everybody(model):
+    for nothing in ({"profile": ""}, {"likes": []}, {"profile": "", "likes": []}):
+        with pytest.raises(dmrec.DmrecError, match="name an item that the user likes"):
+            model.recommend(**nothing)
+    for bad, message in (({"profile": 3}, "profile must be a text, got int"), ({"seen": "x"}, "seen must be known")):
+        with pytest.raises(dmrec.DmrecError, match=message):
+            model.recommend(**{"likes": "i1", **bad})
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1 << 26])
+def test_what_everybody_is_spared_does_not_depend_on_blocks(model, data, limit, monkeypatch):
+    monkeypatch.setattr("dmrec.inference.recommend.MAX_EXCLUDED", limit)
+    allowed = ["i3", "i5", "i17", "i40"]
+    table = model.recommend(k=10, among=allowed)
+    scores = model.recommend(k=48)
+    full = [(u, i) for u, i in zip(scores["user"], scores["item"], strict=True) if i in allowed]
+    assert list(zip(table["user"], table["item"], strict=True)) == full
+    rest = model.recommend(k=48, exclude=allowed)
+    assert set(rest["item"]).isdisjoint(allowed)
+    assert len(rest) + len(table) == len(scores)
+
+
+class Stop(Observer):
+    def on_epoch(self, *arguments, **named):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_continued_and_a_temporary_one_leaves_nothing(data, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    options = {"options": SIZES, **FAST, "checkpoint_minutes": 0}
+    with pytest.raises(KeyboardInterrupt):
+        dmrec.train("mult-vae", data, observers=[Stop()], **options)
+    assert not list(temporary.iterdir())
+    whole = dmrec.train("mult-vae", data, out=tmp_path / "whole", **options)
+
+    class After(Observer):
+        def on_epoch(self, epoch, *arguments, **named):
+            if epoch == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        dmrec.train("mult-vae", data, out=tmp_path / "runs", observers=[After()], **options)
+    epochs = []
+
+    class Count(Observer):
+        def on_epoch(self, epoch, *arguments, **named):
+            epochs.append(epoch)
+
+    again = dmrec.train("mult-vae", data, out=tmp_path / "runs", observers=[Count()], **options)
+    assert 1 not in epochs
+    assert again.result["test"] == whole.result["test"]
+    other = dmrec.train("mult-vae", data, out=tmp_path / "runs", replace=True, **{**options, "epochs": 3})
+    assert other.result["epochs"] == 3
+
+
+def test_folders_and_names_of_datasets(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame([(u, i) for u in range(9) for i in range(9)], columns=["user", "item"])
+    dmrec.embed(
+        dmrec.dataset(frame, items=_described(pandas), users=_described(pandas), folder=tmp_path / "d"), width=2
+    )
+    with pytest.raises(dmrec.DmrecError, match="holds a dataset; .*replace=True"):
+        dmrec.dataset(frame, folder=tmp_path / "d")
+    assert dmrec.open_dataset(tmp_path / "d").vector_names == ["tfidf-svd"]
+    assert dmrec.dataset(frame, folder=tmp_path / "d", replace=True).vector_names == []
+    (tmp_path / "items.jsonl.gz").write_text("mine")
+    with pytest.raises(dmrec.DmrecError, match="is not a dataset but holds items.jsonl.gz, which would"):
+        dmrec.dataset(frame, folder=tmp_path)
+    for name in ("../x", "a/b", "..", "."):
+        with pytest.raises(dmrec.DmrecError, match="cannot name a folder"):
+            dmrec.dataset(frame, name=name)
+    with pytest.raises(dmrec.DmrecError, match="data must be a dataset or its folder, got DataFrame"):
+        dmrec.train("ease", frame)
+
+
+def _described(pandas):
+    return pandas.DataFrame({"id": range(9), "text": [f"a thing {'of' * n} {n}" for n in range(9)]})
+
+
+def test_an_unknown_item_among_many_is_a_short_error():
+    from dmrec.errors import did_you_mean
+
+    assert did_you_mean("x", map(str, range(100_000))) == "; known are 100000, such as '0'"
+    assert did_you_mean("zzz", [f"name{n}" for n in range(100)]).endswith(", ..")
+    assert did_you_mean("x", []) == ""
+
+
+def test_tables_keep_their_types(model):
+    polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    for table in (model.recommend(["u1"], k=2), model.recommend([]), model.similar_items("i1", k=1)):
+        assert table.to_polars().schema["score"] == polars.Float32
+        assert table.to_polars().schema["item"] == polars.String
+        assert table.to_arrow().schema.field("item").type == pyarrow.string()
+        assert table.to_arrow().schema.field("score").type == pyarrow.float32()
 
 
 def test_tables_go_to_other_libraries(model):

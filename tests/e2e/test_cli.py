@@ -193,7 +193,7 @@ def test_a_dataset_is_replaced_only_when_told_to(shop, capsys):
     assert run(*again) == 0
     assert run(*again) == 1
     assert (
-        "other holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
+        "other holds a dataset; name another folder (--out) or replace it and its vectors (--force"
         in capsys.readouterr().err
     )
     assert run(*again, "--force") == 0

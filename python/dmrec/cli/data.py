@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data.create import check_sources
-from ..data.dataset import FILES, MANIFEST, SPLITS, Dataset, check_name, open_dataset
+from ..data.create import check_free, check_sources
+from ..data.dataset import SPLITS, Dataset, check_name, open_dataset
 from ..data.inspection import inspect_dataset, inspect_splits, inspect_texts, warnings
 from ..data.sources.columns import IGNORED
 from ..data.sources.dialect import TableFormat
@@ -24,7 +24,7 @@ from ..errors import DmrecError, did_you_mean
 from ..options import LARGEST_SEED
 from .console import errors, notify, output, print_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and look them over.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and inspect them.")
 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
@@ -106,7 +106,7 @@ def import_(
     check_name(vectors_name)
     given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
     check_sources(out, [path for path in given_files if path is not None], vectors_name)
-    _refuse_existing(out, force)
+    check_free(out, force)
     if no_rating and rating_column:
         raise DmrecError("--no-rating and --rating-column exclude each other: leave one out")
     rating_column = IGNORED if no_rating else rating_column
@@ -151,7 +151,7 @@ def inspect(
     folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look a dataset over: counts, how interactions are spread, leaks between splits, texts, vectors.
+    """Inspect a dataset: counts, how interactions are spread, leaks between splits, texts, vectors.
 
     Examples:
 
@@ -204,7 +204,7 @@ def fetch(
     if name not in known:
         raise DmrecError(f"'{name}' cannot be fetched{did_you_mean(name, known)}")
     out = out or Path("data") / name
-    _refuse_existing(out, force)
+    check_free(out, force)
     errors.print(f"Terms of use. {TERMS}", highlight=False)
     _describe(known[name](out, min_rating=min_rating, k_core=k_core, split=split, seed=seed))
 
@@ -223,21 +223,8 @@ def synthetic(
 
     Example: `dmrec data synthetic --items 1000000 --out data/million`
     """
-    _refuse_existing(out, force)
+    check_free(out, force)
     _describe(make_catalogue(out, n_users=users, n_items=items, seed=seed))
-
-
-def _refuse_existing(folder: Path, force: bool) -> None:
-    if (folder / MANIFEST).exists() and not force:
-        raise DmrecError(
-            f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force)"
-        )
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not force:
-        raise DmrecError(
-            f"{folder} is not a dataset but holds {', '.join(there)}, which would be overwritten or removed; "
-            "name another folder (--out), or replace them (--force)"
-        )
 
 
 def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) -> None:

@@ -19,7 +19,7 @@ PACKAGES = ("dmrec", "torch", "numpy", "scipy", "safetensors", "pydantic", "pyar
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Tell what is installed and which path each operator runs on, and why.
+    """Show what is installed, whether each operator runs natively, and if not, why.
 
     Examples:
 

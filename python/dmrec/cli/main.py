@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import DmrecError
 from . import data, doctor, embed, evaluate, experiment, profile, recommend, runs, train, tune
-from .console import errors
+from .console import errors, output
+
+ORDER = ("data", "profile", "embed", "train", "resume", "runs", "evaluate", "recommend", "tune", "experiment", "doctor")
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
 
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -20,22 +34,32 @@ app = typer.Typer(
     help="Train and use recommenders that know what things are: DMRec and its baselines.",
 )
 app.add_typer(data.app, name="data")
-app.add_typer(experiment.app, name="experiment")
-app.command()(embed.embed)
 app.command()(profile.profile)
+app.command()(embed.embed)
 app.command()(train.train)
 app.command()(train.resume)
-app.command()(tune.tune)
 app.command()(runs.runs)
 app.command()(evaluate.evaluate)
 app.command()(recommend.recommend)
+app.command()(tune.tune)
+app.add_typer(experiment.app, name="experiment")
 app.command()(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.print(importlib.metadata.version("dmrec"), highlight=False)
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
+    del version
     del debug  # read in main(), where it may be anywhere
 
 

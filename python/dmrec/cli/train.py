@@ -48,7 +48,10 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Dataset folder.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Folder that the runs are kept in.")] = Path("runs"),
     config: Annotated[Path | None, typer.Option(help="YAML over the recipe, or a whole configuration.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option, such as training.epochs=50; repeatable."),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of seeds; with several, means and standard deviations are printed.")
     ] = 1,
@@ -107,6 +110,7 @@ train.__doc__ = HELP
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of a run that was stopped.")],
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto. Default: the device of the run.")] = None,
 ) -> None:
     """Continue a run that was stopped or killed from its last checkpoint, as if it had never been stopped, bit for bit.
 
@@ -115,7 +119,7 @@ def resume(
     - `dmrec resume runs/ml-100k/dmrec-m/seed-0`
     """
     try:
-        result = resume_run(run, data, [ProgressBar(errors)])
+        result = resume_run(run, data, [ProgressBar(errors)], device=device)
     except KeyboardInterrupt:
         notify(f"stopped; continue with: dmrec resume {run}")
         raise typer.Exit(130) from None

@@ -45,6 +45,10 @@ def create_dataset(
     Raises:
         DmrecError: descriptions or sequences do not fit the matrices; a dataset in ``folder`` is then as before.
     """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise DmrecError(
+            f"the dataset's name '{name}' cannot name a folder; use letters, digits, dots and dashes (--name)"
+        )
     n_users, n_items = splits["train"].shape
     files = {}
     for split in SPLITS:
@@ -81,6 +85,27 @@ def create_dataset(
     }
     write_json(folder / MANIFEST, manifest)
     return open_dataset(folder)
+
+
+def check_free(folder: Path, replace: bool) -> None:
+    """Checks that no dataset is in ``folder``, nor files that one would overwrite, unless they are to be replaced.
+
+    Raises:
+        DmrecError: there are, or the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DmrecError(f"{folder} is a file, and a dataset is a folder; name another one")
+    if (folder / MANIFEST).exists() and not replace:
+        raise DmrecError(
+            f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force, in Python "
+            "replace=True)"
+        )
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not replace:
+        raise DmrecError(
+            f"{folder} is not a dataset but holds {', '.join(there)}, which would be overwritten or removed; "
+            "name another folder (--out), or replace them (--force, in Python replace=True)"
+        )
 
 
 def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = None) -> None:

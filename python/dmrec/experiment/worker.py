@@ -19,8 +19,8 @@ import torch
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..runs.checkpoint import GENERATIONS, load_checkpoint
-from ..runs.run import is_finished
+from ..runs.checkpoint import load_checkpoint
+from ..runs.run import Run, is_finished
 from ..training.observer import Observer
 from ..training.trainer import resume_run, train
 
@@ -82,7 +82,7 @@ def train_or_resume(folder: Path, report: Callable[[str], None], observers: Sequ
     assert config.data is not None, "a job names its dataset"
     if is_finished(folder):  # its row was lost with the process that would have written it
         return
-    if any((folder / f"{name}.json").exists() for name in GENERATIONS):
+    if Run(folder).is_resumable:
         try:
             load_checkpoint(folder)
         except DmrecError as error:

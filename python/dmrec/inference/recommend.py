@@ -39,7 +39,8 @@ def rank_users(
     ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody.
     """
     with evaluating(model):
-        for block in blocks(users):
+        limit = len(users) + 1 if excluded is None else max(MAX_EXCLUDED // max(len(excluded), 1), 1)
+        for block in (part for each in blocks(users) for part in each.split(limit)):
             batch, out = move(data.users(block), model.device), seen.rows(block)
             if excluded is not None and len(excluded):
                 out = with_columns(out, excluded)
@@ -49,10 +50,19 @@ def rank_users(
 
 def with_columns(x: Csr, columns: Tensor) -> Csr:
     """The pattern of ``x`` (B, N) with ``columns`` (n,) int64 in every row."""
-    row = torch.cat([x.row_of_entry(), torch.arange(x.n_rows).repeat_interleave(len(columns))])
-    key = torch.unique(row * x.n_cols + torch.cat([x.col, columns.repeat(x.n_rows)]))
-    counts = torch.bincount(key // x.n_cols, minlength=x.n_rows)
-    return Csr(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), key % x.n_cols, None, x.n_cols)
+    n = len(columns)
+    place = torch.searchsorted(columns, x.col)  # how many of the columns come before an entry
+    new = columns[place.clamp_max(n - 1)] != x.col
+    row, col, place = x.row_of_entry()[new], x.col[new], place[new]
+    count = torch.bincount(row, minlength=x.n_rows)
+    before = count.cumsum(0) - count  # entries in earlier rows
+    position = row * n + torch.arange(len(row)) + place
+    crow = torch.cat([before + n * torch.arange(x.n_rows), torch.tensor([len(row) + n * x.n_rows])])
+    merged = torch.empty(int(crow[-1]), dtype=torch.int64)
+    of_columns = torch.ones(len(merged), dtype=torch.bool)
+    merged[position], of_columns[position] = col, False
+    merged[of_columns] = columns.repeat(x.n_rows)
+    return Csr(crow, merged, None, x.n_cols)
 
 
 def union(*parts: Csr) -> Csr:
@@ -65,7 +75,7 @@ def union(*parts: Csr) -> Csr:
 
 def rank_new_user(
     model: Model,
-    config: Config,
+    config: Config | None,
     dataset: Dataset,
     *,
     likes: Sequence[int] = (),
@@ -74,33 +84,36 @@ def rank_new_user(
     excluded: Tensor | None = None,
     encoder: TextEncoder | None = None,
     key_variable: str | None = None,
+    known: dict[str, TextEncoder] | None = None,
 ) -> Ranking:
     """Ranks items for one user who was not in training: one who likes items (columns), or whom a text describes.
 
     The order of ``likes``, oldest first, counts for models that read order.
 
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
-    they were imported. Liked items are not ranked. ``key_variable``: see `load_encoder`.
+    they were imported. Liked items are not ranked. ``key_variable``: see `load_encoder`. ``known``: encoders that are
+    loaded already, by vectors; one that is loaded is added. ``config``: None for a model without a configuration.
     """
     if not likes and not profile:
         raise DmrecError("name an item that the user likes (--like ITEM) or describe the user (--profile TEXT)")
     liked = torch.tensor(sorted(set(likes)), dtype=torch.int64)
     x = Csr(torch.tensor([0, len(liked)]), liked, None, dataset.n_items)
-    vectors = None
-    if config.language is not None:
-        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable))[None]
+    vectors, language = None, None if config is None else config.language
+    name = type(model).__name__ if config is None else config.name
+    if config is not None and language is not None:
+        loaded = {} if known is None else known
+        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable, loaded))[None]
     elif profile:
+        raise DmrecError(f"{name} was trained without language and cannot read a profile: name items (--like, likes)")
+    if profile and not likes and language is not None and language.fusion == "collaborative":
         raise DmrecError(
-            f"{config.name} was trained without language and cannot read a profile: name items (--like, likes)"
-        )
-    if profile and not likes and config.language is not None and config.language.fusion == "collaborative":
-        raise DmrecError(
-            f"{config.name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
+            f"{name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
             "name items (--like, likes)"
         )
     out = x if excluded is None else with_columns(x, excluded)
     with evaluating(model):
-        order = torch.tensor([list(dict.fromkeys(likes))]) if config.model.reads_sequences else None
+        reads_order = config is None or config.model.reads_sequences
+        order = torch.tensor([list(dict.fromkeys(likes))]) if reads_order else None
         batch = move(UserBatch(None, x, vectors, order), model.device)
         scores, items = model.rank(batch, k, exclude=move(out, model.device))
     return Ranking(torch.zeros(1, dtype=torch.int64), scores.cpu(), items.cpu())
@@ -148,6 +161,7 @@ def _text_vector(
     profile: str,
     encoder: TextEncoder | None,
     key_variable: str | None,
+    known: dict[str, TextEncoder],
 ) -> np.ndarray:
     assert config.language is not None
     vectors = dataset.vectors(config.language.vectors)
@@ -157,7 +171,9 @@ def _text_vector(
         raise DmrecError(
             f"the encoder of the vectors '{vectors.name}' is known, and another one cannot be used: leave out --encoder"
         )
-    (vector,) = (encoder or load_encoder(dataset, vectors.name, key_variable)).encode([clean(profile)])
+    if encoder is None and vectors.name not in known:
+        known[vectors.name] = load_encoder(dataset, vectors.name, key_variable)
+    (vector,) = (encoder or known[vectors.name]).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
             f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "

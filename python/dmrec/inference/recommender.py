@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from ..errors import DmrecError
 from ..files import replace_file, write_array
 from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
-from ..models.vae.model import Vae
 from ..runtime import move
 from ..table import Table
 from .recommend import Ranking, item_named, rank_new_user, rank_users, union, user_named
@@ -81,6 +81,7 @@ class Recommender:
     ) -> None:
         self.model, self.data, self.dataset, self.config, self.folder = model.eval(), data, dataset, config, folder
         self.result = result or {}
+        self._encoders: dict[str, TextEncoder] = {}
 
     def __repr__(self) -> str:
         sizes = f"{self.dataset.n_users} users, {self.dataset.n_items} items"
@@ -96,8 +97,8 @@ class Recommender:
         users: Ids | None = None,
         k: int = 10,
         *,
-        profile: str = "",
-        likes: Ids = (),
+        profile: str | None = None,
+        likes: Ids | None = None,
         exclude: Ids = (),
         among: Ids | None = None,
         seen: str = "known",
@@ -110,7 +111,7 @@ class Recommender:
             users: ids of users who were in training, or one id; None for all. Not with ``profile`` or ``likes``.
             k: items for each user.
             profile: a text that describes one new user.
-            likes: ids or titles of items that one new user likes.
+            likes: ids or titles of items that one new user likes, oldest first.
             exclude: ids of items that are recommended to nobody.
             among: ids of the items to choose from; None for all.
             seen: what is not recommended to a user again: ``"known"`` for all of the user's interactions, ``"train"``
@@ -126,38 +127,41 @@ class Recommender:
             DmrecError: an id is unknown, or the model cannot recommend to new users.
         """
         check_k(k)
-        excluded = self._excluded(exclude, among)
-        liked = _listed("likes", likes)
-        if profile or liked:
+        excluded, out = self._excluded(exclude, among), self._seen(seen)
+        if profile is not None or likes is not None:
             if users is not None:
                 raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
-            columns = [item_named(self.dataset, name) for name in liked]
-            if self.config is None:
-                raise DmrecError(f"{self.name} was fitted without a configuration and recommends to known users only")
+            if not isinstance(profile, str | None):
+                raise DmrecError(f"profile must be a text, got {type(profile).__name__}")
             ranking = rank_new_user(
                 self.model,
                 self.config,
                 self.dataset,
-                likes=columns,
-                profile=profile,
-                k=k,
+                likes=[item_named(self.dataset, name) for name in _listed("likes", likes or ())],
+                profile=profile or "",
+                k=int(k),
                 excluded=excluded,
                 encoder=encoder,
                 key_variable=key_variable,
+                known=self._encoders,
             )
             table = self._table([ranking])
             return Table({name: table[name] for name in table.columns if name != "user"})
-        return self._table(self.rankings(users, k, excluded, seen))
+        return self._table(rank_users(self.model, self.data, self._rows(users), int(k), out, excluded))
 
     def rankings(
         self, users: Ids | None, k: int, excluded: Tensor | None = None, seen: str = "known"
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
-        rows: Sequence[int] = range(self.dataset.n_users)
-        if users is not None:
-            rows = [user_named(self.dataset, name) for name in _listed("users", users)]
-        chosen = torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
-        return rank_users(self.model, self.data, chosen, k, self._seen(seen), excluded)
+        check_k(k)
+        return rank_users(self.model, self.data, self._rows(users), int(k), self._seen(seen), excluded)
+
+    def _rows(self, users: Ids | None) -> Tensor:
+        """(U,) int64: the rows of these users, each once, in the order of the ids."""
+        if users is None:
+            return torch.arange(self.dataset.n_users)
+        rows = [user_named(self.dataset, name) for name in _listed("users", users)]
+        return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
 
     def similar_items(self, items: Ids, k: int = 10) -> Table:
         """The k items whose vectors have the largest cosine with those of ``items`` (ids or titles).
@@ -169,15 +173,19 @@ class Recommender:
         columns = torch.tensor([item_named(self.dataset, name) for name in _listed("items", items)], dtype=torch.int64)
         vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
         scores, found = rank_topk(vectors[columns], vectors, k + 1)
-        rows: dict[str, list[Any]] = {"target_item": [], "item": [], "score": [], "rank": []}
-        for column, of_scores, of_items in zip(columns.tolist(), scores.tolist(), found.tolist(), strict=True):
-            others = [(i, s) for i, s in zip(of_items, of_scores, strict=True) if i not in (column, -1)][:k]
-            for rank, (item, score) in enumerate(others, start=1):
-                rows["target_item"].append(self.dataset.items[column].id)
-                rows["item"].append(self.dataset.items[item].id)
-                rows["score"].append(score)
-                rows["rank"].append(rank)
-        return Table(rows)
+        other = (found != columns[:, None]) & (found >= 0)
+        rank = other.cumsum(1)
+        chosen = other & (rank <= k)
+        target = columns[:, None].expand_as(found)
+        item_ids = self._ids[1]
+        return Table(
+            {
+                "target_item": item_ids[target[chosen].numpy()],
+                "item": item_ids[found[chosen].numpy()],
+                "score": scores[chosen].numpy(),
+                "rank": rank[chosen].numpy(),
+            }
+        )
 
     def item_vectors(self) -> ItemVectors:
         """The vectors that the model ranks items by: output rows of an autoencoder, propagated embeddings of LightGCN.
@@ -193,8 +201,6 @@ class Recommender:
         Raises:
             DmrecError: the model is not a variational autoencoder.
         """
-        if not isinstance(self.model, Vae):
-            raise DmrecError(f"{self.name} has no posterior; variational autoencoders such as mult-vae and dmrec-m do")
         names = [user.id for user in self.dataset.users] if users is None else _listed("users", users)
         rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
         means, logvars = [], []
@@ -210,15 +216,26 @@ class Recommender:
         if which == "train":
             return self.data.interactions
         if which == "known":
-            return union(*(self.dataset.split(split) for split in ("train", "valid", "test")))
+            return self._known
         if which == "nothing":
             empty = torch.zeros(self.dataset.n_users + 1, dtype=torch.int64)
             return Csr(empty, empty[:0], None, self.dataset.n_items)
         raise DmrecError(f"seen must be known, train or nothing, got '{which}'")
 
+    @cached_property
+    def _known(self) -> Csr:
+        """(M, N): all interactions."""
+        return union(*(self.dataset.split(split) for split in ("train", "valid", "test")))
+
+    @cached_property
+    def _ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of users and of items."""
+        users, items = self.dataset.users, self.dataset.items
+        return np.array([user.id for user in users], dtype=object), np.array([item.id for item in items], dtype=object)
+
     def _vectors(self) -> Tensor:
         with evaluating(self.model):
-            return self.model.item_vectors().float().cpu()
+            return self.model.item_vectors().to("cpu", torch.float32, copy=True)  # never the model's own memory
 
     def _excluded(self, exclude: Ids, among: Ids | None) -> Tensor | None:
         """Ascending columns that are recommended to nobody."""
@@ -235,8 +252,7 @@ class Recommender:
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
-        user_ids = np.array([user.id for user in self.dataset.users], dtype=object)
-        item_ids = np.array([item.id for item in self.dataset.items], dtype=object)
+        user_ids, item_ids = self._ids
         parts: list[list[np.ndarray]] = [[np.zeros(0, kind)] for kind in (np.int64, np.int64, np.float32, np.int64)]
         for users, scores, items in rankings:
             there = items >= 0
@@ -259,5 +275,5 @@ def _listed(argument: str, names: Ids) -> list[str]:
 
 def check_k(k: int) -> None:
     """Raises an error unless ``k`` is a number of items."""
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
         raise DmrecError(f"k must be a whole number of at least 1, got {k!r}")

@@ -126,7 +126,17 @@ class Model(nn.Module, ABC):
         Raises:
             DmrecError: the model has no such vectors.
         """
-        raise DmrecError(f"{type(self).__name__} does not represent items by vectors")
+        raise DmrecError(
+            f"{type(self).__name__} does not represent items by vectors; mult-vae, dmrec-m, lightgcn and others do"
+        )
+
+    def posterior(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
+        """Means and log-variances (B, D) of the Gaussian that is decoded for each user.
+
+        Raises:
+            DmrecError: the model is not a variational autoencoder.
+        """
+        raise DmrecError(f"{type(self).__name__} has no posterior; autoencoders do (mult-vae, dmrec-m ..)")
 
 
 class Scorer(Protocol):

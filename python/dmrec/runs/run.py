@@ -89,6 +89,13 @@ class Run:
         result: dict[str, Any] = read_json(self.folder / RESULT)
         return result
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run was interrupted and left a checkpoint."""
+        return not (self.folder / RESULT).exists() and any(
+            (self.folder / f"{name}.json").exists() for name in GENERATIONS
+        )
+
     def data_folder(self, moved_to: Path | None = None) -> Path:
         """Where the dataset is: ``moved_to``, or where it was when the run was started."""
         location = moved_to or self.config.data
@@ -143,8 +150,7 @@ class Run:
         if last["event"] == "failed":
             return "failed", str(last["error"])
         epochs = sum('"event": "epoch"' in line for line in lines)
-        resumable = any((self.folder / f"{name}.json").exists() for name in GENERATIONS)
-        return ("stopped" if resumable else "unfinished"), f"after {epochs} epochs"
+        return ("stopped" if self.is_resumable else "unfinished"), f"after {epochs} epochs"
 
     def save_users(self, tested: Evaluation) -> None:
         """Writes the test values of every user: an array for each metric, and ``user``."""

@@ -47,8 +47,13 @@ def train(
         return _logging_failures(config, dataset, folder, observers, None)
 
 
-def resume_run(folder: Path, data: Path | None = None, observers: Sequence[Observer] = ()) -> dict[str, Any]:
-    """Continues a run that was stopped from its last checkpoint, on the same data and configuration."""
+def resume_run(
+    folder: Path, data: Path | None = None, observers: Sequence[Observer] = (), *, device: str | None = None
+) -> dict[str, Any]:
+    """Continues a run that was stopped from its last checkpoint, on the same data and configuration.
+
+    ``device``: where, if not where it was started; the bits are those of an uninterrupted run only on the same one.
+    """
     if not (folder / CONFIG).exists():
         raise DmrecError(f"{folder} is not a run (no {CONFIG})")
     run = Run(folder)
@@ -65,6 +70,9 @@ def resume_run(folder: Path, data: Path | None = None, observers: Sequence[Obser
             raise DmrecError(
                 f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again"
             )
+        if device is not None:
+            training = config.training.model_copy(update={"device": str(resolve_device(device))})
+            config = config.model_copy(update={"training": training})
         return _logging_failures(config, dataset, folder, observers, checkpoint)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DmrecError
+from ..create import check_free
 from ..dataset import Dataset
 from ..entities import Entity
 from .arrow import import_pyarrow, interactions_of
@@ -33,6 +34,7 @@ def dataset_from_frame(
     min_rating: float = 3.0,
     k_core: int = 5,
     seed: int = 0,
+    replace: bool = False,
 ) -> Dataset:
     """Makes a dataset from a data frame of interactions: filters it, splits it, writes a dataset folder and opens it.
 
@@ -50,6 +52,7 @@ def dataset_from_frame(
         min_rating: ratings below it are dropped.
         k_core: users and items with fewer interactions are dropped.
         seed: of the random split.
+        replace: whether a dataset in ``folder`` is replaced, together with its profiles and vectors.
 
     Raises:
         DmrecError: a column is missing or of a wrong type, an option is unknown, or no interaction is left.
@@ -69,6 +72,8 @@ def dataset_from_frame(
         _entities(users, "user", columns.get("user")),
         columns=columns,
     )
+    if folder is not None:
+        check_free(Path(folder), replace)
     root = Path(tempfile.mkdtemp(prefix="dmrec-") if folder is None else folder)
     called = name or ("frame" if folder is None else root.name)
     try:

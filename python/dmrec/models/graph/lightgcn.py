@@ -118,8 +118,9 @@ class LightGcn(TrainedModel):
         return self._embeddings()[self.n_users :]
 
     def train(self, mode: bool = True) -> LightGcn:
-        """Also forgets the embeddings that were propagated for ranking."""
-        self._propagated = None
+        """In training mode also forgets the embeddings that were propagated for ranking."""
+        if mode:
+            self._propagated = None
         return super().train(mode)
 
     def _embeddings(self) -> Tensor:
