@@ -16,6 +16,9 @@ import numpy as np
 
 from .errors import DmrecError
 
+UMASK = os.umask(0o022)
+os.umask(UMASK)  # it can be read only by setting it
+
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """``write(temporary)`` in the same folder, force it to disk, rename: a crash leaves the old file or the new one."""
@@ -23,6 +26,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~UMASK)  # some libraries create files that nobody else can read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -296,7 +296,11 @@ FAILURES = [
     (["recommend", "{run}"], 1, "name users (--user ID) or a file"),
     (["recommend", "{run}", "--profile", " ", "--out", "x.parquet"], 1, "--profile is empty: describe in words"),
     (["recommend", "{run}", "--user", "nobody"], 1, "shop has no user 'nobody' (ids look like 'cust0')"),
-    (["recommend", "{run}", "--out", "r.csv"], 1, "r.csv: the ending says what to write; known: .parquet, .jsonl"),
+    (
+        ["recommend", "{run}", "--out", "r.xls"],
+        1,
+        "r.xls: the ending says what to write; known: .parquet, .jsonl, .csv",
+    ),
     (["data", "fetch", "ml-1m"], 1, "'ml-1m' cannot be fetched; did you mean 'ml-100k'?"),
     (
         ["embed", "{data}", "--encoder", "tfidf"],

@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
 
 DEVICE = "cpu, cuda or auto (the GPU where there is one). Default: training.device."
 
-output = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
-errors = Console(stderr=True, soft_wrap=True)
+PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False, "emoji": False}
+"""What is printed is data: brackets, colons and links in it are characters like others."""
+output = Console(**PLAIN, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+errors = Console(**PLAIN, stderr=True)
 
 
 def notify(message: str) -> None:
-    """Prints a line about progress to stderr, without markup or highlighting."""
-    errors.print(message, highlight=False, markup=False)
+    """Prints a line about progress to stderr."""
+    errors.print(message)
+
+
+def notify_of_seed(given: Path, folder: Path) -> None:
+    """Says which run was opened where the folder of a model with several was named."""
+    if given.resolve() != folder.resolve() and (seeds := len(list(folder.parent.glob("seed-*")))) > 1:
+        notify(f"{given} has runs of {seeds} seeds; this is {folder.name}: name another one's folder to use it")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> None:
     """A table; columns from ``numbers_from`` on are set right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i >= numbers_from else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if i >= numbers_from else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     output.print(table)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return text.replace("[", r"\[")
+def _cell(value: Any) -> Text:
+    if value is None or value != value:
+        return Text("-")
+    return Text(f"{value:.4f}" if isinstance(value, float) else str(value))

@@ -205,7 +205,7 @@ def fetch(
         raise DmrecError(f"'{name}' cannot be fetched{did_you_mean(name, known)}")
     out = out or Path("data") / name
     check_free(out, force)
-    errors.print(f"Terms of use. {TERMS}", highlight=False)
+    errors.print(f"Terms of use. {TERMS}")
     _describe(known[name](out, min_rating=min_rating, k_core=k_core, split=split, seed=seed))
 
 
@@ -241,7 +241,7 @@ def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) ->
 
 def _print_warnings(dataset: Dataset, found: dict[str, Any]) -> None:
     for warning in warnings(found):
-        errors.print(f"{dataset.name}: {warning}", highlight=False, markup=False)
+        errors.print(f"{dataset.name}: {warning}")
 
 
 def _describe(dataset: Dataset) -> None:
@@ -249,7 +249,6 @@ def _describe(dataset: Dataset) -> None:
     output.print(
         f"{dataset.name}: {dataset.n_users} users, {dataset.n_items} items, "
         f"{counts} interactions ({' / '.join(SPLITS)}): {dataset.folder}",
-        highlight=False,
     )
     _print_warnings(dataset, inspect_splits(dataset))
 
@@ -265,4 +264,4 @@ def _print_texts(dataset: Dataset) -> None:
     if found["reviews"]:
         shares.append(f"{found['reviews']['of interactions']:.1%} of training interactions have a review")
     if shares:
-        output.print(f"{dataset.name}: {', '.join(shares)}", highlight=False)
+        output.print(f"{dataset.name}: {', '.join(shares)}")

@@ -89,5 +89,4 @@ def embed(
     output.print(
         f"{dataset.name}: vectors '{name}', width {vectors.items.shape[1]}, of {dataset.n_items} items and "
         f"{dataset.n_users} users",
-        highlight=False,
     )

@@ -15,7 +15,7 @@ from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_model
 from ..runs.load import load_run
 from ..runtime import resolve_device
-from .console import print_table
+from .console import notify_of_seed, print_table
 from .tables import Columns, check_ending, write_rows
 
 
@@ -32,7 +32,7 @@ def evaluate(
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Like recall@50; repeatable.")] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
     per_user: Annotated[
-        Path | None, typer.Option(help="Table of every user's values: .parquet or .jsonl.", show_default=False)
+        Path | None, typer.Option(help="Table of every user's values: .csv, .parquet or .jsonl.", show_default=False)
     ] = None,
     groups: Annotated[
         str | None, typer.Option(help="Means by number of training interactions: borders, like 5,10,20.")
@@ -52,6 +52,7 @@ def evaluate(
     if per_user is not None:
         check_ending(per_user)
     opened, dataset, model, users = load_run(run, data, resolve_device(device))
+    notify_of_seed(run, opened.folder)
     result = evaluate_model(model, users, dataset.split(split), metrics or opened.config.evaluation.metrics)
     if result.n_users == 0:
         raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
@@ -65,7 +66,8 @@ def evaluate(
     by_group = {}
     for label, low, high in _ranges(borders):
         chosen = (interactions >= low) & (interactions < high)
-        by_group[label] = {"users": int(chosen.sum()), **result.means_of(chosen)}
+        means = result.means_of(chosen)
+        by_group[label] = {"users": int(chosen.sum()), **(means if chosen.any() else dict.fromkeys(means))}
     if as_json:
         found = {"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}
         typer.echo(json.dumps(found | ({"groups": by_group} if by_group else {})))

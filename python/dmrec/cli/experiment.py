@@ -91,4 +91,4 @@ def report(
         if path is not None:
             write_atomically(path, text.encode())
     if markdown is None and latex is None:
-        output.print(as_markdown, highlight=False, markup=False)
+        output.print(as_markdown)

@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 from ..errors import DmrecError
@@ -48,7 +49,7 @@ app.command()(doctor.doctor)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        output.print(importlib.metadata.version("dmrec"), highlight=False)
+        output.print(importlib.metadata.version("dmrec"))
         raise typer.Exit
 
 
@@ -71,17 +72,19 @@ def main(arguments: list[str] | None = None) -> None:
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:
         if "--debug" in arguments:
             raise
-        errors.print(f"[bold red]error:[/] {_one_line(error)}", highlight=False, soft_wrap=True)
+        _print_error("error", _one_line(error))
         sys.exit(1)
     except Exception as error:
         if "--debug" in arguments:
             raise
         kind = type(error).__name__
-        errors.print(f"[bold red]unexpected {kind}:[/] {_one_line(error)} (--debug shows where)", highlight=False)
+        _print_error(f"unexpected {kind}", f"{_one_line(error)} (--debug shows where)")
         sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:
-    from rich.markup import escape
+    return " ".join(str(error).split()) or type(error).__name__
 
-    return escape(" ".join(str(error).split()) or type(error).__name__)
+
+def _print_error(kind: str, message: str) -> None:
+    errors.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"))

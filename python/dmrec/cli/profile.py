@@ -44,7 +44,7 @@ FOR_LLM = (
 def _write_prompts(folder: Path | None) -> None:
     if folder is not None:
         for path in write_prompts(folder):
-            output.print(str(path), highlight=False, markup=False)
+            output.print(str(path))
         raise typer.Exit
 
 
@@ -130,7 +130,7 @@ def profile(
         answer_tokens=answer_tokens,
         temperature=temperature,
         limits=Limits(attempts, timeout, concurrency, requests_per_minute, max_calls, max_tokens),
-        notify=lambda message: errors.print(message, highlight=False, markup=False),
+        notify=lambda message: errors.print(message),
     )
     check_name(name or llm.name)
     dataset = open_dataset(folder)
@@ -140,7 +140,7 @@ def profile(
     try:
         _run(dataset, llm, texts, sampling, name, force)
     except KeyboardInterrupt:
-        errors.print("stopped; all answers are kept; run the same command again to continue", highlight=False)
+        errors.print("stopped; all answers are kept; run the same command again to continue")
         raise typer.Exit(130) from None
     finally:
         if llm.meter.calls:
@@ -161,9 +161,9 @@ def _run(
     missing = written.missing
     for outcome in missing[:SHOWN]:
         identity = getattr(dataset, outcome.side)[outcome.row].id
-        errors.print(f"{outcome.side[:-1]} {identity}: {outcome.reason}", highlight=False, markup=False)
+        errors.print(f"{outcome.side[:-1]} {identity}: {outcome.reason}")
     if len(missing) > SHOWN:
-        errors.print(f".. and {len(missing) - SHOWN} more", highlight=False)
+        errors.print(f".. and {len(missing) - SHOWN} more")
     if missing:
         raise DmrecError(f"{len(missing)} profiles are missing; the same command requests only these")
 
@@ -173,7 +173,6 @@ def _print_estimate(found: Estimate, prices: Prices) -> None:
         f"{found.prompts} prompts, {found.answered} answered already, {found.calls} different ones to send\n"
         f"about {found.input_tokens} tokens of prompts (4 bytes a token), at most {found.output_tokens} of answers "
         f"(--answer-tokens)\ncost at most {_cost(found, prices)}, without repeated attempts",
-        highlight=False,
     )
 
 
@@ -182,7 +181,6 @@ def _print_usage(meter: UsageMeter, prices: Prices) -> None:
     errors.print(
         f"{meter.calls} calls ({failed or 'no errors'}), {meter.input_tokens} tokens of prompts, {meter.output_tokens} "
         f"of answers, cost {_cost(meter, prices)}",
-        highlight=False,
     )
 
 

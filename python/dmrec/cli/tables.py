@@ -1,7 +1,8 @@
-"""Rows written to .parquet or .jsonl files, which are either whole or not there."""
+"""Rows written to .parquet, .jsonl or .csv files, which are either whole or not there."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ Columns = dict[str, type]  # names and types: str, int or float
 
 def check_ending(path: Path) -> None:
     """Before the work is done that would be lost."""
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise DmrecError(f"{path}: the ending says what to write; known: {', '.join(WRITERS)}")
 
 
@@ -25,7 +26,7 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        WRITERS[path.suffix](temporary, rows, columns)
+        WRITERS[path.suffix.lower()](temporary, rows, columns)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,6 +37,13 @@ def _write_jsonl(path: Path, rows: Iterable[Row], columns: Columns) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, rows: Iterable[Row], columns: Columns) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _write_parquet(path: Path, rows: Iterable[Row], columns: Columns) -> None:
@@ -59,4 +67,5 @@ def _write_parquet(path: Path, rows: Iterable[Row], columns: Columns) -> None:
 WRITERS: dict[str, Callable[[Path, Iterable[Row], Columns], None]] = {
     ".parquet": _write_parquet,
     ".jsonl": _write_jsonl,
+    ".csv": _write_csv,
 }

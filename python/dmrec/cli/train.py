@@ -101,7 +101,7 @@ def train(
     if plot is not None:
         folders = [out / dataset.name / each.name for each in configs]
         plot_validation(folders, configs[-1].training.monitor, dataset.name, plot)
-        output.print(f"validation curves: {plot}", highlight=False)
+        output.print(f"validation curves: {plot}")
 
 
 train.__doc__ = HELP
@@ -125,7 +125,7 @@ def resume(
         raise typer.Exit(130) from None
     figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["test"].items())
     notify(f"{result['name']}: done in {run}")
-    output.print(f"test: {figures}", highlight=False)
+    output.print(f"test: {figures}")
 
 
 def _seeds(config: Config, first: int | None, count: int) -> range:
@@ -181,4 +181,4 @@ def _print_table(dataset: Dataset, rows: list[dict[str, Any]], metrics: tuple[st
     vectors = sorted({row["vectors"] for row in rows if row.get("vectors")})
     if vectors:
         seeds = ", ".join(map(str, rows[-1]["seed"]))
-        output.print(f"text vectors: {', '.join(vectors)}; seeds: {seeds}", highlight=False)
+        output.print(f"text vectors: {', '.join(vectors)}; seeds: {seeds}")

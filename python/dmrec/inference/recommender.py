@@ -127,7 +127,7 @@ class Recommender:
             DmrecError: an id is unknown, or the model cannot recommend to new users.
         """
         check_k(k)
-        excluded, out = self._excluded(exclude, among), self._seen(seen)
+        excluded, out = self.excluded(exclude, among), self._seen(seen)
         if profile is not None or likes is not None:
             if users is not None:
                 raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
@@ -237,8 +237,10 @@ class Recommender:
         with evaluating(self.model):
             return self.model.item_vectors().to("cpu", torch.float32, copy=True)  # never the model's own memory
 
-    def _excluded(self, exclude: Ids, among: Ids | None) -> Tensor | None:
-        """Ascending columns that are recommended to nobody."""
+    def excluded(self, exclude: Ids = (), among: Ids | None = None) -> Tensor | None:
+        """The ascending columns (n,) of items that are recommended to nobody: those of ``exclude``, and all that are
+        not ``among`` these. None if there are none.
+        """
         columns = self.dataset.item_columns
         out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
         for argument, names in (("exclude", out_names), ("among", in_names or [])):

@@ -256,7 +256,7 @@ def description_of(record: dict[str, Any]) -> dict[str, Any]:
 
     Tags come from all fields of lists, then from those that name who made or sells it; each appears once.
     """
-    tags = [tag for name in LISTS for tag in _tags(record.get(name))]
+    tags = [tag for name in LISTS for tag in tags_of(record.get(name))]
     tags += [part for name in NAMES for part in _parts(record.get(name))]
     return {
         "title": " ".join(_parts(first_of(record, TITLE))),
@@ -266,7 +266,7 @@ def description_of(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tags(value: Any) -> Iterator[str]:
+def tags_of(value: Any) -> Iterator[str]:
     """The tags in a list, also one that is written in a text as JSON or Python, or in a text that separates them by
     commas (Yelp) or bars (MovieLens). Of an object its name is the tag.
     """
