@@ -191,13 +191,16 @@ def _dataset(data: object) -> Dataset:
     )
 
 
-def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: str = "cpu") -> Recommender:
+def load(
+    run: str | Path, data: str | Path | Dataset | None = None, *, device: str = "cpu", unfinished: bool = False
+) -> Recommender:
     """Loads a finished run.
 
     Args:
         run: folder of the run, or of its model (then the first seed's run).
         data: the dataset, if it is no longer where it was.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        unfinished: whether the best state so far of a run that is not finished will do.
 
     Raises:
         DmrecError: the folder holds no finished run, or the dataset is not the one that it was trained on.
@@ -206,7 +209,8 @@ def load(run: str | Path, data: str | Path | Dataset | None = None, *, device: s
     if data is None and not opened.data_folder().is_dir():
         raise DmrecError(f"{opened.data_folder()}, on which {run} was trained, is not there: name it with data=")
     data = _dataset(opened.data_folder() if data is None else data)
-    return _opened(opened, data, device, opened.result if opened.state()[0] == "finished" else {})
+    result = opened.result if opened.state()[0] == "finished" else {}
+    return _opened(opened, data, device, result, unfinished=unfinished)
 
 
 @overload
@@ -299,8 +303,8 @@ def _values(model: str | Config | Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any]) -> Recommender:
-    loaded = load_model(run, data, resolve_device(device))
+def _opened(run: Run, data: Dataset, device: str, result: dict[str, Any], *, unfinished: bool = False) -> Recommender:
+    loaded = load_model(run, data, resolve_device(device), unfinished=unfinished)
     return Recommender(loaded.model, loaded.data, data, run.config, run.folder, result)
 
 

@@ -256,7 +256,7 @@ def test_the_best_state_so_far_survives_an_interruption(dataset, tmp_path, monke
     monkeypatch.setattr(loop, "evaluate", interrupting)
     with pytest.raises(KeyboardInterrupt):
         _train("mult-vae", dataset, tmp_path)
-    run = load_run(tmp_path).run
+    run = load_run(tmp_path, unfinished=True).run
     scores = {e["epoch"]: e["recall@20"] for e in run.events("evaluation")}
     assert len(scores) == 2
     assert run.load()[1]["epoch"] == max(scores, key=lambda epoch: (scores[epoch], -epoch))
@@ -270,7 +270,7 @@ def test_a_run_stopped_before_its_first_evaluation_says_so(dataset, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         _train("mult-vae", dataset, tmp_path)
     with pytest.raises(DmrecError, match="has no model yet: the run was stopped before its first evaluation"):
-        load_run(tmp_path)
+        load_run(tmp_path, unfinished=True)
 
 
 def test_nothing_to_measure_with_is_refused(dataset, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import stat
 
 import pytest
@@ -114,3 +115,38 @@ def test_files_can_be_read_by_others(shop):
     os.umask(umask)
     for path in [*shop.rglob("*.safetensors"), *shop.rglob("*.npz"), *shop.rglob("*.json"), *shop.rglob("*.npy")]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+
+
+def test_a_finished_run_is_used_until_its_replacement_has_finished(shop, tmp_path, capsys):
+    shutil.copytree(shop / "runs", tmp_path / "runs")
+    run_folder = tmp_path / "runs/data/mult-vae"
+    recommend = ["recommend", run_folder, "--user", "u2"]
+    command = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", "--out", tmp_path / "runs", "--force"]
+    small = ["--set", "model.hidden=8", "--set", "model.latent=4"]
+    assert run(*recommend) == 0
+    before = capsys.readouterr().out
+    assert run(*command, *small, "--set", "training.learning_rate=1e30") == 1
+    capsys.readouterr()
+    assert run(*recommend) == 0
+    printed = capsys.readouterr()
+    assert printed.out == before
+    assert "is being trained again: this is the finished run before it" in printed.err
+    assert run("evaluate", run_folder) == 0
+    capsys.readouterr()
+    assert run("runs", tmp_path / "runs") == 0
+    assert capsys.readouterr().out.count("mult-vae") == 1
+    assert run(*command, *small, "--set", "training.epochs=2") == 0
+    assert not (run_folder / "seed-0/.previous").exists()
+    capsys.readouterr()
+    assert run(*recommend) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_is_not_finished_is_used_only_if_wanted(shop, tmp_path, capsys):
+    folder = tmp_path / "seed-0"
+    shutil.copytree(shop / "runs/data/mult-vae/seed-0", folder)
+    (folder / "result.json").unlink()
+    for command in (["recommend", folder, "--user", "u2"], ["evaluate", folder]):
+        assert run(*command) == 1
+        assert "is not finished (unfinished, after 3 epochs of 3): continue it" in capsys.readouterr().err
+        assert run(*command, "--unfinished") == 0

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..runs.run import PREVIOUS
+
 WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
 
 DEVICE = "cpu, cuda or auto (the GPU where there is one). Default: training.device."
@@ -27,7 +29,10 @@ def notify(message: str) -> None:
 
 
 def notify_of_seed(given: Path, folder: Path) -> None:
-    """Says which run was opened where the folder of a model with several was named."""
+    """Says which run was opened where the folder of a model with several was named, or a run is trained again."""
+    if folder.name == PREVIOUS:
+        notify(f"{given} is being trained again: this is the finished run before it")
+        folder = folder.parent
     if given.resolve() != folder.resolve() and (seeds := len(list(folder.parent.glob("seed-*")))) > 1:
         notify(f"{given} has runs of {seeds} seeds; this is {folder.name}: name another one's folder to use it")
 

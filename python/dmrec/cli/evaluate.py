@@ -38,6 +38,9 @@ def evaluate(
         str | None, typer.Option(help="Means by number of training interactions: borders, like 5,10,20.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Use the best state so far of a run that is not finished.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank all items for every user again and print the metrics: recall, precision, hit, ndcg, mrr, map, coverage.
@@ -51,7 +54,7 @@ def evaluate(
     borders = _borders(groups)
     if per_user is not None:
         check_ending(per_user)
-    opened, dataset, model, users = load_run(run, data, resolve_device(device))
+    opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
     result = evaluate_model(model, users, dataset.split(split), metrics or opened.config.evaluation.metrics)
     if result.n_users == 0:

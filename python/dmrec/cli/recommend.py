@@ -67,6 +67,9 @@ def recommend(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Use the best state so far of a run that is not finished.")
+    ] = False,
 ) -> None:
     """Write or print the best items of each user, without those that the user has interacted with.
 
@@ -92,7 +95,7 @@ def recommend(
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.csv, .parquet or .jsonl)")
     if out is not None:
         check_ending(out)
-    opened, dataset, model, of_model = load_run(run, data, resolve_device(device))
+    opened, dataset, model, of_model = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
     recommender = Recommender(model, of_model, dataset, opened.config, opened.folder)
     choice: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DmrecError
-from ..runs.run import CONFIG, Run
+from ..runs.run import CONFIG, PREVIOUS, Run
 from .console import print_table
 
 
@@ -25,7 +25,7 @@ def runs(
     - `dmrec runs`
     - `dmrec runs results --metric recall@20`
     """
-    found = sorted(path.parent for path in folder.glob(f"**/{CONFIG}"))
+    found = sorted(path.parent for path in folder.glob(f"**/{CONFIG}") if path.parent.name != PREVIOUS)
     if not found:
         raise DmrecError(f"{folder} holds no runs (no {CONFIG} in it or below)")
     wanted = metrics or ["recall@20", "ndcg@20"]

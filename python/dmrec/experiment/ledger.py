@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import DmrecError
 from ..files import locked, write_atomically
-from ..runs.run import RESULT, Run, clear, run_lock
+from ..runs.run import RESULT, Run, make_room, run_lock
 from ..runs.run import run_folder as folder_of_run
 from .plan import Job
 
@@ -144,7 +144,8 @@ def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:
 
 
 def delete_runs(jobs: Sequence[Job], folder: Path) -> None:
-    """Deletes the runs and rows of the jobs' models, of all seeds: a mean must not mix old runs with new ones.
+    """Deletes the rows of the jobs' models, of all seeds, for a mean must not mix old runs with new ones. The finished
+    runs are kept aside until new ones have finished (see `make_room`).
 
     Raises:
         DmrecError: runs of other models, which stay, are on another version of a dataset; nothing is deleted then. Or
@@ -158,7 +159,7 @@ def delete_runs(jobs: Sequence[Job], folder: Path) -> None:
     for path in deleted | {job.folder for job in jobs}:
         if path.exists():
             with run_lock(path):
-                clear(path)
+                make_room(path)
     if (folder / ROWS).exists():
         write_atomically(folder / ROWS, "".join(json.dumps(row) + "\n" for row in kept).encode())
 

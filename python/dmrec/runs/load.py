@@ -13,6 +13,7 @@ from torch import Tensor
 from ..build import build_model
 from ..config import Config
 from ..data.dataset import Dataset, open_dataset
+from ..errors import DmrecError
 from ..models.base import Histories, Model, TrainingData
 from .provenance import check_data, item_embeddings_of
 from .run import Run
@@ -29,18 +30,26 @@ class LoadedRun(NamedTuple):
     data: TrainingData
 
 
-def load_run(folder: Path, data: Path | None = None, device: torch.device = CPU) -> LoadedRun:
-    """Opens a run with its dataset, or the one at ``data``.
+def load_run(
+    folder: Path, data: Path | None = None, device: torch.device = CPU, *, unfinished: bool = False
+) -> LoadedRun:
+    """Opens a finished run, or with ``unfinished`` any, with its dataset or the one at ``data``.
 
     Raises:
-        DmrecError: the folder holds no model, or the dataset is not the one that it was trained on.
+        DmrecError: the folder holds no model, the run is not finished, or the dataset is another.
     """
     run = Run.open(folder)
-    return load_model(run, open_dataset(run.data_folder(data)), device)
+    return load_model(run, open_dataset(run.data_folder(data)), device, unfinished=unfinished)
 
 
-def load_model(run: Run, dataset: Dataset, device: torch.device = CPU) -> LoadedRun:
+def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfinished: bool = False) -> LoadedRun:
     """`load_run` for a dataset that is open already."""
+    state_of_run, remark = run.state()
+    if state_of_run != "finished" and not unfinished:
+        raise DmrecError(
+            f"{run.folder} is not finished ({state_of_run}, {remark} of {run.config.training.epochs}): continue it "
+            f"with dmrec resume {run.folder}, or use its best state so far: --unfinished (unfinished=True in Python)"
+        )
     state, metadata = run.load()
     config = run.config
     check_data(run.folder, metadata, config, dataset)

@@ -7,6 +7,7 @@
 ``result.json``       the figures of a finished run; ``users.npz`` those of every user, with ``evaluation.per_user``
 ``state-*``           while the run is not finished: checkpoints (`checkpoint`)
 ``.lock``             held by the process that trains here
+``.previous/``        while a run is trained again: the finished one that it replaces, which is used until then
 
 A run lies in ``OUT/DATASET/MODEL/seed-S``. Where a run is named, the folder of its model will do: the first seed's run.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
@@ -50,7 +52,9 @@ CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
     "result.json",
     "users.npz",
 )
+FILES = (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG)
 LOCK = ".lock"
+PREVIOUS = ".previous"
 TENSORBOARD = ("tensorboard", "board")  # version 0.1 called it board
 FORMAT = 2  # 1 had other names for some options: see `dmrec.config.upgrade`
 
@@ -70,12 +74,16 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """Opens the folder of a run, or of a model: then the run of the first seed."""
-        if not (folder / CONFIG).exists():
-            seeds = _seed_folders(folder)
-            if not seeds:
-                raise DmrecError(f"{folder} is not a run (no {CONFIG}); make one with dmrec train")
+        """Opens the folder of a run, or of a model: then the run of the first seed.
+
+        Of a run that is being trained again, the finished one before it is opened.
+        """
+        if not (folder / CONFIG).exists() and (seeds := _seed_folders(folder)):
             folder = seeds[0]
+        if not (folder / RESULT).exists() and (folder / PREVIOUS / RESULT).exists():
+            folder /= PREVIOUS
+        if not (folder / CONFIG).exists():
+            raise DmrecError(f"{folder} is not a run (no {CONFIG}); make one with dmrec train")
         return cls(folder)
 
     @cached_property
@@ -163,6 +171,7 @@ class Run:
         """Writes the figures and removes the checkpoints."""
         write_json(self.folder / RESULT, result)
         remove_checkpoints(self.folder)
+        shutil.rmtree(self.folder / PREVIOUS, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:
@@ -187,6 +196,24 @@ def read_run_config(path: Path) -> Config:
     return build_config(values if text.startswith("# dmrec run, format") else upgrade(values))
 
 
+def make_room(folder: Path) -> None:
+    """Makes room for a new run. A finished one is kept in `PREVIOUS` until the new one has.
+
+    Raises:
+        DmrecError: one of them is being trained.
+    """
+    if (folder / RESULT).exists():
+        aside = folder / f"{PREVIOUS}.tmp"
+        for stale in (aside, folder / PREVIOUS):
+            shutil.rmtree(stale, ignore_errors=True)
+        aside.mkdir()
+        for name in FILES:
+            if (folder / name).exists():
+                shutil.copy2(folder / name, aside / name)
+        aside.rename(folder / PREVIOUS)  # whole, or not there
+    clear(folder)
+
+
 def clear(folder: Path) -> None:
     """Removes what runs of one seed or of several left here, and nothing else.
 
@@ -206,7 +233,7 @@ def clear(folder: Path) -> None:
 def _remove_files(folder: Path) -> None:
     remove_checkpoints(folder)
     _remove_tensorboard(folder)
-    for name in (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -220,5 +247,6 @@ def _remove_tensorboard(folder: Path) -> None:
 
 def _seed_folders(folder: Path) -> list[Path]:
     """The folders of single seeds, by seed."""
-    folders = [path.parent for path in folder.glob(f"seed-*/{CONFIG}")]
+    found = [*folder.glob(f"seed-*/{CONFIG}"), *(path.parent for path in folder.glob(f"seed-*/{PREVIOUS}/{CONFIG}"))]
+    folders = {path.parent for path in found}
     return sorted(folders, key=lambda path: (len(path.name), path.name))

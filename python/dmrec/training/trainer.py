@@ -22,7 +22,7 @@ from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.load import training_data
 from ..runs.provenance import check_data, data_metadata
-from ..runs.run import CONFIG, Run, clear, is_finished, run_lock
+from ..runs.run import CONFIG, Run, is_finished, make_room, run_lock
 from ..runtime import Runtime, resolve_device
 from .loop import all_metrics, fit
 from .observer import Observer
@@ -43,7 +43,7 @@ def train(
             raise DmrecError(
                 f"{folder}: a finished run; name another folder (--out) or replace it (--force, in Python replace=True)"
             )
-        clear(folder)
+        make_room(folder)
         return _logging_failures(config, dataset, folder, observers, None)
 
 
