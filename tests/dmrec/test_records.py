@@ -75,8 +75,8 @@ def _amazon_2018(folder):
     described = Entity(
         "B3",
         "Spade 3",
-        "Spade 3. Tools, Garden &amp; Yard, Dig, Inc.. A spade. Made of steel. Long Light",
-        ("Tools", "Garden &amp; Yard", "Dig, Inc."),
+        "Spade 3. Tools, Garden & Yard, Dig, Inc.. A spade. Made of steel. Long Light",
+        ("Tools", "Garden & Yard", "Dig, Inc."),
         "A spade. Made of steel. Long Light",
     )
     return _write(folder / "Tools.json.gz", reviews), _write(folder / "meta_Tools.json.gz", items), described

@@ -36,6 +36,7 @@ Repeats = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a dataset in the folder.")]
 Optional = typer.Option(show_default=False)
+TextColumn = Annotated[str | None, typer.Option(help="Its name in --items and --users.", show_default=False)]
 
 
 @app.command("import")
@@ -79,6 +80,18 @@ def import_(
     items: Annotated[Path | None, typer.Option(help="Titles, tags and texts of the items.", show_default=False)] = None,
     users: Annotated[Path | None, typer.Option(help="Texts of the users.", show_default=False)] = None,
     reviews: Annotated[Path | None, typer.Option(help="File with user, item, text.", show_default=False)] = None,
+    title_column: Annotated[
+        str | None, typer.Option(help="Name of this column in --items and --users.", show_default=False)
+    ] = None,
+    tags_column: Annotated[
+        str | None, typer.Option(help="Name of this column in --items and --users.", show_default=False)
+    ] = None,
+    description_column: Annotated[
+        str | None, typer.Option(help="Name of this column in --items and --users.", show_default=False)
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Name of this column in --items and --users.", show_default=False)
+    ] = None,
     item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each item.", show_default=False)] = None,
     user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each user.", show_default=False)] = None,
     vectors_name: Annotated[str, typer.Option(help="Name of these vectors.")] = "imported",
@@ -111,7 +124,10 @@ def import_(
         raise DmrecError("--no-rating and --rating-column exclude each other: leave one out")
     rating_column = IGNORED if no_rating else rating_column
     given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
-    chosen = {role: column for role, column in given.items() if column}
+    texts = {"title": title_column, "tags": tags_column, "description": description_column, "text": text_column}
+    if any(texts.values()) and items is None and users is None:
+        raise DmrecError("--title-column and the like name columns of --items and --users: give one of these")
+    chosen = {role: column for role, column in (given | texts).items() if column}
     names = tuple(part.strip() for part in columns.split(",")) if columns else ()
     table_format = TableFormat(delimiter, decimal, encoding, not no_header, names)
     parts = {name: path for name, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import re
 import unicodedata
@@ -17,6 +18,8 @@ from ..errors import DmrecError
 LONGEST_ID = 512
 MOST_TAGS = 50
 NOT_IN_IDS = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines
+UNSEEN = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+TAGS = re.compile(r"</?[a-zA-Z][^<>]*>")
 JOINERS = "\u200c\u200d"  # within words of Persian and of emoji
 
 
@@ -99,6 +102,13 @@ def fault_of_id(identity: str) -> str | None:
     if not identity.isprintable() and any(unicodedata.category(c) in NOT_IN_IDS for c in identity):
         return f"the id {identity!r} has characters that cannot be shown"
     return None
+
+
+def without_markup(text: str) -> str:
+    """``text`` without HTML: tags, comments, scripts and style sheets go, entities become characters."""
+    if "<" in text:
+        text = TAGS.sub(" ", UNSEEN.sub(" ", text))
+    return html.unescape(text) if "&" in text else text
 
 
 def clean(text: object, limit: int = 20_000) -> str:

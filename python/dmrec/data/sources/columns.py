@@ -7,11 +7,13 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import DmrecError, did_you_mean
+from ..entities import without_markup
 from .values import MISSING, clean_ids, id_text, number_of
 
 USER = ("user", "userid", "uid", "reviewerid", "customerid", "customer", "username")
@@ -57,6 +59,7 @@ NAMES = ("brand", "store", "developer", "publisher", "city")
 NAMES_IN_OBJECTS = ("name", "title", "label", "tag", "value")
 """Where an object in a list of tags has its name, as in TMDB's ``{'id': 16, 'name': 'Animation'}``."""
 LONGEST_LIST = 1 << 20  # characters of a list that is written in a text
+DESCRIBED = ("title", "tags", "description", "text")
 DESCRIPTION = ("description", "features", "feature")
 
 
@@ -251,18 +254,21 @@ class ColumnResolver:
         return [name for name in found if empty or record[name] not in (None, "")]
 
 
-def description_of(record: dict[str, Any]) -> dict[str, Any]:
+def description_of(record: dict[str, Any], columns: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Title, tags, description and text of an item or a user, as `entity_of` takes them.
 
-    Tags come from all fields of lists, then from those that name who made or sells it; each appears once.
+    Tags come from all fields of lists, then from those that name who made or sells it; each appears once. HTML goes.
+    ``columns``: names of fields by role ("title", "tags", "description", "text"), which come first.
     """
-    tags = [tag for name in LISTS for tag in tags_of(record.get(name))]
+    given = {role: [columns[role].lower()] if role in columns else [] for role in DESCRIBED}
+    tags = [tag for name in (*given["tags"], *LISTS) for tag in tags_of(record.get(name))]
     tags += [part for name in NAMES for part in _parts(record.get(name))]
+    descriptions = (*given["description"], *DESCRIPTION)
     return {
-        "title": " ".join(_parts(first_of(record, TITLE))),
-        "tags": list(dict.fromkeys(tags)),
-        "description": " ".join(part for name in DESCRIPTION for part in _parts(record.get(name))),
-        "text": " ".join(_parts(first_of(record, TEXT))),
+        "title": without_markup(" ".join(_parts(first_of(record, (*given["title"], *TITLE))))),
+        "tags": list(dict.fromkeys(map(without_markup, tags))),
+        "description": without_markup(" ".join(part for name in descriptions for part in _parts(record.get(name)))),
+        "text": without_markup(" ".join(_parts(first_of(record, (*given["text"], *TEXT))))),
     }
 
 

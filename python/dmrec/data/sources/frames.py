@@ -30,6 +30,10 @@ def dataset_from_frame(
     item_column: str | None = None,
     rating_column: str | None = None,
     time_column: str | None = None,
+    title_column: str | None = None,
+    tags_column: str | None = None,
+    description_column: str | None = None,
+    text_column: str | None = None,
     split: str = "random",
     min_rating: float = 3.0,
     k_core: int = 5,
@@ -47,7 +51,8 @@ def dataset_from_frame(
         folder: where the dataset is written; None for a temporary folder, which lives as long as the returned object.
         name: the name of the dataset; default: that of ``folder``, or "frame".
         user_column, item_column, rating_column, time_column: names of columns that have no usual one;
-            ``time_column="none"`` leaves times out.
+            ``time_column="none"`` leaves times out, ``rating_column="none"`` ratings.
+        title_column, tags_column, description_column, text_column: the same in ``items`` and ``users``.
         split: "random", "leave-one-out", "time" or "time-per-user".
         min_rating: ratings below it are dropped.
         k_core: users and items with fewer interactions are dropped.
@@ -64,12 +69,13 @@ def dataset_from_frame(
     (2, 3, 2)
     """
     given = {"user": user_column, "item": item_column, "rating": rating_column, "time": time_column}
+    given |= {"title": title_column, "tags": tags_column, "description": description_column, "text": text_column}
     columns = {role: column for role, column in given.items() if column is not None}
     source = Source(
         interactions_of(_table(frame, "frame"), "frame", columns),
         [],
-        _entities(items, "item", columns.get("item")),
-        _entities(users, "user", columns.get("user")),
+        _entities(items, "item", columns),
+        _entities(users, "user", columns),
         columns=columns,
     )
     if folder is not None:
@@ -87,13 +93,13 @@ def dataset_from_frame(
     return dataset
 
 
-def _entities(frame: Any, kind: str, column: str | None) -> list[Entity] | None:
+def _entities(frame: Any, kind: str, columns: dict[str, str]) -> list[Entity] | None:
     if frame is None:
         return None
     rows: Iterator[dict[str, Any]] = (
         {str(name).lower(): value for name, value in row.items()} for row in _table(frame, f"{kind}s").to_pylist()
     )
-    return entities_of(rows, f"{kind}s", kind, column)
+    return entities_of(rows, f"{kind}s", kind, columns)
 
 
 def _table(frame: Any, argument: str) -> Any:

@@ -198,8 +198,8 @@ def _described(source: Source, kind: str, ids: Sequence[str]) -> tuple[Sequence[
     if not isinstance(given, Path):
         return given, {}
     if source.has_row_ids or source.vectors is not None:
-        return read_all(given, kind, source.names.get(kind), ids_required=not source.has_row_ids), {}
-    return read_those(given, kind, ids, source.names.get(kind))
+        return read_all(given, kind, source.names, ids_required=not source.has_row_ids), {}
+    return read_those(given, kind, ids, source.names)
 
 
 def _entities(given: Sequence[Entity] | None, ids: Sequence[str], count: int, kind: str) -> list[Entity] | None:
