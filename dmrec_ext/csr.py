@@ -37,8 +37,16 @@ class Csr(NamedTuple):
 
     @classmethod
     def from_scipy(cls, matrix: spmatrix, *, dtype: torch.dtype = torch.float32) -> Csr:
-        """From any scipy sparse matrix: duplicates summed, columns sorted; ``values`` None if all are one."""
-        csr = matrix.tocsr(copy=True)
+        """From any scipy sparse matrix: duplicates summed, columns sorted; ``values`` None if all are one.
+
+        Raises:
+            TypeError: ``matrix`` is not a scipy sparse matrix.
+        """
+        if not hasattr(matrix, "tocsr"):
+            hint = "; Csr.from_torch takes tensors" if isinstance(matrix, Tensor) else ""
+            raise TypeError(f"Csr.from_scipy: matrix must be a scipy sparse matrix, got {type(matrix).__name__}{hint}")
+        arithmetic = "float64" if dtype == torch.float64 else "float32"  # sums of narrow integers would wrap around
+        csr = matrix.astype(arithmetic).tocsr(copy=True)
         csr.sum_duplicates()
         values = None if (csr.data == 1).all() else torch.as_tensor(csr.data).to(dtype)
         crow = torch.as_tensor(csr.indptr).to(torch.int64)
@@ -46,7 +54,18 @@ class Csr(NamedTuple):
 
     @classmethod
     def from_torch(cls, matrix: Tensor) -> Csr:
-        """From a torch sparse CSR, sparse COO or dense matrix."""
+        """From a torch sparse CSR, sparse COO or dense matrix; values that are not floating-point become float32.
+
+        Raises:
+            TypeError: ``matrix`` is not a tensor.
+            ValueError: it does not have two dimensions.
+        """
+        if not isinstance(matrix, Tensor):
+            raise TypeError(f"Csr.from_torch: matrix must be a tensor, got {type(matrix).__name__}")
+        if matrix.dim() != 2:
+            raise ValueError(f"Csr.from_torch: matrix must have 2 dimensions, got {tuple(matrix.shape)}")
+        if not matrix.is_floating_point():
+            matrix = matrix.to(torch.float32)
         entries = matrix.to_sparse_coo().coalesce()
         row, col = entries.indices()
         crow = torch.searchsorted(row, torch.arange(matrix.shape[0] + 1, device=row.device))
@@ -107,6 +126,11 @@ class Csr(NamedTuple):
         return Csr(function(self.crow), function(self.col), values, self.n_cols)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(B, N)."""
+        return self.n_rows, self.n_cols
+
+    @property
     def n_rows(self) -> int:
         """Number of rows, B."""
         return self.crow.numel() - 1
@@ -131,6 +155,8 @@ class Csr(NamedTuple):
                 FakeTensorMode nothing can be read, and it is required.
 
         Raises:
+            TypeError: ``index`` is not a tensor of whole numbers.
+            ValueError: it does not have one dimension.
             RuntimeError: ``nnz`` is not the number of entries. This is checked on the CPU only: on a GPU the check
                 would have to wait, and a wrong number is undefined behaviour.
 
@@ -138,6 +164,11 @@ class Csr(NamedTuple):
         >>> x.rows(torch.tensor([2, 0]), nnz=3).to_dense().tolist()
         [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
         """
+        if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32):
+            got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+            raise TypeError(f"Csr.rows: index must be a tensor of int64, got {got}")
+        if index.dim() != 1:
+            raise ValueError(f"Csr.rows: index must have 1 dimension, got {tuple(index.shape)}")
         counts = self.crow.diff()[index]
         crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         if nnz is None:

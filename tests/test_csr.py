@@ -1,5 +1,8 @@
 """Csr: conversions, row selection, transposition."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -213,3 +216,47 @@ def test_a_known_number_of_entries_under_fake_tensors():
         with pytest.raises(DataDependentOutputException):
             x.rows(torch.empty(3, dtype=torch.int64))
     assert some.values.fake_mode is mode
+
+
+def test_narrow_counts_are_added_up_in_float32():
+    coo = sp.coo_matrix((np.array([100, 100, 1], dtype=np.int8), ([0, 0, 1], [1, 1, 0])), shape=(2, 3))
+    assert Csr.from_scipy(coo).to_dense().tolist() == [[0, 200, 0], [1, 0, 0]]
+    assert Csr.from_scipy(coo, dtype=torch.float64).values.dtype == torch.float64
+    for kind in (bool, np.uint8, np.int64, np.float64):
+        assert Csr.from_scipy(sp.csr_matrix(np.eye(3, dtype=kind))).values is None
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.uint8, torch.float64])
+def test_from_torch_of_any_type(kind):
+    dense = torch.tensor([[0, 1, 0], [1, 0, 1]]).to(kind)
+    x = Csr.from_torch(dense)
+    assert x.values.is_floating_point()
+    assert x.to_dense().tolist() == dense.to(torch.float64).tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: Csr.from_scipy(torch.eye(3)), TypeError, "must be a scipy sparse matrix, got Tensor; Csr.from_torch"),
+        (lambda: Csr.from_scipy(np.eye(3)), TypeError, "must be a scipy sparse matrix, got ndarray"),
+        (lambda: Csr.from_torch(torch.ones(3)), ValueError, r"must have 2 dimensions, got \(3,\)"),
+        (lambda: Csr.from_torch(torch.ones(1, 2, 3)), ValueError, r"must have 2 dimensions, got \(1, 2, 3\)"),
+        (lambda: Csr.from_torch([[1]]), TypeError, "must be a tensor, got list"),
+        (lambda: Csr.from_torch(torch.eye(3)).rows(torch.tensor(1)), ValueError, r"must have 1 dimension, got \(\)"),
+        (lambda: Csr.from_torch(torch.eye(3)).rows(torch.tensor([[1]])), ValueError, r"1 dimension, got \(1, 1\)"),
+        (lambda: Csr.from_torch(torch.eye(3)).rows([0]), TypeError, "index must be a tensor of int64, got list"),
+        (lambda: Csr.from_torch(torch.eye(3)).rows(torch.ones(3)), TypeError, "of int64, got torch.float32"),
+    ],
+)
+def test_bad_arguments_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_it_is_pickled_and_has_a_shape():
+    x = Csr.from_torch(torch.tensor([[0, 2.0, 0], [1, 0, 3]]))
+    assert x.shape == (2, 3)
+    for again in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x)):
+        assert isinstance(again, Csr)
+        assert again.shape == x.shape
+        assert torch.equal(again.to_dense(), x.to_dense())

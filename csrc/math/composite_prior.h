@@ -87,13 +87,14 @@ struct MixtureOfPair {
     const T of_smaller = q_larger ? rest : a;
     const T less = T(2) * half_expm1(T(2) * distance);
     const T t = of_smaller * less, direct = of_smaller * bounded_exp(T(2) * distance) + (q_larger ? a : rest);
-    T above = t > T(-0.5) ? log_of_one_plus(t) : log_of(direct);  // L - the larger log-variance
+    T above =
+        t <= T(-0.5) ? log_of(direct) : log_of_one_plus(t);  // L - the larger log-variance; in this order a NaN stays
     Between<T> c{T(0), T(0), T(0)};
     if (moment) {
       // log of the means' share over that of the variances, z: both as logarithms, for the ratio leaves every range
       const T larger = q_larger ? pair.logvar_p + T(2) * pair.half_d : pair.logvar_p;
       const T means = pair.half_mean < T(0) ? -pair.half_mean : pair.half_mean;
-      const bool small = means < T(1);  // scaled, for subnormal ones have no logarithm here
+      const bool small = means < Float<T>::smallest;  // scaled, for subnormal ones have no logarithm here
       const T log_of_means = log_of(small ? means * T(0x1p100) : means) - (small ? T(69.314718055994530942) : T(0));
       const T log_of_both = log_of(T(4) * a * rest) + T(2) * log_of_means;
       const T z = means == T(0) ? Float<T>::lowest : keep_nan(means, log_of_both - larger - above);

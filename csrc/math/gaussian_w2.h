@@ -27,7 +27,7 @@ DMREC_FN T root_of_sigma(T logvar) {
 
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
-  static constexpr int inputs = 4, sums = 1;
+  static constexpr int inputs = 4, sums = 1, factors = 3;
   static constexpr bool needs_saved = true, overflows_early = true;
 
   bool squared;
@@ -49,18 +49,26 @@ struct GaussianW2 {
     return finish(sum);
   }
 
-  // of half the gradient of W2^2; where the root is 0 it has no gradient: 0 is the subgradient of least norm
+  // The gradient of the root is grad * (difference / value), whose quotient lies in [-1, 1] and is formed first: 1 /
+  // value alone, or grad / value, leaves the range where the two are near. c: grad; 1 / (value * scale); the scale of
+  // differences, which is not 1 where they are so small that the reciprocal of their root would overflow. Where the
+  // root is 0 it has no gradient: 0 is the subgradient of least norm.
   template <class T>
-  DMREC_FN void coefficients(T grad, T value, T (&c)[sums]) const {
-    const T of_root = value == T(0) ? T(0) : grad / value;
-    c[0] = squared ? T(2) * grad : of_root;
+  DMREC_FN void coefficients(T grad, T value, T (&c)[factors]) const {
+    const T scale = value < T(0x1p-60) && !squared ? T(0x1p100) : T(1);
+    const T reciprocal = value == T(0) ? T(0) : T(1) / (value * scale);
+    c[0] = squared ? T(2) * grad : grad;
+    c[1] = squared ? T(1) : reciprocal;
+    c[2] = scale;
   }
 
   template <class T>
-  DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) {
+  DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) {
     const T root_q = root_of_sigma(x[1]), root_p = root_of_sigma(x[3]);
-    const T pull = (T(0.5) * c[0]) * sigma_difference(x[1], x[3], x[1] >= x[3] ? root_q : root_p);
-    g[0] = T(2) * (c[0] * (T(0.5) * x[0] - T(0.5) * x[2]));
+    const T sigma = sigma_difference(x[1], x[3], x[1] >= x[3] ? root_q : root_p);
+    const T pull = (T(0.5) * c[0]) * ((sigma * c[2]) * c[1]);
+    const T near = (x[0] - x[2]) * (T(0.5) * c[2]), far = T(0.5) * x[0] - T(0.5) * x[2];  // half the difference
+    g[0] = T(2) * (c[0] * ((c[2] > T(1) ? near : far) * c[1]));
     g[1] = pull * root_q * root_q;
     g[2] = -g[0];
     g[3] = -pull * root_p * root_p;

@@ -47,7 +47,7 @@ struct MatchingByDivergence : PlainSum {
   }
 
   template <class T>
-  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) const {
     const Fused<T> q = fuse<add>(x);
     const T scale_prior = c[0] * static_cast<T>(prior), scale_match = c[0] * static_cast<T>(match);
     const T by_mu = scale_prior * q.mu;
@@ -71,7 +71,7 @@ struct MatchingByDivergence : PlainSum {
 // KL(q || N(0, I)) + beta * W2(collaborative, p): two sums, as the distance is a root
 template <bool add>
 struct MatchingByW2 {
-  static constexpr int inputs = 4, sums = 2;
+  static constexpr int inputs = 4, sums = 2, factors = 1 + GaussianW2::factors;
   static constexpr bool needs_saved = true, overflows_early = true;
   double beta;
   GaussianW2 distance;
@@ -95,19 +95,21 @@ struct MatchingByW2 {
     return sum[0] + weighted(static_cast<T>(beta), saved(sum));
   }
   template <class T>
-  DMREC_FN void coefficients(T grad, T saved, T (&c)[sums]) const {
-    T of_distance[1];
+  DMREC_FN void coefficients(T grad, T saved, T (&c)[factors]) const {
+    T of_distance[GaussianW2::factors];
     distance.coefficients(grad * static_cast<T>(beta), saved, of_distance);
     c[0] = grad;
     c[1] = of_distance[0];
+    c[2] = of_distance[1];
+    c[3] = of_distance[2];
   }
 
   template <class T>
-  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) const {
     const Fused<T> q = fuse<add>(x);
     const T by_mu = c[0] * q.mu;
     const T by_logvar = c[0] * half_expm1(T(2) * q.half_logvar);
-    const T of_distance[1] = {c[1]};
+    const T of_distance[GaussianW2::factors] = {c[1], c[2], c[3]};
     distance.gradient(x, of_distance, g);
     g[0] += by_mu;
     g[1] += by_logvar;

@@ -2,8 +2,8 @@
 //   terms(x, t)                   the column's share of each of the row's sums
 //   finish(sum)                   the row's value
 //   saved(sum)                    a number that the backward needs of the row
-//   coefficients(grad, saved, c)  what the gradients of the terms of each sum are scaled with
-//   gradient(x, c, g)             g_i = sum_k c_k * d term_k / d x_i, multiplied in an order that does not overflow
+//   coefficients(grad, saved, c)  the row's `factors` numbers that its gradients are scaled with
+//   gradient(x, c, g)             the gradients of an element, multiplied in an order that does not overflow
 //   overflows_early               whether a row's sum may leave the range of float although its value does not: such a
 //                                 row is summed again in double
 #pragma once
@@ -14,7 +14,7 @@ namespace dmrec {
 
 // A value that is the plain sum of its terms.
 struct PlainSum {
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, factors = 1;
   static constexpr bool needs_saved = false, overflows_early = false;
 
   template <class T>
@@ -26,7 +26,7 @@ struct PlainSum {
     return T(0);
   }
   template <class T>
-  DMREC_FN static void coefficients(T grad, T, T (&c)[sums]) {
+  DMREC_FN static void coefficients(T grad, T, T (&c)[factors]) {
     c[0] = grad;
   }
 };
@@ -59,7 +59,7 @@ struct OfPairs : PlainSum {
   }
 
   template <class T>
-  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[sums], T (&g)[inputs]) const {
+  DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) const {
     const PairGradient<T> by = divergence.gradient(pair(x));
     g[0] = c[0] * by.mean;
     g[1] = c[0] * by.logvar_q;

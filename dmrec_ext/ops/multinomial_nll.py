@@ -12,13 +12,13 @@ from .._checks import autocast_enabled, check_tensor
 from .._library import NATIVE, runs_native
 from .._torch_private import is_batched
 from ..csr import Csr
-from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs
+from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs, targets
 
 
 def multinomial_nll(
     hidden: Tensor,
     weight: Tensor,
-    x: Csr,
+    x: Csr | Tensor,
     bias: Tensor | None = None,
     *,
     reduction: str = "mean",
@@ -33,7 +33,8 @@ def multinomial_nll(
     Args:
         hidden: (B, H) last hidden layer of the decoder; float32, float64, float16 or bfloat16.
         weight: (N, H) output layer, one row per item.
-        x: (B, N) sparse targets; ``values`` of any floating-point dtype, None for ones.
+        x: (B, N) sparse targets; ``values`` of any floating-point dtype, None for ones. Or (B,) int64 class indices, as
+            `torch.nn.functional.cross_entropy` takes them: a single target for each row.
         bias: (N,) added to the logits.
         reduction: ``"mean"`` over users, ``"sum"`` or ``"none"``.
         logits_budget: bytes of logits that the forward may save for the backward; 0 saves none. Logits that exceed it
@@ -63,6 +64,7 @@ def multinomial_nll(
     >>> multinomial_nll(torch.zeros(1, 2), torch.zeros(4, 2), x)  # log 4
     tensor(1.3863)
     """
+    x = targets(x, hidden, weight)
     wants_values = x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
     if wants_values or not runs_native("multinomial_nll", hidden):
         return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction, logits_budget=logits_budget)

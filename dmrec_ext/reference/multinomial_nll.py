@@ -17,13 +17,14 @@ LOGITS_BUDGET = 256 << 20
 def multinomial_nll(
     hidden: Tensor,
     weight: Tensor,
-    x: Csr,
+    x: Csr | Tensor,
     bias: Tensor | None = None,
     *,
     reduction: str = "mean",
     logits_budget: int = LOGITS_BUDGET,
 ) -> Tensor:
     """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
+    x = targets(x, hidden, weight)
     checked_nll_inputs(hidden, weight, x, bias, reduction, logits_budget)
     logits = torch.nn.functional.linear(hidden, weight, bias)
     row = x.row_of_entry()
@@ -34,6 +35,21 @@ def multinomial_nll(
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def targets(x: Csr | Tensor, hidden: Tensor, weight: Tensor) -> Csr:
+    """``x``, or class indices (B,) as a matrix with a one in each row."""
+    if not isinstance(x, Tensor):
+        return x
+    op = "multinomial_nll"
+    check_tensor(op, "hidden", hidden, 2)
+    check_tensor(op, "weight", weight, 2)
+    if x.dtype != torch.int64:
+        fail(op, "x", "be a Csr, or int64 class indices", x.dtype, TypeError)
+    if x.dim() != 1 or x.shape[0] != hidden.shape[0]:
+        fail(op, "x", f"have one class index per row of hidden ({hidden.shape[0]})", tuple(x.shape))
+    rows = torch.arange(x.shape[0] + 1, device=x.device)
+    return Csr(rows, x, None, weight.shape[0])
 
 
 def checked_nll_inputs(

@@ -118,3 +118,15 @@ def test_bad_input():
         composite_prior(x, x, x, x, alpha=torch.tensor(0.5))
     with pytest.raises(ValueError, match="interpolation must be one of 'log_linear', 'linear', 'moment', got 'log'"):
         composite_prior(x, x, x, x, interpolation="log")
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("place", range(4))
+def test_nan_is_in_every_gradient_of_its_element(interpolation, place, native):
+    rows = [torch.randn(3, 7) for _ in range(4)]
+    rows[place][1, 2] = float("nan")
+    rows = [x.requires_grad_() for x in rows]
+    composite_prior(*rows, interpolation=interpolation).sum().backward()
+    for x in rows:
+        assert x.grad[1, 2].isnan()
+        assert torch.isfinite(x.grad[[0, 2]]).all()

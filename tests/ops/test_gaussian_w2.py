@@ -98,3 +98,27 @@ def test_bad_input():
         gaussian_w2(x, x, x[:, :2], x)
     with pytest.raises(ValueError, match="gaussian_w2: eps must be at least 0, got -1"):
         gaussian_w2(x, x, x, x, eps=-1)
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-20, 1e-30, 1e-34, 1e-37, 2.5e-39, 1e-40, 1e-44])
+@pytest.mark.parametrize("scale", [1.0, 65536.0, 1e30])
+def test_gradients_of_small_distances_are_those_of_a_direction(gap, scale, native):
+    """The quotient of difference and distance lies in [-1, 1], however small the two and large the gradient."""
+    inputs = [torch.tensor([[x]], requires_grad=True) for x in (gap, 0.5, 0.0, 0.5)]
+    (gaussian_w2(*inputs) * scale).sum().backward()
+    found = [x.grad.item() for x in inputs]
+    assert found == pytest.approx([scale, 0, -scale, 0], rel=2e-2 if gap < 1e-42 else 1e-5)
+    loss = dmrec_ext.matching_loss(
+        *(x.detach().requires_grad_() for x in inputs), strategy="godm", beta=0.5, fusion="collaborative"
+    )
+    assert torch.isfinite(loss).all()
+
+
+def test_gradients_of_small_distances_between_deviations(native):
+    inputs = [torch.tensor([[x]], requires_grad=True) for x in (0.0, 1e-6, 0.0, 0.0)]
+    (gaussian_w2(*inputs) * 65536.0).sum().backward()
+    assert inputs[1].grad.item() == pytest.approx(32768, rel=1e-3)  # d sigma / d logvar = sigma / 2
+    small = [torch.tensor([[x]], requires_grad=True) for x in (0.0, -170.0, 0.0, -171.0)]
+    gaussian_w2(*small).sum().backward()
+    assert small[1].grad.item() == pytest.approx(0.5 * math.exp(-85.0), rel=1e-4)
+    assert all(torch.isfinite(x.grad).all() for x in small)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, reference
+from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, reference, use_reference
 from tests.op_testing import device_type, extra_bytes
 
 
@@ -237,3 +237,36 @@ def test_bad_input():
         for wrong in (1e9, True, None):
             with pytest.raises(TypeError, match="multinomial_nll: logits_budget must be an integer, got"):
                 function(hidden, weight, x, logits_budget=wrong)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_class_indices_are_targets(reduction, dtype):
+    hidden, weight, bias = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((6, 4), (9, 4), (9,)))
+    classes = torch.tensor([0, 8, 3, 3, 1, 8])
+    mine = multinomial_nll(hidden, weight, classes, bias, reduction=reduction)
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    right = torch.nn.functional.cross_entropy(logits, classes, reduction=reduction)
+    torch.testing.assert_close(mine, right)
+    grads = [torch.autograd.grad(loss.sum(), (hidden, weight, bias)) for loss in (mine, right)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+    with use_reference():
+        again = multinomial_nll(hidden, weight, classes, bias, reduction=reduction)
+    torch.testing.assert_close(again, right)
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "message"),
+    [
+        (torch.tensor([0, 1]), ValueError, r"x must have one class index per row of hidden \(3\), got \(2,\)"),
+        (torch.tensor([[0, 1, 2]]), ValueError, "x must have one class index per row of hidden"),
+        (torch.tensor([0.0, 1, 2]), TypeError, "x must be a Csr, or int64 class indices, got torch.float32"),
+        (torch.tensor([0, 1, 5]), ValueError, "x"),
+        (torch.tensor([0, 1, -1]), ValueError, "x"),
+    ],
+)
+def test_bad_class_indices(classes, kind, message):
+    device = torch.get_default_device()
+    with pytest.raises(kind, match=message):
+        multinomial_nll(torch.zeros(3, 2), torch.zeros(5, 2), classes.to(device))

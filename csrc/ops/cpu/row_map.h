@@ -20,7 +20,7 @@ namespace dmrec::cpu {
 
 template <class Functor, class Stored>
 class RowMap {
-  static constexpr int inputs = Functor::inputs, sums = Functor::sums;
+  static constexpr int inputs = Functor::inputs, sums = Functor::sums, factors = Functor::factors;
   using E = Element<Stored>;
   using T = typename E::Arithmetic;
   static constexpr int lanes = 64 / sizeof(T);  // a vector register of the widest kind
@@ -84,7 +84,7 @@ class RowMap {
   }
 
   DMREC_FN static void gradient_block(const Functor& functor, const Stored* const (&in)[inputs], int64_t offset,
-                                      const T (&c)[sums], Stored* const (&out)[inputs]) {
+                                      const T (&c)[factors], Stored* const (&out)[inputs]) {
 #pragma omp simd
     for (int l = 0; l < lanes; ++l) {
       T x[inputs];
@@ -161,7 +161,7 @@ class RowMap {
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
       const T saved = Functor::needs_saved ? E::load(job.saved + b) : T(0);
-      T c[sums];
+      T c[factors];
       job.functor.coefficients(E::load(job.grad.data + b * job.grad.stride), saved, c);
       if (job.width < lanes) {
         Padded row;

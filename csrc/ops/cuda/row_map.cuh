@@ -120,11 +120,11 @@ struct RowGradients {
 template <class Functor, class Stored>
 __global__ void row_backward(Functor functor, RowInputs<Functor, Stored> rows, RowGradients<Functor, Stored> to) {
   using T = ArithmeticOf<Stored>;
-  constexpr int inputs = Functor::inputs, sums = Functor::sums, count = piece<Stored>;
+  constexpr int inputs = Functor::inputs, factors = Functor::factors, count = piece<Stored>;
   const int64_t b = row_of_thread();
   if (b >= rows.n_rows) return;
   const T saved = Functor::needs_saved ? Element<Stored>::value(to.saved[b]) : T(0);
-  T c[sums];
+  T c[factors];
   functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), saved, c);
   over_row(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
     T g[inputs][count];
