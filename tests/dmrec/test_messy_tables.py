@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -488,3 +489,18 @@ def test_texts_lose_their_html(written, read, tmp_path):
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
     item = imported(tmp_path, tmp_path / "t.csv", "--items", tmp_path / "items.jsonl").items[0]
     assert (item.title, item.description, item.tags) == (read, read, (read,))
+
+
+def test_the_page_shows_the_messages():
+    """docs/data.md has the message of each kind of refusal, as the tests above see it."""
+    page = " ".join((Path(__file__).parents[2] / "docs/data.md").read_text().split())
+    siblings = {
+        "two.csv",
+        "twice.csv",
+        "scale.csv",
+        "wide.csv",
+        "list.jsonl",
+        "large.jsonl",
+    }  # of kinds shown by others
+    for name, (_, message) in REFUSED.items():
+        assert name in siblings or message.removesuffix("-c") in page, message
