@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +19,7 @@ from dmrec_ext import Csr
 from .errors import DmrecError, did_you_mean
 
 DEVICES = ("cpu", "cuda", "auto")
+CGROUP = Path("/sys/fs/cgroup/cpu.max")  # quota and period of a container, in microseconds
 Batch = TypeVar("Batch")
 
 
@@ -66,6 +70,22 @@ class Runtime:
             "threads": torch.get_num_threads(),
             "native_operators": native,
         }
+
+
+def usable_processors() -> int:
+    """The number of processors that this process may use: by its affinity, and by the quota of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = CGROUP.read_text(encoding="utf-8").split()[:2]
+        if quota != "max":
+            count = min(count, max(1, math.ceil(int(quota) / int(period))))
+    return count
+
+
+def limit_threads() -> None:
+    """Lets torch use no more threads than this process has processors, unless the environment says how many."""
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_processors():
+        torch.set_num_threads(usable_processors())
 
 
 def resolve_device(name: str) -> torch.device:

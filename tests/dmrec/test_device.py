@@ -10,7 +10,7 @@ from dmrec.options import apply_overrides
 from dmrec.recipes import RECIPES, recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
-from dmrec.runtime import Runtime, move, resolve_device
+from dmrec.runtime import Runtime, limit_threads, move, resolve_device, usable_processors
 from dmrec.training.loop import optimiser_of, train_step
 from dmrec.training.state import TrainState
 from dmrec.training.timing import PhaseTimer
@@ -137,3 +137,28 @@ def test_batches_go_to_a_gpu_from_pinned_memory_without_waiting(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *place, **how: calls.append((place, how)) or self)
     move((torch.ones(2), 5), torch.device("cuda"))
     assert calls == ["pinned", ((torch.device("cuda"),), {"non_blocking": True})]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("", 8)]
+)
+def test_processors_of_a_container(content, expected, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(content)
+    monkeypatch.setattr("dmrec.runtime.CGROUP", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert usable_processors() == expected
+    monkeypatch.setattr("dmrec.runtime.CGROUP", tmp_path / "none")
+    assert usable_processors() == 8
+
+
+def test_threads_are_those_of_the_environment_or_the_container(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr("dmrec.runtime.usable_processors", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    limit_threads()
+    assert chosen == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    limit_threads()
+    assert chosen == [3]

@@ -42,7 +42,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Default: experiments/NAME.", show_default=False)] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time, which share the processors.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads per run. Default: an equal share of the processors.")
+        int | None,
+        typer.Option(min=1, help="Threads per run. Default: OMP_NUM_THREADS, or an equal share of the processors."),
     ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,

@@ -11,6 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ..errors import DmrecError
+from ..runtime import limit_threads
 from . import data, doctor, embed, evaluate, experiment, profile, recommend, runs, train, tune
 from .console import errors, output
 
@@ -67,6 +68,7 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    limit_threads()
     try:
         app([argument for argument in arguments if argument != "--debug"])
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:

@@ -19,6 +19,7 @@ from ..errors import DmrecError
 from ..files import locked, write_atomically
 from ..models.base import MODELS
 from ..runs.run import LOCK, RESULT, clear, is_finished, run_lock
+from ..runtime import usable_processors
 from .ledger import Row, append_row, failed_row, finished_row
 from .plan import Job
 from .worker import INTERRUPTED, JOB, RUN_ERRORS, error_line
@@ -37,13 +38,13 @@ def run_jobs(
         folder: the experiment folder, where the rows go.
         report: is called with a line for each run that ends.
         workers: the number of processes that run at a time.
-        threads: the number of threads of each; by default its share of the processors.
+        threads: the number of threads of each; by default ``OMP_NUM_THREADS``, else its share of the processors.
 
     Raises:
         KeyboardInterrupt: the workers were interrupted too, and have written checkpoints.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads or max(1, processors // workers)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = threads or (int(given) if given.isdecimal() else max(1, usable_processors() // workers))
     waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
     try:
         while waiting or running:
