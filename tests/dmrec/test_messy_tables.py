@@ -447,50 +447,6 @@ def test_wanted_columns_are_found_by_plain_names():
         choose_columns("t", ["who", "who", "item"], {"user": "who"})
 
 
-def test_unknown_headers_of_descriptions(tmp_path, capsys):
-    (tmp_path / "t.csv").write_text(text())
-    rows = [(f"i{i}", f"Ding {i}", "rot, rund", f"Beschreibung {i}") for i in range(1, ITEMS + 1)]
-    header = ("id", "Bezeichnung", "Warengruppe", "Beschreibung")
-    (tmp_path / "items.csv").write_text(text(rows, header, ";"), encoding="cp1252")
-    command = [tmp_path / "t.csv", "--items", tmp_path / "items.csv", "--force"]
-    assert imported(tmp_path, *command) is None
-    assert (
-        "no column is known as a title, tags, a description or a text (columns: id, bezeichnung"
-        in capsys.readouterr().err
-    )
-    named = ["--title-column", "Bezeichnung", "--tags-column", "Warengruppe", "--description-column", "Beschreibung"]
-    item = imported(tmp_path, *command, *named).items[0]
-    assert (item.title, item.tags, item.description) == ("Ding 1", ("rot", "rund"), "Beschreibung 1")
-    assert imported(tmp_path, tmp_path / "t.csv", "--title-column", "x", "--force") is None
-
-
-def test_the_field_with_the_ids_is_the_one_that_meets_them(tmp_path):
-    (tmp_path / "t.csv").write_text(text())
-    for fields in ({"item": "a lamp", "id": "i{}"}, {"product": "no", "item_id": "i{}"}, {"id": "{}", "asin": "i{}"}):
-        items = [{name: value.format(i) for name, value in fields.items()} | {"title": f"T{i}"} for i in range(1, 9)]
-        (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
-        dataset = imported(tmp_path, tmp_path / "t.csv", "--items", tmp_path / "items.jsonl", "--force")
-        assert [item.title for item in dataset.items] == [f"T{i}" for i in range(1, 9)]
-
-
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("<p>A <b>lamp</b>&nbsp;&amp; more</p>", "A lamp & more"),
-        ("<script>alert('x')</script>A lamp<!-- no -->", "A lamp"),
-        ("<style>p { color: red }</style><br/>A<br>lamp", "A lamp"),
-        ("5 < 6, I <3 it, a<b", "5 < 6, I <3 it, a<b"),
-        ("&lt;b&gt; is shown", "<b> is shown"),
-    ],
-)
-def test_texts_lose_their_html(written, read, tmp_path):
-    (tmp_path / "t.csv").write_text(text())
-    items = [{"id": f"i{i}", "title": written, "description": written, "tags": [written]} for i in range(1, 9)]
-    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
-    item = imported(tmp_path, tmp_path / "t.csv", "--items", tmp_path / "items.jsonl").items[0]
-    assert (item.title, item.description, item.tags) == (read, read, (read,))
-
-
 def test_the_page_shows_the_messages():
     """docs/data.md has the message of each kind of refusal, as the tests above see it."""
     page = " ".join((Path(__file__).parents[2] / "docs/data.md").read_text().split())

@@ -64,6 +64,7 @@ class LightGcn(TrainedModel):
             self.register_buffer(f"graph_{name}", getattr(graph, name), persistent=False)
         self.interactions = interactions.row_of_entry() * self.n_items + interactions.col  # ascending; on the CPU
         self._propagated: Tensor | None = None
+        self._propagated_from: tuple[torch.device, int] | None = None
         self.register_load_state_dict_post_hook(_forget_propagated)  # type: ignore[no-untyped-call]
 
     @property
@@ -127,8 +128,9 @@ class LightGcn(TrainedModel):
         """The propagated embeddings; in evaluation mode they are computed once."""
         if self.training:
             return self.propagate()
-        if self._propagated is None or self._propagated.device != self.vectors.device:
-            self._propagated = self.propagate()
+        key = self.vectors.device, self.vectors._version  # which counts changes in place
+        if self._propagated is None or self._propagated_from != key:
+            self._propagated, self._propagated_from = self.propagate(), key
         return self._propagated
 
     def _known(self, keys: Tensor) -> Tensor:
