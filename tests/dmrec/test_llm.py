@@ -6,13 +6,15 @@ import sys
 import time
 import traceback
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.data.entities import iterate_entities
 from dmrec.errors import DmrecError
-from dmrec.language.openai_client import seconds_to_wait
+from dmrec.language.openai_client import RequestError, seconds_to_wait
+from dmrec.language.profiles.chat import ChatClient
 from dmrec.language.profiles.llm_writer import LlmWriter
 from dmrec.language.profiles.prompts import read_prompts
 from dmrec.language.profiles.rate_limiter import Limits
@@ -158,8 +160,70 @@ def test_answers_are_asked_for_as_the_server_can(shop):
             assert request.get("response_format", {}).get("type") == kind
             assert (request["model"], request["temperature"], request["max_tokens"]) == ("some/model", 0.5, 800)
             assert "max_completion_tokens" not in request
-            assert total(counts, "done") == (50 if form == "none" else 0)
-    assert set(shop.texts("users", "none")) == {"good enough"}
+            assert total(counts, "done") == 50
+            assert set(shop.texts("users", form)) == {"good enough"}
+
+
+def _completion(content, reason="stop", **more):
+    message = SimpleNamespace(content=content, refusal=None)
+    choice = SimpleNamespace(finish_reason=reason, message=message)
+    return SimpleNamespace(choices=[choice], usage=SimpleNamespace(prompt_tokens=3, completion_tokens=2), **more)
+
+
+OBJECT = '{"profile": "a {nice} one"}'
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        _completion(OBJECT),
+        _completion(f"```json\n{OBJECT}\n```"),
+        _completion(f'<think>maybe {{"profile": "no"}}</think>\n{OBJECT}'),
+        _completion(f"Here it is: {OBJECT} I hope that {{helps}}."),
+        _completion('{"reasoning": "x", "profile": "a {nice} one", "n": 1}'),
+        _completion('[{"other": 1}, {"profile": "a {nice} one"}]'),
+        _completion([{"type": "text", "text": OBJECT[:9]}, {"type": "text", "text": OBJECT[9:]}]),
+        *(_completion(OBJECT, reason) for reason in ("STOP", "eos", "end_turn", None, "tool_calls")),
+    ],
+)
+def test_a_whole_profile_is_found_in_an_answer(completion):
+    client = ChatClient("m", "http://localhost:1/v1", "", 1.0, {}, "json_schema")
+    assert client._read(completion).text == "a {nice} one"
+
+
+@pytest.mark.parametrize(
+    ("completion", "kind", "message"),
+    [
+        (_completion(OBJECT, "length"), "truncated", "--answer-tokens"),
+        (_completion(OBJECT, "MAX_TOKENS"), "truncated", "--answer-tokens"),
+        (_completion(OBJECT, "SAFETY"), "content_filter", ""),
+        (_completion('{"profil": "x"}'), "malformed", "no profile in the answer: {.profil"),
+        (_completion('{"profile": 3}'), "malformed", "no profile in the answer"),
+        (_completion(None), "malformed", "no profile in the answer"),
+        (SimpleNamespace(choices=None, error={"message": "overloaded"}), "malformed", "overloaded"),
+        (SimpleNamespace(choices=[], error="no such model"), "malformed", "no such model"),
+        ("<!DOCTYPE html><html>", "malformed", "a web page: look at --base-url"),
+        (
+            SimpleNamespace(detail=[{"loc": ["body", "x"], "msg": "not permitted"}]),
+            "malformed",
+            "body.x: not permitted",
+        ),
+        (SimpleNamespace(), "malformed", "the response does not hold a completion"),
+    ],
+)
+def test_what_is_not_a_profile_says_what_it_is(completion, kind, message):
+    client = ChatClient("m", "http://localhost:1/v1", "", 1.0, {}, "none")
+    with pytest.raises(RequestError, match=message) as raised:
+        client._read(completion)
+    assert raised.value.kind == kind
+
+
+def test_a_server_without_a_profile_in_any_answer_ends_the_run(shop):
+    with FakeLlm(decide=lambda p, r: "I would rather not.") as server:
+        writer = writer_for(server, shop, Limits(attempts=2, backoff=0.001))
+        with pytest.raises(DmrecError, match="gives no profile in any answer .malformed: no profile in"):
+            write(shop, writer)
+        assert len(server.calls) < 2 * 50
 
 
 def test_openai_gets_the_limit_by_the_name_that_it_knows(tmp_path):

@@ -110,7 +110,7 @@ class OpenAIClient:
 
     def _error_of_status(self, error: Any) -> Exception:
         status, body = int(error.status_code), error.body if isinstance(error.body, dict) else {}
-        message, code = self.redact(body.get("message") or error.message), body.get("code")
+        message, code = self.redact(words_of(error.body) or error.message), body.get("code")
         if code == "content_filter":
             return RequestError("content_filter", message, retryable=False)
         if code != "insufficient_quota" and (status in RETRYABLE_STATUS or status >= 500):
@@ -146,6 +146,27 @@ class OpenAIClient:
     def key_is_secret(self) -> bool:
         """False for dummies such as ``none`` or ``test``, which are words that any response may hold."""
         return len(self._key) >= MIN_KEY_LENGTH
+
+
+def words_of(answer: Any) -> str:
+    """What a server says of an error, in any of the forms that servers have; "" if it says nothing."""
+    if isinstance(answer, str):
+        text = answer.strip()
+        page = text[:15].lower().startswith(("<!doctype", "<html"))
+        return "the answer is a web page: look at --base-url" if page else text
+    if isinstance(answer, list):
+        return "; ".join(filter(None, map(words_of, answer)))
+    fields = answer if isinstance(answer, dict) else getattr(answer, "model_extra", None) or vars_of(answer)
+    place = ".".join(map(str, fields.get("loc", ()))) if isinstance(fields.get("loc"), list | tuple) else ""
+    for name in ("message", "msg", "error", "detail"):
+        if name in fields and fields[name] and (words := words_of(fields[name])):
+            return f"{place}: {words}" if place else words
+    return ""
+
+
+def vars_of(answer: Any) -> dict[str, Any]:
+    """The attributes of an object, none for plain values."""
+    return dict(vars(answer)) if hasattr(answer, "__dict__") else {}
 
 
 def model_slug(model: str) -> str:

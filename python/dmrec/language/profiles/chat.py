@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from ...data.entities import clean
-from ..openai_client import OpenAIClient, RequestError
+from ..openai_client import OpenAIClient, RequestError, words_of
 from .writer import MAX_PROFILE
 
 SCHEMA = {
@@ -24,14 +25,11 @@ FORMATS: dict[str, dict[str, Any]] = {
     "none": {},
 }
 """The ``response_format`` of a request by the name that ``answer_format`` takes."""
-
-
-class Profile(BaseModel):
-    """The JSON object that a model must answer with."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    profile: str = Field(min_length=1)
+CUT_OFF = ("length", "max_tokens", "max_length")
+FILTERED = ("content_filter", "safety", "blocklist", "prohibited_content")
+"""Reasons for the end of an answer that make it useless, in lower case. Servers have many words for the usual end."""
+NO_TOKENS = (0, 0)  # an error costs none
+JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -80,27 +78,44 @@ class ChatClient(OpenAIClient):
             (choice,) = completion.choices
             reason, content, refusal = choice.finish_reason, choice.message.content, choice.message.refusal
         except (AttributeError, TypeError, ValueError):
-            raise RequestError("malformed", "the response does not hold a completion") from None
-        tokens = _tokens(completion)
-        if reason == "content_filter" or refusal:
+            words = self.redact(words_of(completion)) or "the response does not hold a completion"
+            raise RequestError("malformed", words, tokens=NO_TOKENS) from None
+        tokens, reason = _tokens(completion), str(reason or "").lower()
+        if reason in FILTERED or refusal:
             raise RequestError("content_filter", self.redact(refusal or ""), retryable=False, tokens=tokens)
-        if reason == "length":
+        if reason in CUT_OFF:
             raise RequestError("truncated", "the answer is longer than its limit (--answer-tokens)", tokens=tokens)
-        if reason != "stop":
-            raise RequestError("malformed", f"finish_reason {self.redact(reason)}", tokens=tokens)
-        text = str(content)
-        if self.answer_format == "none":
-            text = text[max(text.find("{"), 0) : text.rfind("}") + 1]
-        try:
-            profile = Profile.model_validate_json(text).profile
-        except ValidationError as error:
-            raise RequestError("malformed", str(error.errors()[0]["msg"]), tokens=tokens) from None
+        text = _text_of(content)
+        profile = profile_in(text)
+        if profile is None:
+            raise RequestError("malformed", f"no profile in the answer: {self.redact(text[:120])}", tokens=tokens)
         if self.contains_key(profile):
             raise RequestError("malformed", "the answer contains the key", tokens=tokens)
         profile = clean(profile, MAX_PROFILE)
         if not profile:
             raise RequestError("malformed", "the profile is blank", tokens=tokens)
         return Reply(profile, tokens)
+
+
+def profile_in(answer: str) -> str | None:
+    """The profile of the first JSON object in an answer that has one, whatever is around it: a Markdown fence, words,
+    or what the model thought (``<think>..</think>``) before.
+    """
+    answer = answer.rpartition("</think>")[2]
+    for start in (found.start() for found in re.finditer("{", answer)):
+        with suppress(ValueError, RecursionError):
+            found, _ = JSON.raw_decode(answer, start)
+            if isinstance(found, dict) and isinstance(found.get("profile"), str):
+                return str(found["profile"])
+    return None
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message, whose content may be a list of parts."""
+    if isinstance(content, list):
+        parts = [part.get("text", "") if isinstance(part, dict) else getattr(part, "text", "") for part in content]
+        return "".join(map(str, parts))
+    return str(content or "")
 
 
 def _tokens(completion: Any) -> tuple[int, int] | None:

@@ -13,8 +13,8 @@ THRESHOLD = 5  # results of the same kind that are taken for the server's state
 class CircuitBreaker:
     """Sees the results of all prompts and tells errors of single prompts from those of the server.
 
-    A 403 before the first answer, or five of them without an answer in between, is the server's; so are rejections or
-    failed connections for the first five prompts.
+    A 403 before the first answer, or five of them without an answer in between, is the server's; so are rejections,
+    failed connections, or answers without a profile for the first five prompts.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -22,7 +22,7 @@ class CircuitBreaker:
         self.answered = False
         """Whether the server has understood a prompt: it answered one, or filtered its content."""
         self._reached = False
-        self._forbidden = self._rejected = self._unreachable = 0
+        self._forbidden = self._rejected = self._unreachable = self._malformed = 0
         self._first_rejection: RequestError | None = None
 
     def check(self, result: Result) -> str | RequestError | BudgetExceededError:
@@ -51,6 +51,13 @@ class CircuitBreaker:
                 )
         else:
             self._reached = True
+        if isinstance(result, RequestError) and result.kind in ("malformed", "truncated") and not self.answered:
+            self._malformed += 1
+            if self._malformed >= THRESHOLD:
+                raise DmrecError(
+                    f"{self.base_url} gives no profile in any answer ({result}): try another --answer-format, more "
+                    "--answer-tokens or another --model, and look at --base-url"
+                )
         self.answered = self.answered or isinstance(result, str) or getattr(result, "kind", "") == "content_filter"
         return result
 
