@@ -196,7 +196,7 @@ def test_a_whole_profile_is_found_in_an_answer(completion):
     [
         (_completion(OBJECT, "length"), "truncated", "--answer-tokens"),
         (_completion(OBJECT, "MAX_TOKENS"), "truncated", "--answer-tokens"),
-        (_completion(OBJECT, "SAFETY"), "content_filter", ""),
+        (_completion(OBJECT, "SAFETY"), "content_filter", "content_filter"),
         (_completion('{"profil": "x"}'), "malformed", "no profile in the answer: {.profil"),
         (_completion('{"profile": 3}'), "malformed", "no profile in the answer"),
         (_completion(None), "malformed", "no profile in the answer"),
