@@ -15,16 +15,19 @@ from .ops import (
     matching_loss,
     merge_topk,
     multinomial_nll,
+    prepare_items,
     rank_scores,
     rank_topk,
 )
 from .reference import LOGITS_BUDGET
+from .reference.rank_topk import PreparedItems
 
 __all__ = [
     "LOGITS_BUDGET",
     "NATIVE_ABSENT",
     "OPERATORS",
     "Csr",
+    "PreparedItems",
     "composite_prior",
     "csr_aggregate",
     "gaussian_kl",
@@ -33,6 +36,7 @@ __all__ = [
     "merge_topk",
     "multinomial_nll",
     "native_path",
+    "prepare_items",
     "rank_scores",
     "rank_topk",
     "reference",

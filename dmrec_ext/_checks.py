@@ -25,8 +25,8 @@ def fail(op: str, argument: str, requirement: str, value: object, kind: type[Exc
     raise kind(f"{op}: {argument} must {requirement}, got {value}")
 
 
-def check_tensor(op: str, argument: str, value: Any, n_dim: int) -> None:
-    """``value`` is a floating-point tensor of ``n_dim`` dimensions."""
+def check_tensor(op: str, argument: str, value: Any, n_dim: int | None = None) -> None:
+    """``value`` is a floating-point tensor of ``n_dim`` dimensions; None for one or more."""
     if not isinstance(value, Tensor):
         fail(op, argument, "be a tensor", type(value).__name__, TypeError)
     if value.layout is not torch.strided or value.is_nested:
@@ -35,7 +35,9 @@ def check_tensor(op: str, argument: str, value: Any, n_dim: int) -> None:
         )
     if value.dtype not in FLOATS:
         fail(op, argument, "be float32, float64, float16 or bfloat16", value.dtype, TypeError)
-    if value.dim() != n_dim:
+    if n_dim is None and value.dim() == 0:
+        fail(op, argument, "have 1 dimension or more", 0)
+    if n_dim is not None and value.dim() != n_dim:
         shape = tuple(value.shape)
         fail(op, argument, f"have {n_dim} dimension{'s' * (n_dim != 1)}", f"{len(shape)} (shape {shape})")
 
@@ -88,15 +90,21 @@ def float32_under_autocast(value: Tensor) -> Tensor:
 
 
 def checked_rows(op: str, **rows: Tensor) -> list[Tensor]:
-    """The named (B, D) tensors of one shape, dtype and device, in order; float32 under autocast."""
+    """The named (.., D) tensors of one dtype and device, expanded to one shape, in order; float32 under autocast."""
     for argument, value in rows.items():
-        check_tensor(op, argument, value, 2)
+        check_tensor(op, argument, value)
     (first_name, first), *others = [(name, float32_under_autocast(value)) for name, value in rows.items()]
+    shape = first.shape
     for name, value in others:
-        if value.shape != first.shape:
-            fail(op, name, f"have the shape of {first_name} {tuple(first.shape)}", tuple(value.shape))
         check_like(op, name, value, first_name, first)
-    return [first, *(value for _, value in others)]
+        if value.shape != shape:
+            if value.shape[-1] != shape[-1]:
+                fail(op, name, f"be as wide as {first_name} ({shape[-1]}, its last dimension)", value.shape[-1])
+            try:
+                shape = torch.broadcast_shapes(shape, value.shape)
+            except RuntimeError:
+                fail(op, name, f"have a shape that broadcasts with {tuple(shape)}", tuple(value.shape))
+    return [value if value.shape == shape else value.expand(shape) for value in (first, *(v for _, v in others))]
 
 
 def check_csr(

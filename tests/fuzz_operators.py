@@ -102,10 +102,20 @@ def call_large() -> None:
         [
             lambda: ops.rank_topk(query, weight, random.choice([1, 7, 2000, 0, -5]), bias, crow, col, bf16),
             lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16),
+            lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16, *prepared(weight, bias, bf16)),
             lambda: ops.multinomial_nll(query, weight, crow, col, values, bias, bf16, random.random() < 0.5),
             lambda: back(grad, query, weight, crow, col, values, bias, bf16, log_sums, logits, needed),
         ]
     )()
+
+
+def prepared(items: Tensor | None, bias: Tensor | None, bf16: bool) -> list[Tensor]:
+    """What belongs to the items, or to others."""
+    parts = list(torch.ops.dmrec_ext._prepare_items(items, bias, bf16 ^ (random.random() < 0.1)))
+    if random.random() < 0.2:
+        which = random.randrange(len(parts))
+        parts[which] = random.choice([parts[which][:1], parts[which].float(), parts[which].T, torch.empty(0)])
+    return parts
 
 
 def sparse_order(crow: Tensor, col: Tensor) -> Tensor:
@@ -126,7 +136,8 @@ def call() -> None:
     ops = torch.ops.dmrec_ext
     shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
     rows = [argument(shape, dtype) for _ in range(4)]
-    grad, saved = (argument(shape[:1], dtype) for _ in range(2))
+    grad = argument(shape[:1], dtype)
+    saved = argument(shape[:1], torch.float64 if dtype == torch.float64 else torch.float32)
     needed = random.choice([0, 1, 5, 10, 15, -1, 1 << 40])
     number = random.choice([0.0, 0.5, 1.0, -1.0, float("nan"), float("inf")])
     strategy = random.choice(["godm", "cpdm", "mddm", "kl", "no such"])

@@ -6,6 +6,7 @@ torch's default device: on the CPU, or on a GPU where `tests/gpu` runs them. The
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,27 @@ def check_layouts(case: OpCase) -> None:
     x = [torch.randn(b, d, requires_grad=True) for _ in range(case.n_inputs)]
     case.function(*x).sum().backward()  # the incoming gradient is one number, expanded
     assert all(torch.equal(a.grad, g) for a, g in zip(x, _gradients(case.function, x, torch.ones(b)), strict=True))
+
+
+def check_broadcasting(case: OpCase) -> None:
+    """Vectors, matrices and more dimensions give what the expanded matrices give, gradients summed over copies."""
+    b, t, d = 5, 3, 33
+    drawn = case.inputs((b * t, d), torch.float32, seed=5)
+    rows, batch = (d,), (b, t, d)
+    for shape, of_prior in ((rows, rows), (batch, batch), (batch, rows), (batch, (b, 1, d)), (rows, (b, d))):
+        shapes = [shape if 2 * i < case.n_inputs else of_prior for i in range(case.n_inputs)]
+        leaves = [x[: math.prod(s[:-1])].reshape(s) for x, s in zip(drawn, shapes, strict=True)]
+        leaves = [x.clone().requires_grad_() for x in leaves]
+        whole = torch.broadcast_shapes(*shapes)
+        matrices = [x.expand(whole).reshape(-1, d).clone() for x in (leaf.detach() for leaf in leaves)]
+        expected = case.function(*(x.requires_grad_() for x in matrices))
+        result = case.function(*leaves)
+        assert result.shape == whole[:-1]
+        assert torch.equal(result.reshape(-1), expected)
+        grad = _grad_output(expected.numel(), torch.float32)
+        gradients = torch.autograd.grad(result, leaves, grad.reshape(result.shape))
+        for mine, right in zip(gradients, torch.autograd.grad(expected, matrices, grad), strict=True):
+            torch.testing.assert_close(mine, right.reshape(whole).sum_to_size(mine.shape))
 
 
 def check_derivatives(case: OpCase) -> None:
@@ -291,6 +313,7 @@ SHARED_CHECKS = [
     check_sizes,
     check_random_shapes,
     check_layouts,
+    check_broadcasting,
     check_derivatives,
     check_transforms,
     check_registration,

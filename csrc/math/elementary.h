@@ -44,6 +44,7 @@ struct Float<float> {
   static constexpr float log2_e = 0x1.715476p0f;
   static constexpr float sqrt_half = 0x1.6a09e6p-1f;
   static constexpr float smallest = 0x1p-126f;
+  static constexpr float vanishing = 1e-30f;  // below, a sum of squares may have lost digits
   static constexpr int atanh_terms = 5;
   DMREC_FN static float polynomial(float r) {
     float p = 0x1.9f07dp-13f;
@@ -69,6 +70,8 @@ struct Float<double> {
   static constexpr double log2_e = 0x1.71547652b82fep0;
   static constexpr double sqrt_half = 0x1.6a09e667f3bcdp-1;
   static constexpr double smallest = 0x1p-1022;
+  static constexpr double vanishing = 1e-290;
+  static constexpr double small_unit = 0x1p-600, large_unit = 0x1p600;  // keep squares of all numbers in range
   static constexpr int atanh_terms = 11;
   DMREC_FN static double polynomial(double r) {
     double p = 0x1.1e3d21fba13d6p-29;

@@ -28,25 +28,28 @@ DMREC_FN T root_of_sigma(T logvar) {
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
   static constexpr int inputs = 4, sums = 1, factors = 3;
-  static constexpr bool needs_saved = true, overflows_early = true;
+  static constexpr bool needs_saved = true, overflows_early = true, in_units = true;
 
   bool squared;
   double eps;
 
   template <class T>
-  DMREC_FN static void terms(const T (&x)[inputs], T (&t)[sums]) {
-    const T mean = x[0] - x[2];
-    const T sigma = sigma_difference(x[1], x[3], root_of_sigma(x[1] >= x[3] ? x[1] : x[3]));
+  DMREC_FN static void terms(const T (&x)[inputs], T (&t)[sums], T unit = T(1)) {
+    const T mean = unit < T(1) ? unit * x[0] - unit * x[2] : unit * (x[0] - x[2]);
+    const T sigma = unit * sigma_difference(x[1], x[3], root_of_sigma(x[1] >= x[3] ? x[1] : x[3]));
     t[0] = mean * mean + sigma * sigma;
   }
 
   template <class T>
-  DMREC_FN T finish(const T (&sum)[sums]) const {
-    return squared ? sum[0] : std::sqrt(sum[0] + static_cast<T>(eps));
+  DMREC_FN T finish(const T (&sum)[sums], T unit = T(1)) const {
+    if (squared) return sum[0] / unit / unit;
+    const T under = static_cast<T>(eps);
+    if (unit > T(1) && under > T(0)) return std::sqrt(sum[0] / unit / unit + under);  // eps in the unit would overflow
+    return std::sqrt(sum[0] + under * unit * unit) / unit;
   }
   template <class T>
-  DMREC_FN T saved(const T (&sum)[sums]) const {
-    return finish(sum);
+  DMREC_FN T saved(const T (&sum)[sums], T unit = T(1)) const {
+    return finish(sum, unit);
   }
 
   // The gradient of the root is grad * (difference / value), whose quotient lies in [-1, 1] and is formed first: 1 /

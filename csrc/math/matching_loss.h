@@ -72,27 +72,27 @@ struct MatchingByDivergence : PlainSum {
 template <bool add>
 struct MatchingByW2 {
   static constexpr int inputs = 4, sums = 2, factors = 1 + GaussianW2::factors;
-  static constexpr bool needs_saved = true, overflows_early = true;
+  static constexpr bool needs_saved = true, overflows_early = true, in_units = true;
   double beta;
   GaussianW2 distance;
 
   template <class T>
-  DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums]) const {
+  DMREC_FN void terms(const T (&x)[inputs], T (&t)[sums], T unit = T(1)) const {
     const Fused<T> q = fuse<add>(x);
     T squared[1];
-    distance.terms(x, squared);
+    distance.terms(x, squared, unit);
     t[0] = KlOfStandard::term(q.mu, q.half_logvar);
     t[1] = squared[0];
   }
 
   template <class T>
-  DMREC_FN T saved(const T (&sum)[sums]) const {
+  DMREC_FN T saved(const T (&sum)[sums], T unit = T(1)) const {
     const T squared[1] = {sum[1]};
-    return distance.finish(squared);
+    return distance.finish(squared, unit);
   }
   template <class T>
-  DMREC_FN T finish(const T (&sum)[sums]) const {
-    return sum[0] + weighted(static_cast<T>(beta), saved(sum));
+  DMREC_FN T finish(const T (&sum)[sums], T unit = T(1)) const {
+    return sum[0] + weighted(static_cast<T>(beta), saved(sum, unit));
   }
   template <class T>
   DMREC_FN void coefficients(T grad, T saved, T (&c)[factors]) const {

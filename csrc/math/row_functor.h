@@ -6,6 +6,8 @@
 //   gradient(x, c, g)             the gradients of an element, multiplied in an order that does not overflow
 //   overflows_early               whether a row's sum may leave the range of float although its value does not: such a
 //                                 row is summed again in double
+//   in_units                      whether terms, finish and saved take a unit, a power of two: the sum is formed from
+//                                 elements multiplied by it and the value divided by it, so that squares stay in range
 #pragma once
 
 #include "math/elementary.h"
@@ -15,7 +17,7 @@ namespace dmrec {
 // A value that is the plain sum of its terms.
 struct PlainSum {
   static constexpr int sums = 1, factors = 1;
-  static constexpr bool needs_saved = false, overflows_early = false;
+  static constexpr bool needs_saved = false, overflows_early = false, in_units = false;
 
   template <class T>
   DMREC_FN static T finish(const T (&sum)[sums]) {

@@ -19,4 +19,9 @@ inline MatchingOptions matching_options(const std::string& strategy, double beta
   return {chosen, beta, alpha, interpolation_of("matching_loss", interpolation), squared, eps, fusion == "add"};
 }
 
+// Whether the backward needs the distances of the forward: the root's derivative does.
+inline bool saves_distance(const MatchingOptions& options) {
+  return options.strategy == Strategy::godm && !options.squared;
+}
+
 }  // namespace dmrec

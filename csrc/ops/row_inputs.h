@@ -34,11 +34,28 @@ inline std::vector<Tensor> checked_rows(const char* op, std::vector<Tensor> rows
   return rows;
 }
 
-// One value per row: the incoming gradient, or the result of the forward.
+// The type that elements are computed with: 16-bit ones in float32.
+inline ScalarType arithmetic_type(ScalarType stored) {
+  return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// One value per row: the incoming gradient.
 inline void check_row_vector(const char* op, const char* what, const Tensor& vector, const Tensor& rows) {
   STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == rows.size(0), op, ": ", what, " must have one value per row");
   STD_TORCH_CHECK(vector.scalar_type() == rows.scalar_type(), op, ": ", what, " must have the dtype of the inputs");
   STD_TORCH_CHECK(vector.device() == rows.device(), op, ": ", what, " must be on the device of the inputs");
+}
+
+// One value per row that the forward kept for the backward, in the arithmetic type.
+inline void check_saved(const char* op, const Tensor& saved, const Tensor& rows) {
+  STD_TORCH_CHECK(saved.dim() == 1 && saved.size(0) == rows.size(0) && saved.is_contiguous() &&
+                      saved.scalar_type() == arithmetic_type(rows.scalar_type()) && saved.device() == rows.device(),
+                  op, ": the saved value must be contiguous, one per row, in the arithmetic type of the inputs");
+}
+
+// For `needed` rows, or without elements.
+inline Tensor new_saved(const Tensor& rows, bool needed) {
+  return torch::stable::new_empty(rows, {needed ? rows.size(0) : 0}, arithmetic_type(rows.scalar_type()));
 }
 
 // Any row stride is read in place (slices of a wider matrix, one row expanded); elements must lie side by side.

@@ -6,7 +6,7 @@ from .gaussian_kl import gaussian_kl
 from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
 from .multinomial_nll import multinomial_nll
-from .rank_topk import merge_topk, rank_scores, rank_topk
+from .rank_topk import merge_topk, prepare_items, rank_scores, rank_topk
 
 __all__ = [
     "composite_prior",
@@ -16,6 +16,7 @@ __all__ = [
     "matching_loss",
     "merge_topk",
     "multinomial_nll",
+    "prepare_items",
     "rank_scores",
     "rank_topk",
 ]

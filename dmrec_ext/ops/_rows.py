@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,18 @@ from torch import Tensor
 
 from .._library import NATIVE
 from .._torch_private import AutoDispatchBelowAutograd, is_batched, is_jit_tracing
+
+
+def on_rows(call: Callable[..., Any], rows: list[Tensor], *options: object) -> Any:
+    """What a row operator gives for (.., D) tensors of one shape: it takes matrices and gives one value per row."""
+    shape = rows[0].shape
+    if len(shape) == 2:
+        return call(*rows, *options)
+    n_rows = math.prod(shape[:-1])
+    result = call(*(value.reshape(n_rows, shape[-1]) for value in rows), *options)
+    if isinstance(result, tuple):
+        return (result[0].reshape(shape[:-1]), *result[1:])
+    return result.reshape(shape[:-1])
 
 
 def register_row_operator(
@@ -94,6 +107,11 @@ def register_row_operator(
     torch.library.register_fake(f"dmrec_ext::_{stem}_backward", fake_backward)
     torch.library.register_autograd(f"dmrec_ext::{stem}", backward, setup_context=setup_context)
     return call
+
+
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What elements of a dtype are computed in, and numbers are kept in for the backward."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def by_position(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

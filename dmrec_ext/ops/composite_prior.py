@@ -8,7 +8,7 @@ from .. import reference
 from .._checks import checked_rows
 from .._library import runs_native
 from ..reference.composite_prior import check_composite
-from ._rows import register_row_operator
+from ._rows import on_rows, register_row_operator
 
 
 def composite_prior(
@@ -28,16 +28,16 @@ def composite_prior(
     variance depends on the reading of Eq. (11).
 
     Args:
-        mu_q: (B, D) means of q; float32, float64, float16 or bfloat16.
-        logvar_q: (B, D) natural logarithms of the variances of q.
-        mu_p: (B, D) means of p.
-        logvar_p: (B, D) log-variances of p.
+        mu_q: (.., D) means of q; float32, float64, float16 or bfloat16.
+        logvar_q: (.., D) natural logarithms of the variances of q.
+        mu_p: (.., D) means of p.
+        logvar_p: (.., D) log-variances of p. Shapes broadcast but for D.
         alpha: weight of q in c, in [0, 1].
         interpolation: ``"log_linear"`` interpolates log-variances (the authors' code), ``"linear"`` variances,
             ``"moment"`` gives c the variance of the mixture of q and p.
 
     Returns:
-        (B,) divergences in nats, in the dtype of the inputs.
+        (..) divergences in nats, in the dtype of the inputs.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
@@ -59,7 +59,7 @@ def composite_prior(
         return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
     check_composite("composite_prior", alpha, interpolation)
     rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    result: Tensor = _call(*rows, float(alpha), interpolation)
+    result: Tensor = on_rows(_call, rows, float(alpha), interpolation)
     return result
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from .. import reference
 from .._library import runs_native
 from ..reference.gaussian_kl import checked_kl_inputs
-from ._rows import register_row_operator
+from ._rows import on_rows, register_row_operator
 
 
 def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logvar_p: Tensor | None = None) -> Tensor:
@@ -18,14 +18,14 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
     Eq. (14), Zhang et al., SIGIR 2025; without p, the divergence from N(0, I), Eq. (2).
 
     Args:
-        mu_q: (B, D) means of q; float32, float64, float16 or bfloat16. Any strides; rows of adjacent elements are
+        mu_q: (.., D) means of q; float32, float64, float16 or bfloat16. Any strides; rows of adjacent elements are
             read in place, slices and expanded rows included.
-        logvar_q: (B, D) natural logarithms of the variances of q.
-        mu_p: (B, D) means of p; None, together with ``logvar_p``, for the standard normal.
-        logvar_p: (B, D) log-variances of p.
+        logvar_q: (.., D) natural logarithms of the variances of q.
+        mu_p: (.., D) means of p; None, together with ``logvar_p``, for the standard normal.
+        logvar_p: (.., D) log-variances of p. Shapes broadcast but for D: a prior may be (D,), (1, D) or (B, 1, D).
 
     Returns:
-        (B,) divergences in nats, in the dtype of the inputs.
+        (..) divergences, one per row of the shapes broadcast, in nats, in the dtype of the inputs.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
@@ -48,7 +48,7 @@ def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logv
     if not runs_native("gaussian_kl", mu_q):
         return reference.gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)
     rows = checked_kl_inputs(mu_q, logvar_q, mu_p, logvar_p)
-    result: Tensor = _call(*rows)
+    result: Tensor = on_rows(_call, rows)
     return result
 
 

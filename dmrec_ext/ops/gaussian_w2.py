@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import reference
 from .._checks import checked_rows
 from .._library import runs_native
 from ..reference.gaussian_w2 import check_eps
-from ._rows import register_row_operator
+from ._rows import arithmetic_dtype, by_position, on_rows, register_row_operator
 
 
 def gaussian_w2(
@@ -21,15 +23,15 @@ def gaussian_w2(
     Eq. (9), Zhang et al., SIGIR 2025.
 
     Args:
-        mu_q: (B, D) means of q; float32, float64, float16 or bfloat16.
-        logvar_q: (B, D) natural logarithms of the variances of q.
-        mu_p: (B, D) means of p.
-        logvar_p: (B, D) log-variances of p.
+        mu_q: (.., D) means of q; float32, float64, float16 or bfloat16.
+        logvar_q: (.., D) natural logarithms of the variances of q.
+        mu_p: (.., D) means of p.
+        logvar_p: (.., D) log-variances of p. Shapes broadcast but for D.
         squared: return :math:`W_2^2` instead of its root.
         eps: added under the root (the authors' code: 1e-7).
 
     Returns:
-        (B,) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means.
+        (..) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
@@ -40,7 +42,7 @@ def gaussian_w2(
         +inf beyond, and never NaN from finite input; NaN stays in its row. 16-bit inputs are computed with in float32;
         under autocast they become float32. The same bits for any number of threads, batch split and memory layout.
         Differentiable twice, by torch.func and in forward mode (what is beyond the first derivative in reverse mode
-        runs on plain torch). Keeps the inputs and the result for the backward pass.
+        runs on plain torch). Keeps the inputs and the distances for the backward pass.
 
     >>> import torch
     >>> mu, logvar = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
@@ -51,8 +53,15 @@ def gaussian_w2(
         return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
     check_eps("gaussian_w2", eps)
     rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    result: Tensor = _call(*rows, squared, eps)
+    result: Tensor = on_rows(_call, rows, squared, float(eps))[0]
     return result
 
 
-_call = register_row_operator("gaussian_w2", reference.gaussian_w2, saves_value=True)
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The distance, and the same that the backward of the root takes."""
+    distance = by_position(reference.gaussian_w2)(*arguments)
+    squared = arguments[4] if len(arguments) > 4 else False
+    return distance, distance.new_empty(0 if squared else distance.shape[0], dtype=arithmetic_dtype(distance.dtype))
+
+
+_call = register_row_operator("gaussian_w2", reference.gaussian_w2, saves_value=True, fake=_fake)

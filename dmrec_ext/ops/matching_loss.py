@@ -11,7 +11,7 @@ from .. import reference
 from .._checks import checked_rows
 from .._library import runs_native
 from ..reference.matching_loss import check_matching
-from ._rows import by_position, register_row_operator
+from ._rows import arithmetic_dtype, by_position, on_rows, register_row_operator
 
 
 def matching_loss(
@@ -40,10 +40,10 @@ def matching_loss(
     Zhang et al., SIGIR 2025.
 
     Args:
-        mu_c: (B, D) means of the collaborative posterior; float32, float64, float16 or bfloat16.
-        logvar_c: (B, D) natural logarithms of its variances.
-        mu_l: (B, D) means of the language posterior.
-        logvar_l: (B, D) its log-variances.
+        mu_c: (.., D) means of the collaborative posterior; float32, float64, float16 or bfloat16.
+        logvar_c: (.., D) natural logarithms of its variances.
+        mu_l: (.., D) means of the language posterior.
+        logvar_l: (.., D) its log-variances. Shapes broadcast but for D.
         strategy: one of the four above.
         beta: weight; a number or a 0-dimensional tensor.
         alpha: weight of q in the composite prior ("cpdm").
@@ -54,7 +54,7 @@ def matching_loss(
             ``"collaborative"`` takes q as it comes from the backbone.
 
     Returns:
-        (B,) losses in nats, in the dtype of the inputs.
+        (..) losses in nats, in the dtype of the inputs.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
@@ -88,7 +88,8 @@ def matching_loss(
         )
     rows = checked_rows("matching_loss", mu_c=mu_c, logvar_c=logvar_c, mu_l=mu_l, logvar_l=logvar_l)
     check_matching(rows[0].device, strategy, beta, alpha, interpolation, eps, fusion)
-    loss: Tensor = _call(*rows, strategy, float(beta), float(alpha), interpolation, squared, float(eps), fusion)[0]
+    options = strategy, float(beta), float(alpha), interpolation, squared, float(eps), fusion
+    loss: Tensor = on_rows(_call, rows, *options)[0]
     return loss
 
 
@@ -99,9 +100,11 @@ def _is_native(mu_c: Tensor, beta: float | Tensor) -> bool:
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """The loss, and the distance that "godm" saves for its backward."""
+    """The loss, and the distance that the backward of "godm" takes."""
     loss = by_position(reference.matching_loss)(*arguments)
-    return loss, loss.new_empty(loss.shape[0] if arguments[4] == "godm" else 0)
+    squared = arguments[8] if len(arguments) > 8 else False
+    saved = loss.shape[0] if arguments[4] == "godm" and not squared else 0
+    return loss, loss.new_empty(saved, dtype=arithmetic_dtype(loss.dtype))
 
 
 _call = register_row_operator("matching_loss", reference.matching_loss, saves_value=True, fake=_fake)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,50 @@ from .multinomial_nll import check_projection
 PRECISIONS = ("float32", "bf16")
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedItems:
+    """Items that are ranked again and again: what depends on them alone is computed once, by `dmrec_ext.prepare_items`.
+
+    Attributes:
+        items: (N, H), detached; shares memory with what was given.
+        bias: (N,) of the dtype of ``items``, or None.
+        precision: of the products that precede the exact scores.
+        parts: what the native operator takes of them; None on the reference path.
+        version: of ``items`` and ``bias`` as they were: both must not be changed in place afterwards.
+    """
+
+    items: Tensor
+    bias: Tensor | None
+    precision: str
+    parts: tuple[Tensor, Tensor, Tensor] | None
+    version: tuple[int, int]
+
+
+def version_of(*tensors: Tensor | None) -> tuple[int, ...]:
+    """Counts of changes in place; 0 where torch keeps none (None, inference tensors, while compiling)."""
+    if torch.compiler.is_compiling():
+        return (0,) * len(tensors)
+    return tuple(0 if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors)
+
+
+def unprepared(
+    items: Tensor | PreparedItems, bias: Tensor | None, precision: str
+) -> tuple[Tensor, Tensor | None, str, PreparedItems | None]:
+    """items, bias, precision and, if they were prepared, all of it."""
+    if not isinstance(items, PreparedItems):
+        return items, bias, precision, None
+    if bias is not None:
+        fail("rank_topk", "bias", "be left out where items are prepared (give it to prepare_items)", "a bias")
+    if precision not in (PRECISIONS[0], items.precision):
+        fail("rank_topk", "precision", f"be that of the prepared items ({items.precision!r})", repr(precision))
+    if not torch.compiler.is_compiling() and version_of(items.items, items.bias) != items.version:
+        fail("rank_topk", "items", "not be changed after prepare_items (prepare them again)", "changed ones")
+    return items.items, items.bias, items.precision, items
+
+
 def rank_topk(
     query: Tensor,
-    items: Tensor,
+    items: Tensor | PreparedItems,
     k: int,
     *,
     bias: Tensor | None = None,
@@ -23,6 +66,7 @@ def rank_topk(
     precision: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
+    items, bias, precision, _ = unprepared(items, bias, precision)
     query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision)
     return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
 

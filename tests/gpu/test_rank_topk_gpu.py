@@ -37,6 +37,7 @@ def test_ids_are_the_cpus(size, dtype, native):
                 torch.testing.assert_close(scores.cpu(), expected[0])
             else:
                 assert torch.equal(scores.cpu(), expected[0])
+            assert_same_prepared((scores, ids), query, items, k, precision=precision, **options)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-6])

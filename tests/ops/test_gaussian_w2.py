@@ -94,7 +94,7 @@ def test_sixteen_bit_inputs_are_computed_in_float32(dtype):
 
 def test_bad_input():
     x = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match=r"gaussian_w2: mu_p must have the shape of mu_q \(2, 3\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"gaussian_w2: mu_p must be as wide as mu_q \(3, its last dimension\), got 2"):
         gaussian_w2(x, x, x[:, :2], x)
     with pytest.raises(ValueError, match="gaussian_w2: eps must be at least 0, got -1"):
         gaussian_w2(x, x, x, x, eps=-1)
@@ -122,3 +122,67 @@ def test_gradients_of_small_distances_between_deviations(native):
     gaussian_w2(*small).sum().backward()
     assert small[1].grad.item() == pytest.approx(0.5 * math.exp(-85.0), rel=1e-4)
     assert all(torch.isfinite(x.grad).all() for x in small)
+
+
+@pytest.mark.parametrize("gap", [1.7e308, 1e200, 1e155, 1e154, 1.0, 1e-154, 1e-163, 1e-200, 1e-300, 5e-322])
+@pytest.mark.parametrize("width", [1, 5, 40])
+def test_float64_distances_whose_squares_leave_the_range(gap, width, native):
+    """As in hypot: the sum is formed in another unit."""
+    mu = torch.full((2, width), 0.0, dtype=torch.float64)
+    mu[0, 0], mu[1, -1] = gap, -gap
+    inputs = [mu.requires_grad_(), *(torch.zeros(2, width, dtype=torch.float64, requires_grad=True) for _ in range(3))]
+    distance = gaussian_w2(*inputs)
+    distance.sum().backward()
+    assert distance.tolist() == pytest.approx([gap, gap], rel=1e-14, abs=1e-323)
+    assert inputs[0].grad.sum(1).tolist() == pytest.approx([1, -1], rel=2e-2 if gap < 1e-310 else 1e-12)
+    assert inputs[2].grad.sum(1).tolist() == pytest.approx([-1, 1], rel=2e-2 if gap < 1e-310 else 1e-12)
+    loss = dmrec_ext.matching_loss(
+        *(x.detach() for x in (inputs[1], inputs[1], inputs[0], inputs[1])),
+        strategy="godm",
+        beta=0.5,
+        fusion="collaborative",
+    )
+    assert loss.tolist() == pytest.approx([0.5 * gap] * 2, rel=1e-14, abs=1e-323)
+
+
+def test_float64_extremes_with_eps_and_squared(native):
+    rows = [torch.tensor([[1e-200], [1e200]], dtype=torch.float64), *(torch.zeros(2, 1, dtype=torch.float64),) * 3]
+    assert gaussian_w2(*rows, eps=1e-7).tolist() == pytest.approx([math.sqrt(1e-7), 1e200], rel=1e-14)
+    assert gaussian_w2(*rows, squared=True).tolist() == [0.0, math.inf]
+    deviations = [torch.zeros(2, 1, dtype=torch.float64) for _ in range(4)]
+    deviations[1][0], deviations[3][1] = 2 * math.log(1e200), 2 * math.log(1e160)
+    assert gaussian_w2(*deviations).tolist() == pytest.approx([1e200, 1e160], rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_gradients_are_those_of_float32_rounded_once(dtype, native):
+    """The distance is kept for the backward in float32: rounded, it would carry its error into the whole row."""
+    rows = [x.requires_grad_() for x in _rows(dtype, (50, 33))]
+    in_float32 = [x.detach().float().requires_grad_() for x in rows]
+    gaussian_w2(*rows).sum().backward()
+    gaussian_w2(*in_float32).sum().backward()
+    for found, exact in zip(rows, in_float32, strict=True):
+        rounded = exact.grad.to(dtype)
+        unit = torch.finfo(dtype).eps * rounded.float().abs()
+        assert ((found.grad.float() - exact.grad).abs() <= 0.51 * unit + torch.finfo(dtype).smallest_normal).all()
+
+
+def test_of_distances_beyond_the_range_of_half(native):
+    rows = [torch.tensor([[x] * 8], dtype=torch.float16, requires_grad=True) for x in (6e4, 0.0, -6e4, 0.0)]
+    distance = gaussian_w2(*rows)
+    (distance.float() * 0 + distance).sum().backward()
+    assert distance.item() == math.inf  # 3.4e5: not a half
+    assert rows[0].grad.tolist() == [pytest.approx([1 / math.sqrt(8)] * 8, rel=1e-3)]
+
+
+@pytest.mark.parametrize("logvar", [200.0, 1000.0, 3e38])
+@pytest.mark.parametrize("squared", [True, False])
+def test_gradients_beyond_the_range_keep_their_sign(logvar, squared, native):
+    """Where the value is infinite the gradients saturate: of the right sign, never NaN."""
+    inputs = [torch.tensor([[x]], requires_grad=True) for x in (0.0, logvar, 0.0, 0.0)]
+    distance = gaussian_w2(*inputs, squared=squared)
+    distance.sum().backward()
+    assert distance.item() == math.inf
+    assert inputs[1].grad.item() >= 0 or not squared
+    assert inputs[3].grad.item() <= 0
+    assert not any(x.grad.isnan().any() for x in inputs)

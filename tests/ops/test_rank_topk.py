@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmrec_ext import NATIVE_ABSENT, Csr, merge_topk, rank_scores, rank_topk, use_reference
+from dmrec_ext import (
+    NATIVE_ABSENT,
+    Csr,
+    PreparedItems,
+    merge_topk,
+    prepare_items,
+    rank_scores,
+    rank_topk,
+    use_reference,
+)
 from dmrec_ext.ops.rank_topk import _float32_products_are_rounded
 from tests.op_testing import extra_bytes
 
@@ -67,6 +76,68 @@ def _assert_exact(query, items, k, **options):
         scores, ids = rank_topk(query, items, k, precision=precision, **options)
         assert torch.equal(ids, expected[1]), precision
         torch.testing.assert_close(scores, expected[0], equal_nan=True)
+        assert_same_prepared((scores, ids), query, items, k, precision=precision, **options)
+
+
+def assert_same_prepared(expected, query, items, k, bias=None, precision="float32", **options):
+    """The same bits, however the items come."""
+    prepared = prepare_items(items, bias, precision=precision)
+    result = rank_topk(query, prepared, k, **options)
+    assert torch.equal(result[1], expected[1])
+    assert torch.equal(result[0].nan_to_num(7e4), expected[0].nan_to_num(7e4))
+
+
+def test_prepared_items_serve_any_number_of_calls(native):
+    query, items, bias = torch.randn(40, 24), torch.randn(3000, 24), torch.randn(3000)
+    for precision in ("float32", "bf16"):
+        prepared = prepare_items(items, bias, precision=precision)
+        assert isinstance(prepared, PreparedItems)
+        assert (prepared.parts[2].numel() > 0) == (precision == "bf16")
+        for first, count, k in ((0, 1, 5), (3, 17, 20), (0, 40, 3000)):
+            expected = rank_topk(query[first : first + count], items, k, bias=bias)
+            assert all(map(torch.equal, rank_topk(query[first : first + count], prepared, k), expected))
+        with use_reference():
+            torch.testing.assert_close(rank_topk(query, prepared, 9)[1], rank_topk(query, items, 9, bias=bias)[1])
+    assert rank_topk(query, prepare_items(items[:0]), 2)[1].tolist() == [[-1, -1]] * 40
+
+
+def test_items_changed_after_preparing_are_refused():
+    items = torch.randn(30, 4)
+    prepared = prepare_items(items)
+    with torch.no_grad():
+        items[3] += 1
+    with pytest.raises(ValueError, match="items must not be changed after prepare_items"):
+        rank_topk(torch.randn(2, 4), prepared, 3)
+
+
+def test_prepared_items_and_options_that_contradict_them():
+    query, items = torch.randn(2, 4), torch.randn(30, 4)
+    with pytest.raises(ValueError, match="bias must be left out where items are prepared"):
+        rank_topk(query, prepare_items(items), 3, bias=torch.zeros(30))
+    with pytest.raises(ValueError, match="precision must be that of the prepared items .'float32'."):
+        rank_topk(query, prepare_items(items), 3, precision="bf16")
+    with pytest.raises(ValueError, match="prepare_items: bias must have 30 elements, got 29"):
+        prepare_items(items, torch.zeros(29))
+    with pytest.raises(TypeError, match="items must have the dtype of query"):
+        rank_topk(query.double(), prepare_items(items), 3)
+    with pytest.raises(TypeError, match="prepare_items: items must be a tensor, got list"):
+        prepare_items([[1.0]])
+
+
+def test_parts_of_other_items_are_refused(native):
+    query, items = torch.randn(2, 4), torch.randn(30, 4)
+    parts = prepare_items(items[:20]).parts
+    with pytest.raises(RuntimeError, match="prepared items are not those of these items"):
+        torch.ops.dmrec_ext.rank_topk(query, items, 3, None, None, None, False, *parts)
+    with pytest.raises(RuntimeError, match="give all parts of prepared items, or none"):
+        torch.ops.dmrec_ext.rank_topk(query, items, 3, None, None, None, False, parts[0])
+
+
+def test_preparing_items_is_registered(native):
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for bf16 in (False, True):
+            arguments = (torch.randn(9, 4).to(dtype), torch.randn(9).to(dtype), bf16)
+            torch.library.opcheck(torch.ops.dmrec_ext._prepare_items.default, arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

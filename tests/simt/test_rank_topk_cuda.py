@@ -25,6 +25,7 @@ def _assert_as_on_the_cpu(build, order, query, items, k, **options):
     for precision in ("float32", "bf16"):
         with build.running(order):
             scores, ids = rank_topk(query, items, k, precision=precision, **options)
+            on_the_cpu.assert_same_prepared((scores, ids), query, items, k, precision=precision, **options)
         assert torch.equal(ids, expected[1]), precision
         if query.dtype == torch.float64:  # whose products round: fused or not
             torch.testing.assert_close(scores, expected[0], equal_nan=True)

@@ -15,6 +15,7 @@ CASES = {
 CHECKS = [
     op_testing.check_sizes,
     op_testing.check_layouts,
+    op_testing.check_broadcasting,
     op_testing.check_derivatives,
     op_testing.check_determinism,
     op_testing.check_nan_stays_in_its_row,

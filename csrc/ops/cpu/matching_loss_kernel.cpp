@@ -16,8 +16,8 @@ std::tuple<Tensor, Tensor> matching_loss(Tensor mu_c, Tensor logvar_c, Tensor mu
                                          bool squared, double eps, std::string fusion) {
   const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
-  const bool saves = options.strategy == Strategy::godm;
-  Tensor distance = torch::stable::new_empty(rows[0], {saves ? rows[0].size(0) : 0});
+  const bool saves = saves_distance(options);
+  Tensor distance = new_saved(rows[0], saves);
   Tensor loss = with_matching(
       options, [&](const auto& functor) { return row_forward(functor, std::move(rows), saves ? &distance : nullptr); });
   return {std::move(loss), std::move(distance)};
@@ -29,7 +29,7 @@ std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor 
                                            int64_t needed) {
   const auto options = matching_options(strategy, beta, alpha, interpolation, squared, eps, fusion);
   auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
-  const Tensor* saved = options.strategy == Strategy::godm ? &distance : nullptr;
+  const Tensor* saved = saves_distance(options) ? &distance : nullptr;
   return with_matching(
       options, [&](const auto& functor) { return row_backward(op, functor, std::move(rows), grad, saved, needed); });
 }

@@ -102,6 +102,61 @@ struct Filter {
   }
 };
 
+template <class Stored>
+double norm(Rows<const Stored> rows, int64_t width, int64_t row) {
+  const Stored* from = rows.data + row * rows.stride;
+  const double root = std::sqrt(ExactDot<Stored>::run(from, from, width));
+  const auto is_zero = [](Stored x) { return Element<Stored>::load(&x) == 0; };
+  return bounded_norm(root, root <= 1e-150 && std::all_of(from, from + width, is_zero));
+}
+
+template <class Stored>
+void measure_items(const Tensor& items, const Stored* bias, const PreparedItems& to) {
+  using T = typename Element<Stored>::Arithmetic;
+  const int64_t n_items = items.size(0), width = items.size(1);
+  const Rows<const Stored> rows = rows_in<Stored>(items);
+  std::vector<double> norms(n_items);
+  const int64_t grain = std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, width));
+  torch::stable::parallel_for(0, n_items, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) norms[i] = norm<Stored>(rows, width, i);
+  });
+  auto* filter_bias = static_cast<T*>(to.filter_bias.mutable_data_ptr());
+  double largest_of_norms = 0, largest_of_biases = 0;
+  for (int64_t i = 0; i < n_items; ++i) {
+    filter_bias[i] = bias ? Element<Stored>::load(bias + i) : T(0);
+    const double size = std::abs(static_cast<double>(filter_bias[i]));
+    if (norms[i] <= largest_norm<T>() && size <= largest_norm<T>()) {
+      largest_of_norms = std::max(largest_of_norms, norms[i]);
+      largest_of_biases = std::max(largest_of_biases, size);
+    } else {
+      filter_bias[i] = std::numeric_limits<T>::infinity();
+    }
+  }
+  auto* maxima = static_cast<double*>(to.maxima.mutable_data_ptr());
+  maxima[0] = largest_of_norms;
+  maxima[1] = largest_of_biases;
+}
+
+// `items` have adjacent elements, `bias` is contiguous
+PreparedItems prepare(const Tensor& items, const std::optional<Tensor>& bias, bool copy) {
+  PreparedItems result{torch::stable::new_empty(items, {items.size(0)}, arithmetic_type(items.scalar_type())),
+                       torch::stable::new_empty(items, {2, 1}, ScalarType::Double),
+                       copy ? torch::stable::contiguous(in_type(items, ScalarType::BFloat16))
+                            : torch::stable::new_empty(items, {0, items.size(1)}, ScalarType::BFloat16)};
+  with_stored_type(items.scalar_type(), [&]<class Stored>() {
+    measure_items<Stored>(items, bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr, result);
+  });
+  return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor> prepare_items(Tensor items, std::optional<Tensor> bias, bool bf16) {
+  check_items(op, items, bias);
+  if (bias) bias = torch::stable::contiguous(*bias);
+  items = with_adjacent_elements(std::move(items));
+  PreparedItems made = prepare(items, bias, wants_copy(items, bf16));
+  return {std::move(made.filter_bias), std::move(made.maxima), std::move(made.in_bf16)};
+}
+
 template <class Stored, class Product>
 struct Ranking {
   using T = typename Element<Stored>::Arithmetic;
@@ -109,16 +164,17 @@ struct Ranking {
   const Tensor& query;  // (B, H), rows of adjacent elements
   const Tensor& items;  // (N, H), the same
   const Stored* bias;   // (N,), or null
+  const PreparedItems& prepared;
   const CsrRows* exclude;
   int64_t k;
   int64_t n_users = query.size(0), n_items = items.size(0), width = query.size(1);
   Rows<const Stored> q = rows_in<Stored>(query), w = rows_in<Stored>(items);
-  std::vector<T> biases = std::vector<T>(n_items);
+  const T* filter_bias = static_cast<const T*>(prepared.filter_bias.const_data_ptr());
   std::vector<int64_t> unbounded{};  // items that the filter cannot judge, ascending
   double items_norm = 0, items_bias = 0;
 
   void run(Tensor& scores, Tensor& ids) {
-    measure_items();
+    read_items(prepared);
     const int64_t threads = torch::stable::get_num_threads();
     const int64_t blocks = (n_users + users_per_block - 1) / users_per_block;
     const int64_t most_ranges = std::max<int64_t>(1, n_items / (4 * items_per_tile));
@@ -152,7 +208,8 @@ struct Ranking {
 
  private:
   double exact(int64_t user, int64_t item) const {
-    return ExactDot<Stored>::run(q.data + user * q.stride, w.data + item * w.stride, width) + biases[item];
+    return ExactDot<Stored>::run(q.data + user * q.stride, w.data + item * w.stride, width) +
+           (bias ? Element<Stored>::load(bias + item) : 0);
   }
 
   struct ExactScore {
@@ -166,41 +223,27 @@ struct Ranking {
     }
   };
 
-  double norm(Rows<const Stored> rows, int64_t row) const {
-    const Stored* from = rows.data + row * rows.stride;
-    const double root = std::sqrt(ExactDot<Stored>::run(from, from, width));
-    const auto is_zero = [](Stored x) { return Element<Stored>::load(&x) == 0; };
-    return bounded_norm(root, root <= 1e-150 && std::all_of(from, from + width, is_zero));
-  }
-
   bool excluded(int64_t user, int64_t item) const {
     if (!exclude) return false;
     const int64_t* end = exclude->col + exclude->crow[user + 1];
     return std::find(exclude->col + exclude->crow[user], end, item) != end;
   }
 
-  void measure_items() {
-    for (int64_t i = 0; bias && i < n_items; ++i) biases[i] = Element<Stored>::load(bias + i);
-    std::vector<double> norms(n_items);
-    const int64_t grain = std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, width));
-    torch::stable::parallel_for(0, n_items, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) norms[i] = norm(w, i);
-    });
+  // An item that the bound does not cover has the filter bias +inf.
+  void read_items(const PreparedItems& prepared) {
+    const auto* largest = static_cast<const double*>(prepared.maxima.const_data_ptr());
+    const int64_t parts = prepared.maxima.size(1);
+    items_norm = *std::max_element(largest, largest + parts);
+    items_bias = *std::max_element(largest + parts, largest + 2 * parts);
     for (int64_t i = 0; i < n_items; ++i) {
-      const double size = std::abs(static_cast<double>(biases[i]));
-      if (norms[i] <= largest_norm<T>() && size <= largest_norm<T>()) {
-        items_norm = std::max(items_norm, norms[i]);
-        items_bias = std::max(items_bias, size);
-      } else {
-        unbounded.push_back(i);
-      }
+      if (filter_bias[i] == std::numeric_limits<T>::infinity()) unbounded.push_back(i);
     }
   }
 
   // Infinite where the filter cannot judge the user at all.
   double margin(int64_t user) const {
     const auto factors = type_of<Product> == ScalarType::BFloat16 ? Factors::in_bf16 : Factors::as_they_are;
-    return product_bound<T>(static_cast<double>(width), norm(q, user), items_norm, items_bias, factors);
+    return product_bound<T>(static_cast<double>(width), norm<Stored>(q, width, user), items_norm, items_bias, factors);
   }
 
   // The first k among items [begin, end) for each of the users [first, last).
@@ -228,13 +271,14 @@ struct Ranking {
     }
 
     constexpr ScalarType type = type_of<Product>;
+    const Tensor& factors = prepared.in_bf16.size(0) > 0 ? prepared.in_bf16 : items;
     const Tensor block = in_type(row_range(query, first, users), type);
     Tensor tile = torch::stable::new_empty(query, {users * std::min(items_per_tile, end - begin)}, type);
     auto* products = static_cast<Product*>(tile.mutable_data_ptr());
     std::vector<int32_t> hits(items_per_tile + 1);
     over_item_tiles(begin, end, items_per_tile, [&](int64_t from, int64_t count) {
       const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
-      mm_out(out, block, transposed(in_type(row_range(items, from, count), type)));
+      mm_out(out, block, transposed(in_type(row_range(factors, from, count), type)));
       for (int64_t u = 0; u < users; ++u) {
         if (!bounded[u]) continue;
         Product* row = products + u * count;
@@ -248,7 +292,7 @@ struct Ranking {
             if (exclude->col[seen[u]] >= from) mask(row + (exclude->col[seen[u]] - from));
           }
         }
-        const T* of_items = biases.data() + from;
+        const T* of_items = filter_bias + from;
         if (from == begin && 2 * k <= few) {
           candidates[u].expect(Filter<Product>::template reached_by<few>(k, row, of_items, count));
         } else if (from == begin && 2 * k <= many) {
@@ -276,7 +320,9 @@ struct Ranking {
 };
 
 std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
-                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16) {
+                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16,
+                                     std::optional<Tensor> filter_bias, std::optional<Tensor> maxima,
+                                     std::optional<Tensor> in_bf16) {
   check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
   if (bias.has_value()) bias = torch::stable::contiguous(*bias);
   std::optional<CsrInput> excluded;
@@ -291,15 +337,17 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   Tensor scores = torch::stable::new_empty(query, {query.size(0), k});
   Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
   if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
+  const auto given = prepared_items(items, bf16, std::move(filter_bias), std::move(maxima), std::move(in_bf16));
+  const PreparedItems prepared = given ? *given : prepare(items, bias, false);
   with_stored_type(query.scalar_type(), [&]<class Stored>() {
     const auto* of_items = bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr;
     const CsrRows* exclude = excluded ? &seen : nullptr;
     if constexpr (std::is_same_v<Stored, double>) {
-      Ranking<Stored, double>{query, items, of_items, exclude, k}.run(scores, ids);
+      Ranking<Stored, double>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
     } else if (bf16) {
-      Ranking<Stored, c10::BFloat16>{query, items, of_items, exclude, k}.run(scores, ids);
+      Ranking<Stored, c10::BFloat16>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
     } else {
-      Ranking<Stored, float>{query, items, of_items, exclude, k}.run(scores, ids);
+      Ranking<Stored, float>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
     }
   });
   return {std::move(scores), std::move(ids)};
@@ -308,4 +356,7 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
 }  // namespace
 }  // namespace dmrec::cpu
 
-DMREC_KERNELS(CPU, m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cpu::rank_topk)); }
+DMREC_KERNELS(CPU, m) {
+  m.impl("rank_topk", TORCH_BOX(&dmrec::cpu::rank_topk));
+  m.impl("_prepare_items", TORCH_BOX(&dmrec::cpu::prepare_items));
+}

@@ -32,7 +32,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Stored* out;
-    Stored* saved;  // of each row, for the backward; null where the result serves, or nothing is needed
+    T* saved;  // of each row, for the backward; null where nothing is needed
     int64_t n_rows, width;
     void run() const { over_rows(*this); }
     void operator()(int64_t begin, int64_t end) const { forward_rows(*this, begin, end); }
@@ -42,7 +42,7 @@ class RowMap {
     Functor functor;
     Input in[inputs];
     Rows<const Stored> grad;
-    const Stored* saved;  // of each row, contiguous; null unless the functor needs it
+    const T* saved;       // of each row, contiguous; null where nothing is needed
     Stored* out[inputs];  // contiguous, or null where no gradient is wanted
     int64_t n_rows, width;
     bool streaming = false;
@@ -95,22 +95,34 @@ class RowMap {
     }
   }
 
-  // A row of which a sum left the range of float, once more.
-  static __attribute__((noinline)) void sums_in_double(const Forward& job, int64_t b, double (&sum)[sums]) {
-    for (double& each : sum) each = 0;
+  // A row of which a sum left the range, once more: of float in double, of double in another unit.
+  static __attribute__((noinline)) void row_again(const Forward& job, int64_t b, bool vanishes) {
+    double sum[sums] = {};
+    const double unit = sizeof(T) < sizeof(double) ? 1
+                        : vanishes                 ? Float<double>::large_unit
+                                                   : Float<double>::small_unit;
     for (int64_t j = 0; j < job.width; ++j) {
       double x[inputs];
       double term[sums];
       for (int i = 0; i < inputs; ++i) x[i] = E::load(job.in[i].data + b * job.in[i].stride + j);
-      job.functor.terms(x, term);
+      if constexpr (Functor::in_units) {
+        job.functor.terms(x, term, unit);
+      } else {
+        job.functor.terms(x, term);
+      }
       for (int k = 0; k < sums; ++k) sum[k] += term[k];
+    }
+    if constexpr (Functor::in_units) {
+      store_row(job, b, job.functor.finish(sum, unit), job.functor.saved(sum, unit));
+    } else {
+      store_row(job, b, job.functor.finish(sum), job.functor.saved(sum));
     }
   }
 
   template <class Number>
-  DMREC_FN static void store_row(const Forward& job, int64_t b, const Number (&sum)[sums]) {
-    E::store(job.out + b, static_cast<T>(job.functor.finish(sum)));
-    if (job.saved) E::store(job.saved + b, static_cast<T>(job.functor.saved(sum)));
+  DMREC_FN static void store_row(const Forward& job, int64_t b, Number value, Number saved) {
+    E::store(job.out + b, static_cast<T>(value));
+    if (job.saved) job.saved[b] = static_cast<T>(saved);
   }
 
   DMREC_CLONES static void forward_rows(const Forward& job, int64_t begin, int64_t end) {
@@ -138,17 +150,15 @@ class RowMap {
         }
         total[k] = sum[k][0];
       }
-      if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
+      if constexpr (Functor::in_units || (Functor::overflows_early && sizeof(T) < sizeof(double))) {
         // squares vanish early, too; a NaN stays what it is
-        const bool vanishes = total[sums - 1] < T(1e-30);
+        const bool vanishes = total[sums - 1] < Float<T>::vanishing;
         if (vanishes || *std::max_element(total, total + sums) == std::numeric_limits<T>::infinity()) {
-          double exact[sums];
-          sums_in_double(job, b, exact);
-          store_row(job, b, exact);
+          row_again(job, b, vanishes);
           continue;
         }
       }
-      store_row(job, b, total);
+      store_row(job, b, job.functor.finish(total), job.functor.saved(total));
     }
   }
 
@@ -160,7 +170,7 @@ class RowMap {
       const Stored* in[inputs];
       Stored* out[inputs];
       for (int i = 0; i < inputs; ++i) in[i] = job.in[i].data + b * job.in[i].stride;
-      const T saved = Functor::needs_saved ? E::load(job.saved + b) : T(0);
+      const T saved = Functor::needs_saved && job.saved ? job.saved[b] : T(0);
       T c[factors];
       job.functor.coefficients(E::load(job.grad.data + b * job.grad.stride), saved, c);
       if (job.width < lanes) {

@@ -16,10 +16,11 @@ void fill_inputs(const std::vector<Tensor>& tensors, typename RowMap<Functor, St
 
 template <class Functor, class Stored>
 void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tensor& out, Tensor* saved) {
+  using T = typename Element<Stored>::Arithmetic;
   typename RowMap<Functor, Stored>::Forward job{functor,
                                                 {},
                                                 static_cast<Stored*>(out.mutable_data_ptr()),
-                                                saved ? static_cast<Stored*>(saved->mutable_data_ptr()) : nullptr,
+                                                saved ? static_cast<T*>(saved->mutable_data_ptr()) : nullptr,
                                                 rows[0].size(0),
                                                 rows[0].size(1)};
   fill_inputs<Functor, Stored>(rows, job.in);
@@ -29,10 +30,11 @@ void forward_typed(const Functor& functor, const std::vector<Tensor>& rows, Tens
 template <class Functor, class Stored>
 void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, const Tensor& grad, const Tensor* saved,
                     int64_t needed, const std::vector<Tensor>& gradients) {
+  using T = typename Element<Stored>::Arithmetic;
   typename RowMap<Functor, Stored>::Backward job{functor,
                                                  {},
                                                  {static_cast<const Stored*>(grad.const_data_ptr()), grad.stride(0)},
-                                                 saved ? static_cast<const Stored*>(saved->const_data_ptr()) : nullptr,
+                                                 saved ? static_cast<const T*>(saved->const_data_ptr()) : nullptr,
                                                  {},
                                                  rows[0].size(0),
                                                  rows[0].size(1)};
@@ -44,7 +46,7 @@ void backward_typed(const Functor& functor, const std::vector<Tensor>& rows, con
   job.run();
 }
 
-// `rows` have passed check_rows; `saved`, if given, is a (B,) tensor to fill
+// `rows` have passed check_rows; `saved`, if given, is a (B,) tensor of the arithmetic type to fill
 template <class Functor>
 Tensor row_forward(const Functor& functor, std::vector<Tensor> rows, Tensor* saved = nullptr) {
   for (Tensor& row : rows) row = with_adjacent_elements(std::move(row));
@@ -58,10 +60,7 @@ template <class Functor>
 std::vector<Tensor> row_backward(const char* op, const Functor& functor, std::vector<Tensor> rows, const Tensor& grad,
                                  const Tensor* saved, int64_t needed) {
   check_row_vector(op, "the gradient", grad, rows[0]);
-  if (saved) {
-    check_row_vector(op, "the saved value", *saved, rows[0]);
-    STD_TORCH_CHECK(saved->is_contiguous(), op, ": the saved value must be contiguous");
-  }
+  if (saved) check_saved(op, *saved, rows[0]);
   std::vector<Tensor> gradients;
   for (int i = 0; i < Functor::inputs; ++i) {
     if (needed >> i & 1) {

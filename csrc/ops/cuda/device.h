@@ -23,13 +23,19 @@ namespace dmrec::cuda {
 constexpr unsigned whole_warp = 0xffffffffu;
 constexpr int warp_size = 32;
 
-// kernel(args...) on a stream; CUDA's error code. The name is for the emulator's reports.
+// kernel(args...) on a stream; CUDA's error code of this launch: an error that another caller left pending is not taken
+// for one. The name is for the emulator's reports.
 template <class... Parameters, class... Arguments>
 int launch([[maybe_unused]] const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, Stream stream,
            Arguments... arguments) {
 #if defined(__CUDACC__)
-  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(arguments)...);
-  return static_cast<int>(cudaGetLastError());
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t code = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  if (code != cudaSuccess) (void)cudaGetLastError();  // reported by the code; another caller must not find it
+  return static_cast<int>(code);
 #else
   (void)stream;
   return simt::launch(name, kernel, grid, block, 0, arguments...);
@@ -38,5 +44,9 @@ int launch([[maybe_unused]] const char* name, void (*kernel)(Parameters...), dim
 
 // how many blocks of `each` cover `count`
 constexpr int64_t blocks_for(int64_t count, int64_t each) { return (count + each - 1) / each; }
+
+// Sizes of a grid. What CUDA does not allow becomes 0, which it refuses (invalid configuration): nothing is cut off.
+constexpr unsigned grid_x(int64_t blocks) { return blocks < int64_t{1} << 31 ? static_cast<unsigned>(blocks) : 0; }
+constexpr unsigned grid_y(int64_t blocks) { return blocks < int64_t{1} << 16 ? static_cast<unsigned>(blocks) : 0; }
 
 }  // namespace dmrec::cuda

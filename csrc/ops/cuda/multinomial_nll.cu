@@ -40,10 +40,10 @@ ChunkSums<T> sums(const NllSums& given) {
 }
 
 dim3 grid_of_chunks(int64_t n_rows, int64_t count) {
-  return dim3(static_cast<unsigned>(n_rows), static_cast<unsigned>(blocks_for(count, nll_chunk)));
+  return dim3(grid_x(n_rows), grid_y(blocks_for(count, nll_chunk)));
 }
 
-dim3 grid_of_warps(int64_t n_rows) { return dim3(static_cast<unsigned>(blocks_for(n_rows, rows_of_a_block))); }
+dim3 grid_of_warps(int64_t n_rows) { return dim3(grid_x(blocks_for(n_rows, rows_of_a_block))); }
 
 }  // namespace
 
@@ -55,9 +55,8 @@ int launch_nll_sums(Type product, const NllTile& tile, const NllTargets& x, cons
     const int code = launch("chunk_sums", chunk_sums<Product>, grid_of_chunks(n_rows, tile.count), dim3(nll_threads),
                             stream, logits<Product>(tile), targets<T>(x), sums<T>(parts));
     if (code != 0) return code;
-    return launch("combine_chunks", combine_chunks<T>, dim3(static_cast<unsigned>(blocks_for(n_rows, nll_threads))),
-                  dim3(nll_threads), stream, sums<T>(parts), blocks_for(tile.count, nll_chunk), n_rows, tile.first == 0,
-                  sums<T>(state));
+    return launch("combine_chunks", combine_chunks<T>, dim3(grid_x(blocks_for(n_rows, nll_threads))), dim3(nll_threads),
+                  stream, sums<T>(parts), blocks_for(tile.count, nll_chunk), n_rows, tile.first == 0, sums<T>(state));
   });
 }
 
@@ -91,7 +90,7 @@ int launch_nll_gradient(Type product, const NllTile& tile, const NllTargets& x, 
 
 int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64_t count, void* sums, Stream stream) {
   return with_product_type(product, [&]<class Product>() {
-    return launch("column_sums", column_sums<Product>, dim3(static_cast<unsigned>(blocks_for(count, column_block))),
+    return launch("column_sums", column_sums<Product>, dim3(grid_x(blocks_for(count, column_block))),
                   dim3(column_block, row_groups), stream, static_cast<const Product*>(tile), n_rows, count,
                   static_cast<ArithmeticOf<Product>*>(sums));
   });
@@ -99,8 +98,8 @@ int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64
 
 int launch_nll_add(Type type, void* sum, const void* part, int64_t count, Stream stream) {
   const auto add = [&]<class T>(T) {
-    return launch("add_to", add_to<T>, dim3(static_cast<unsigned>(blocks_for(count, nll_threads * piece<T>))),
-                  dim3(nll_threads), stream, static_cast<T*>(sum), static_cast<const T*>(part), count);
+    return launch("add_to", add_to<T>, dim3(grid_x(blocks_for(count, nll_threads * piece<T>))), dim3(nll_threads),
+                  stream, static_cast<T*>(sum), static_cast<const T*>(part), count);
   };
   return type == Type::float64 ? add(double{}) : add(float{});
 }

@@ -6,10 +6,6 @@
 
 namespace dmrec::cuda {
 
-inline ScalarType arithmetic_type(ScalarType stored) {
-  return stored == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // A float32 product of bfloat16 matrices: nothing on the way is rounded to bfloat16.
 inline void mm_of_bf16_out(const Tensor& out, const Tensor& a, const Tensor& b) {
 #if defined(DMREC_EMULATED)

@@ -12,18 +12,18 @@ Vectors<Stored> vectors(const RankVectors& given) {
 
 }  // namespace
 
-int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, const RankBound& bound,
-                      Stream stream) {
+int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, void* filter_bias,
+                      double* maxima, int n_maxima, Stream stream) {
   return with_stored_type(type, [&]<class Stored>() {
-    return launch("item_norms", item_norms<Stored>, dim3(static_cast<unsigned>(bound.n_maxima)), dim3(ranking_threads),
-                  stream, vectors<Stored>(items), static_cast<const Stored*>(bias), n_items,
-                  static_cast<ArithmeticOf<Stored>*>(bound.filter_bias), bound.maxima);
+    return launch("item_norms", item_norms<Stored>, dim3(grid_x(n_maxima)), dim3(ranking_threads), stream,
+                  vectors<Stored>(items), static_cast<const Stored*>(bias), n_items,
+                  static_cast<ArithmeticOf<Stored>*>(filter_bias), maxima);
   });
 }
 
 int launch_user_margins(Type type, const RankVectors& users, int64_t n_users, const RankBound& bound, bool rounded,
                         Stream stream) {
-  const dim3 grid(static_cast<unsigned>(blocks_for(n_users * dot_lanes, ranking_threads)));
+  const dim3 grid(grid_x(blocks_for(n_users * dot_lanes, ranking_threads)));
   return with_stored_type(type, [&]<class Stored>() {
     return launch("user_margins", user_margins<Stored>, grid, dim3(ranking_threads), stream, vectors<Stored>(users),
                   n_users, bound.maxima, bound.n_maxima, rounded, bound.margins);
@@ -50,16 +50,16 @@ int launch_select_tile(const RankJob& job, const void* products, int64_t first, 
                                 count,
                                 aligned,
                                 first == 0};
-    const dim3 grid(static_cast<unsigned>(job.n_users), static_cast<unsigned>(job.parts));
+    const dim3 grid(grid_x(job.n_users), grid_y(job.parts));
     return launch("select_tile", select_tile<Stored>, grid, dim3(ranking_threads), stream, tile);
   });
 }
 
 int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream stream) {
   return with_stored_type(job.type, [&]<class Stored>() {
-    return launch("finish_ranking", finish_ranking<Stored>, dim3(static_cast<unsigned>(job.n_users)),
-                  dim3(ranking_threads), stream, job.scores, job.ids, job.parts, static_cast<int>(job.k),
-                  power_of_two_from(static_cast<int>(job.k)), static_cast<Stored*>(scores), ids);
+    return launch("finish_ranking", finish_ranking<Stored>, dim3(grid_x(job.n_users)), dim3(ranking_threads), stream,
+                  job.scores, job.ids, job.parts, static_cast<int>(job.k), power_of_two_from(static_cast<int>(job.k)),
+                  static_cast<Stored*>(scores), ids);
   });
 }
 

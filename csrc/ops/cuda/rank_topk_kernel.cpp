@@ -22,11 +22,41 @@ int64_t items_per_tile(int64_t n_users) {
   return std::clamp<int64_t>(most_products / n_users / rank_chunk, 1, 64) * rank_chunk;
 }
 
+// `items` have adjacent elements, `bias` is contiguous; at least one item
+PreparedItems prepare(const Tensor& items, const std::optional<Tensor>& bias, bool copy, const OnDevice& device) {
+  const int64_t n_items = items.size(0), parts = std::clamp<int64_t>(n_items / 16, 1, 1024);
+  PreparedItems result{torch::stable::new_empty(items, {n_items}, arithmetic_type(items.scalar_type())),
+                       torch::stable::new_empty(items, {2, parts}, ScalarType::Double),
+                       copy ? torch::stable::contiguous(in_type(items, ScalarType::BFloat16))
+                            : torch::stable::new_empty(items, {0, items.size(1)}, ScalarType::BFloat16)};
+  const RankVectors vectors{data_to_read(items, "items"), items.stride(0), items.size(1)};
+  const void* biases = bias ? data_to_read(*bias, "bias") : nullptr;
+  check_launch(op, launch_item_norms(type_of(items.scalar_type()), vectors, biases, n_items,
+                                     data_to_fill(result.filter_bias, "filter bias"),
+                                     static_cast<double*>(data_to_fill(result.maxima, "maxima")),
+                                     static_cast<int>(parts), device.stream()));
+  return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor> prepare_items(Tensor items, std::optional<Tensor> bias, bool bf16) {
+  check_items(op, items, bias);
+  STD_TORCH_CHECK(items.size(0) > 0, op, ": there must be items to prepare");
+  if (bias) bias = torch::stable::contiguous(*bias);
+  items = with_adjacent_elements(std::move(items));
+  const OnDevice device(items);
+  PreparedItems made = prepare(items, bias, wants_copy(items, bf16), device);
+  return {std::move(made.filter_bias), std::move(made.maxima), std::move(made.in_bf16)};
+}
+
 class Ranking {
  public:
-  Ranking(const Tensor& query, const Tensor& items, const std::optional<Tensor>& bias, int64_t k, bool bf16,
-          const OnDevice& device)
-      : query_(query), items_(items), bf16_(bf16 && query.scalar_type() != ScalarType::Double), device_(device) {
+  Ranking(const Tensor& query, const Tensor& items, const std::optional<Tensor>& bias, const PreparedItems& prepared,
+          int64_t k, bool bf16, const OnDevice& device)
+      : query_(query),
+        items_(items),
+        factors_(prepared.in_bf16.size(0) > 0 ? prepared.in_bf16 : items),
+        bf16_(bf16 && query.scalar_type() != ScalarType::Double),
+        device_(device) {
     const ScalarType arithmetic = arithmetic_type(query.scalar_type());
     const int64_t n_users = std::min(query.size(0), most_users_at_once), n_items = items.size(0);
     const int64_t chunks = (n_items + rank_chunk - 1) / rank_chunk;
@@ -35,16 +65,13 @@ class Ranking {
     job_.bias = bias ? data_to_read(*bias, "bias") : nullptr;
     job_.k = k;
     job_.parts = static_cast<int>(std::clamp<int64_t>(std::min(enough_blocks / n_users, chunks), 1, most_parts));
-    job_.bound.n_maxima = static_cast<int>(std::clamp<int64_t>(n_items / 16, 1, 1024));
-    filter_bias_ = torch::stable::new_empty(query, {n_items}, arithmetic);
-    maxima_ = torch::stable::new_empty(query, {2, job_.bound.n_maxima}, ScalarType::Double);
+    job_.bound.n_maxima = static_cast<int>(prepared.maxima.size(1));
     margins_ = torch::stable::new_empty(query, {n_users}, ScalarType::Double);
     best_scores_ = torch::stable::new_empty(query, {job_.parts, n_users, k}, ScalarType::Double);
     best_ids_ = torch::stable::new_empty(query, {job_.parts, n_users, k}, ScalarType::Long);
     products_ = torch::stable::new_empty(query, {n_users * std::min(items_per_tile(n_users), n_items)}, arithmetic);
-    job_.bound.filter_bias = data_to_fill(filter_bias_, "filter bias");
-    job_.bound.maxima = static_cast<double*>(data_to_fill(maxima_, "maxima"));
-    check_launch(op, launch_item_norms(job_.type, job_.items, job_.bias, n_items, job_.bound, device_.stream()));
+    job_.bound.filter_bias = data_to_read(prepared.filter_bias, "filter bias");
+    job_.bound.maxima = static_cast<const double*>(data_to_read(prepared.maxima, "maxima"));
   }
 
   // Users [first, first + count)
@@ -67,7 +94,7 @@ class Ranking {
     over_item_tiles(0, items_.size(0), items_per_tile(count), [&](int64_t from, int64_t n) {
       Tensor flat = products_;
       const Tensor tile = torch::stable::view(torch::stable::narrow(flat, 0, 0, count * n), {count, n});
-      const Tensor others = transposed(in_type(row_range(items_, from, n), type));
+      const Tensor others = transposed(in_type(row_range(factors_, from, n), type));
       bf16_ ? mm_of_bf16_out(tile, factors, others) : mm_out(tile, factors, others);
       const void* products = data_to_read(tile, "products");
       was_filled(tile);
@@ -79,15 +106,17 @@ class Ranking {
   }
 
  private:
-  Tensor query_, items_;
+  Tensor query_, items_, factors_;
   bool bf16_;
   const OnDevice& device_;
   RankJob job_{};
-  Tensor filter_bias_, maxima_, margins_, best_scores_, best_ids_, products_;
+  Tensor margins_, best_scores_, best_ids_, products_;
 };
 
 std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
-                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16) {
+                                     std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16,
+                                     std::optional<Tensor> filter_bias, std::optional<Tensor> maxima,
+                                     std::optional<Tensor> in_bf16) {
   check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
   STD_TORCH_CHECK(k <= most_ranked, op, ": k must be at most ", most_ranked, " on CUDA");
   if (bias) bias = torch::stable::contiguous(*bias);
@@ -107,7 +136,9 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
     torch::stable::fill_(ids, -1);
     return {std::move(scores), std::move(ids)};
   }
-  Ranking ranking(query, items, bias, k, bf16, device);
+  const auto given = prepared_items(items, bf16, std::move(filter_bias), std::move(maxima), std::move(in_bf16));
+  const PreparedItems prepared = given ? *given : prepare(items, bias, false, device);
+  Ranking ranking(query, items, bias, prepared, k, bf16, device);
   for (int64_t first = 0; first < query.size(0); first += most_users_at_once) {
     ranking.rank(first, std::min(most_users_at_once, query.size(0) - first), exclude, scores, ids);
   }
@@ -117,4 +148,7 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
 }  // namespace
 }  // namespace dmrec::cuda
 
-DMREC_CUDA_KERNELS(m) { m.impl("rank_topk", TORCH_BOX(&dmrec::cuda::rank_topk)); }
+DMREC_CUDA_KERNELS(m) {
+  m.impl("rank_topk", TORCH_BOX(&dmrec::cuda::rank_topk));
+  m.impl("_prepare_items", TORCH_BOX(&dmrec::cuda::prepare_items));
+}

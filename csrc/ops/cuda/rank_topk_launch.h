@@ -10,12 +10,12 @@ struct RankVectors {
   int64_t stride, width;
 };
 
-// What bounds the error of the products: filled by the first two launchers.
+// What bounds the error of the products.
 struct RankBound {
-  void* filter_bias;  // (N,), in the arithmetic type
-  double* maxima;     // (2, n_maxima)
+  const void* filter_bias;  // (N,), in the arithmetic type
+  const double* maxima;     // (2, n_maxima)
   int n_maxima;
-  double* margins;  // (B,)
+  double* margins;  // (B,): filled by launch_user_margins
 };
 
 constexpr int64_t most_ranked = 1024, rank_chunk = 1024;  // k at most; columns of a tile go by chunks
@@ -31,8 +31,9 @@ struct RankJob {
   double* scores;  // (parts, B, k)
   int64_t* ids;
 };
-int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, const RankBound& bound,
-                      Stream stream);
+// fills filter_bias and maxima (2, n_maxima)
+int launch_item_norms(Type type, const RankVectors& items, const void* bias, int64_t n_items, void* filter_bias,
+                      double* maxima, int n_maxima, Stream stream);
 int launch_user_margins(Type type, const RankVectors& users, int64_t n_users, const RankBound& bound, bool rounded,
                         Stream stream);
 // products: (B, count), of all users with the items from `first` on; tiles in order, the first one from item 0

@@ -61,10 +61,11 @@ __device__ __forceinline__ void row_sums(const Functor& functor, const RowInputs
   sum_over_row<sums>(sum);
 }
 
-// For a row of which a sum left the range of float: once more, element by element.
+// For a row of which a sum left the range, once more, element by element: of float in double, of double in a unit.
 template <class Functor, class Stored>
 __device__ __forceinline__ void row_sums_in_double(const Functor& functor, const RowInputs<Functor, Stored>& rows,
-                                                   int64_t b, double (&sum)[Functor::sums]) {
+                                                   int64_t b, [[maybe_unused]] double unit,
+                                                   double (&sum)[Functor::sums]) {
   constexpr int inputs = Functor::inputs, sums = Functor::sums;
   DMREC_UNROLL
   for (int k = 0; k < sums; ++k) sum[k] = 0;
@@ -74,7 +75,11 @@ __device__ __forceinline__ void row_sums_in_double(const Functor& functor, const
     for (int i = 0; i < inputs; ++i) {
       element[i] = static_cast<double>(Element<Stored>::value(rows.in[i][b * rows.stride[i] + j]));
     }
-    functor.terms(element, term);
+    if constexpr (Functor::in_units) {
+      functor.terms(element, term, unit);
+    } else {
+      functor.terms(element, term);
+    }
     DMREC_UNROLL
     for (int k = 0; k < sums; ++k) sum[k] += term[k];
   }
@@ -84,7 +89,8 @@ __device__ __forceinline__ void row_sums_in_double(const Functor& functor, const
 __device__ __forceinline__ int64_t row_of_thread() { return int64_t{blockIdx.x} * blockDim.y + threadIdx.y; }
 
 template <class Functor, class Stored>
-__global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, Stored* out, Stored* saved) {
+__global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, Stored* out,
+                            ArithmeticOf<Stored>* saved) {
   using T = ArithmeticOf<Stored>;
   constexpr int sums = Functor::sums;
   const int64_t b = row_of_thread();
@@ -92,20 +98,29 @@ __global__ void row_forward(Functor functor, RowInputs<Functor, Stored> rows, St
   T sum[sums];
   row_sums(functor, rows, b, sum);
   T value = functor.finish(sum), to_save = functor.saved(sum);
-  if constexpr (Functor::overflows_early && sizeof(T) < sizeof(double)) {
-    bool again = sum[sums - 1] < T(1e-30);  // squares vanish early; a NaN stays what it is
+  if constexpr (Functor::in_units || (Functor::overflows_early && sizeof(T) < sizeof(double))) {
+    const bool vanishes = sum[sums - 1] < Float<T>::vanishing;  // squares do early; a NaN stays what it is
+    bool again = vanishes;
     DMREC_UNROLL
     for (int k = 0; k < sums; ++k) again = again || sum[k] > Float<T>::largest;
     if (again) {  // the same for all threads of the row
       double exact[sums];
-      row_sums_in_double(functor, rows, b, exact);
-      value = static_cast<T>(functor.finish(exact));
-      to_save = static_cast<T>(functor.saved(exact));
+      const double unit = sizeof(T) < sizeof(double) ? 1
+                          : vanishes                 ? Float<double>::large_unit
+                                                     : Float<double>::small_unit;
+      row_sums_in_double(functor, rows, b, unit, exact);
+      if constexpr (Functor::in_units) {
+        value = static_cast<T>(functor.finish(exact, unit));
+        to_save = static_cast<T>(functor.saved(exact, unit));
+      } else {
+        value = static_cast<T>(functor.finish(exact));
+        to_save = static_cast<T>(functor.saved(exact));
+      }
     }
   }
   if (threadIdx.x == 0) {
     out[b] = Element<Stored>::stored(value);
-    if (saved) saved[b] = Element<Stored>::stored(to_save);
+    if (saved) saved[b] = to_save;
   }
 }
 
@@ -113,7 +128,7 @@ template <class Functor, class Stored>
 struct RowGradients {
   const Stored* grad;
   int64_t grad_stride;
-  const Stored* saved;
+  const ArithmeticOf<Stored>* saved;
   Stored* out[Functor::inputs];
 };
 
@@ -123,7 +138,7 @@ __global__ void row_backward(Functor functor, RowInputs<Functor, Stored> rows, R
   constexpr int inputs = Functor::inputs, factors = Functor::factors, count = piece<Stored>;
   const int64_t b = row_of_thread();
   if (b >= rows.n_rows) return;
-  const T saved = Functor::needs_saved ? Element<Stored>::value(to.saved[b]) : T(0);
+  const T saved = Functor::needs_saved && to.saved ? to.saved[b] : T(0);
   T c[factors];
   functor.coefficients(Element<Stored>::value(to.grad[b * to.grad_stride]), saved, c);
   over_row(rows, b, [&](int64_t j, const T(&x)[inputs][count]) {
@@ -148,7 +163,7 @@ template <class Functor, class Stored>
 int launch_typed(const Functor& functor, const RowJob& job, Stream stream) {
   RowInputs<Functor, Stored> rows{{}, {}, job.n_rows, job.width, job.aligned};
   RowGradients<Functor, Stored> to{
-      static_cast<const Stored*>(job.grad), job.grad_stride, static_cast<const Stored*>(job.saved), {}};
+      static_cast<const Stored*>(job.grad), job.grad_stride, static_cast<const ArithmeticOf<Stored>*>(job.saved), {}};
   for (int i = 0; i < Functor::inputs; ++i) {
     rows.in[i] = static_cast<const Stored*>(job.in[i]);
     rows.stride[i] = job.stride[i];
@@ -156,10 +171,10 @@ int launch_typed(const Functor& functor, const RowJob& job, Stream stream) {
   }
   const bool wide = job.width > widest_row_of_a_warp;
   const dim3 block = wide ? dim3(warp_size * warps_of_wide_row) : dim3(warp_size, 8);
-  const dim3 grid(static_cast<unsigned>(blocks_for(job.n_rows, block.y)));
+  const dim3 grid(grid_x(blocks_for(job.n_rows, block.y)));
   if (job.out) {
     return launch("row_forward", row_forward<Functor, Stored>, grid, block, stream, functor, rows,
-                  static_cast<Stored*>(job.out), static_cast<Stored*>(job.saved));
+                  static_cast<Stored*>(job.out), static_cast<ArithmeticOf<Stored>*>(job.saved));
   }
   return launch("row_backward", row_backward<Functor, Stored>, grid, block, stream, functor, rows, to);
 }

@@ -26,7 +26,7 @@ inline RowJob row_job(std::vector<Tensor>& rows) {
   return job;
 }
 
-// `saved`, if given, is a (B,) tensor to fill
+// `saved`, if given, is a (B,) tensor of the arithmetic type to fill
 template <class Launch>
 Tensor row_forward(const char* op, std::vector<Tensor> rows, Tensor* saved, const Launch& launch) {
   const OnDevice device(rows[0]);
@@ -43,10 +43,7 @@ template <class Launch>
 std::vector<Tensor> row_backward(const char* op, std::vector<Tensor> rows, const Tensor& grad, const Tensor* saved,
                                  int64_t needed, const Launch& launch) {
   check_row_vector(op, "the gradient", grad, rows[0]);
-  if (saved) {
-    check_row_vector(op, "the saved value", *saved, rows[0]);
-    STD_TORCH_CHECK(saved->is_contiguous(), op, ": the saved value must be contiguous");
-  }
+  if (saved) check_saved(op, *saved, rows[0]);
   const OnDevice device(rows[0]);
   const int64_t n_rows = rows[0].size(0), width = rows[0].size(1);
   std::vector<Tensor> gradients;
