@@ -30,7 +30,7 @@ from .language.profiles.write import write_profiles
 from .language.profiles.writer import TemplateWriter
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
-from .runs.load import histories_of, load_model, training_data
+from .runs.load import held_out_split, histories_of, load_model, training_data
 from .runs.provenance import check_data
 from .runs.resolve import resolve
 from .runs.run import Run, run_folder
@@ -274,7 +274,8 @@ def evaluate(
             raise DmrecError(f"{model.name} is evaluated on the dataset that it was fitted on: leave out data")
         check_data(model.folder, Run(model.folder).load()[1], model.config, data)
     dataset = data or model.dataset
-    found = ranking.evaluate(model.model, model.data, dataset.split(split), wanted)
+    held_out = dataset.split(split) if model.config is None else held_out_split(model.config, dataset, split)
+    found = ranking.evaluate(model.model, model.data, held_out, wanted)
     if not per_user:
         return found.means
     users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]

@@ -33,6 +33,11 @@ class TrainingConfig(Options):
 
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of weights, dropout, noise and the order of examples")
     epochs: int = Field(1000, ge=1, description="maximum number of epochs")
+    interactions: Literal["train", "all"] = Field(
+        "train",
+        description="what a model learns from: the training split, or all interactions, held-out ones included, for "
+        "exactly the given epochs (see --final)",
+    )
     batch_size: int = Field(1024, ge=1, description="examples in a step: users, or interactions for lightgcn")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
     device: str = Field(

@@ -12,7 +12,17 @@ from dmrec.data.dataset import open_dataset
 from dmrec.data.inspection import inspect_splits, warnings
 from dmrec.data.sequences import Sequences, check_order, check_sequences, read_sequences
 from dmrec.data.sources.tables import read_interactions
-from dmrec.data.splits import STRATEGIES, TEST, TRAIN, VALID, InteractionLog, by_time, split_log
+from dmrec.data.splits import (
+    EQUAL,
+    STRATEGIES,
+    TEST,
+    TRAIN,
+    VALID,
+    InteractionLog,
+    Shares,
+    by_time,
+    split_log,
+)
 from dmrec.errors import DmrecError
 from dmrec.files import sha256_of
 from dmrec.recipes import recipe
@@ -210,7 +220,8 @@ def test_every_split_is_a_partition_that_keeps_its_promise(entries, strategy, se
     users, items, times = (np.array(part, dtype=np.int64) for part in zip(*entries, strict=True))
     log = InteractionLog(users, items, times, 8, 10)
     if strategy == "time" and (different := len(set(times.tolist()))) < 3:
-        with pytest.raises(DmrecError, match=f"cannot cut {len(times)} interactions with {different} different times"):
+        counted = f"{different} different times" if different > 1 else "one time"
+        with pytest.raises(DmrecError, match=f"cannot cut {len(times)} interactions with {counted} into three parts"):
             split_log(log, strategy, seed)
         return
     splits, _ = split_log(log, strategy, seed)
@@ -234,6 +245,41 @@ def test_every_split_is_a_partition_that_keeps_its_promise(entries, strategy, se
 
 
 @settings(max_examples=150, deadline=None)
+@given(
+    logs,
+    st.sampled_from(sorted(STRATEGIES)),
+    st.floats(0.01, 5),
+    st.floats(0.01, 5),
+    st.one_of(st.just(0.0), st.floats(0.01, 5)),
+)
+def test_shares_of_a_split(entries, strategy, train, valid, test):
+    entries = sorted(entries, key=lambda entry: (entry[0], entry[2]))
+    users, items, times = (np.array(part, dtype=np.int64) for part in zip(*entries, strict=True))
+    log = InteractionLog(users, items, times, 8, 10)
+    shares = Shares.of(f"{train}:{valid}:{test}")
+    assert sum(shares) + train / (train + valid + test) == pytest.approx(1)
+    if strategy == "time" and len(set(times.tolist())) < (3 if test else 2):
+        with pytest.raises(DmrecError, match="into two|into three"):
+            split_log(log, strategy, 0, shares)
+        return
+    splits, _ = split_log(log, strategy, 0, shares)
+    assert sum(split.nnz for split in splits.values()) == len(entries)
+    assert sum(split.toarray() for split in splits.values()).max() == 1
+    if not test:
+        assert splits["test"].nnz == 0
+    if strategy == "time-per-user":
+        counts = np.bincount(users, minlength=8)
+        for name, share in shares._asdict().items():
+            wanted = np.rint(counts * share)
+            found = np.diff(splits[name].indptr)
+            assert (found == wanted).all() or (name == "valid" and (found <= wanted).all())
+    if strategy == "leave-one-out":
+        held_out = 1 + bool(test)
+        counts = np.bincount(users, minlength=8)
+        assert (np.diff(splits["valid"].indptr) == (counts > held_out)).all()
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_one_cut_in_time_leaves_three_parts_or_is_refused(sizes):
     """However many interactions have each time."""
@@ -241,11 +287,11 @@ def test_one_cut_in_time_leaves_three_parts_or_is_refused(sizes):
     log = InteractionLog(np.zeros_like(times), np.arange(len(times)), times, 1, len(times))
     if len(sizes) < 3:
         with pytest.raises(
-            DmrecError, match=f"cannot cut {len(times)} .* with {len(sizes)} different times into three"
+            DmrecError, match=f"cannot cut {len(times)} .* with ({len(sizes)} different times|one time) into three"
         ):
-            by_time(log, 0)
+            by_time(log, 0, EQUAL)
         return
-    part, _ = by_time(log, 0)
+    part, _ = by_time(log, 0, EQUAL)
     assert (np.diff(part) >= 0).all(), "training, then validation, then test"
     assert set(part) == {TRAIN, VALID, TEST}
     assert len(set(zip(times, part, strict=True))) == len(sizes), "one time is in one part"

@@ -203,7 +203,7 @@ def test_what_can_be_refused_is_refused_before_training(shop, capsys):
     bare = ["train", "mult-vae", "dmrec-m", "--data", shop / "bare", "--out", shop / "refused"]
     assert run("data", "import", shop / "ratings.csv", "--out", shop / "bare") == 0
     assert run(*bare) == 1
-    assert "has no text vectors; make some: dmrec embed" in capsys.readouterr().err
+    assert "has no text vectors and no texts to make them from: import it with --items" in capsys.readouterr().err
     assert not (shop / "refused").exists()
     plot = ["train", "mult-vae", "--data", shop / "data", "--out", shop / "refused", "--plot", "x.gif"]
     assert run(*plot) == 1

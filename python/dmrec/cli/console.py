@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from ..runs.run import PREVIOUS
 
 WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
 
@@ -28,20 +25,19 @@ def notify(message: str) -> None:
     errors.print(message)
 
 
-def notify_of_seed(given: Path, folder: Path) -> None:
-    """Says which run was opened where the folder of a model with several was named, or a run is trained again."""
-    if folder.name == PREVIOUS:
-        notify(f"{given} is being trained again: this is the finished run before it")
-        folder = folder.parent
-    if given.resolve() != folder.resolve() and (seeds := len(list(folder.parent.glob("seed-*")))) > 1:
-        notify(f"{given} has runs of {seeds} seeds; this is {folder.name}: name another one's folder to use it")
+def counted(count: int, what: str) -> str:
+    """A number and a noun: "1 user", "2 users"."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> None:
     """A table; columns from ``numbers_from`` on are set right."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if i >= numbers_from else "left", overflow="fold")
+        is_number = i >= numbers_from and all(isinstance(row[i], int | float | None) for row in rows)
+        table.add_column(
+            Text(column), justify="right" if i >= numbers_from else "left", overflow="fold", no_wrap=is_number
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     output.print(table)

@@ -18,18 +18,25 @@ from ..data.sources.importer import assemble, make_dataset
 from ..data.sources.interactions import Interactions
 from ..data.sources.source import Source
 from ..data.sources.summary import describe_import
-from ..data.splits import STRATEGIES
+from ..data.splits import STRATEGIES, shares_of
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
 from ..options import LARGEST_SEED
 from .console import errors, notify, output, print_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Make datasets and inspect them.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help="Make datasets and inspect them."
+)
 
 MinRating = Annotated[float, typer.Option(help="Drop ratings below this.")]
 KCore = Annotated[int, typer.Option("--k-core", min=1, help="Keep users and items with this many interactions.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the random split.")]
 SplitName = Annotated[str, typer.Option("--split", help=f"How to split: {', '.join(STRATEGIES)}.")]
+Ratios = Annotated[
+    str | None,
+    typer.Option(help="Training, validation, test. Default: 3:1:1, with --no-test 4:1.", show_default=False),
+]
+NoTest = Annotated[bool, typer.Option("--no-test", help="Hold nothing out for test.")]
 Repeats = Annotated[
     str,
     typer.Option(help="Repeated interactions: first keeps the first; keep cannot be evaluated."),
@@ -50,6 +57,8 @@ def import_(
     min_rating: MinRating = 3.0,
     k_core: KCore = 5,
     split: SplitName = "random",
+    ratios: Ratios = None,
+    no_test: NoTest = False,
     repeats: Repeats = "first",
     seed: Seed = 0,
     user_column: Annotated[str | None, Optional] = None,
@@ -100,9 +109,9 @@ def import_(
     """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
 
     A table (.csv, .tsv, .inter, .parquet, .jsonl) has a user, an item, and a rating and a time if there are any.
-    Its columns are found by their usual names. It is filtered and split: 3:1:1 at random per user, or by order or
-    time (--split). Three tables or matrices (.npz, .pkl) stay split as they are. Items, users and reviews may be
-    such tables, too, as Amazon, Yelp and Steam have them. A folder may be RecBole's (NAME.inter ..), MovieLens
+    Its columns are found by their usual names. It is filtered and split: 3:1:1 (--ratios) at random per user, or by
+    order or time (--split). Three tables or matrices (.npz, .pkl) stay split as they are. Items, users and reviews may
+    be such tables, too, as Amazon, Yelp and Steam have them. A folder may be RecBole's (NAME.inter ..), MovieLens
     (u.data, ratings.dat or ratings.csv) or that of RLMRec and DMRec (trn_mat.pkl ..), whose pickles are read
     without running anything in them. Vectors have a row for each item and each user, in the order of their
     descriptions.
@@ -113,6 +122,7 @@ def import_(
     - `dmrec data import Video_Games.jsonl.gz --items meta_Video_Games.jsonl.gz --out data/games`
     - `dmrec data import clicks.parquet --user-column customer --item-column sku --k-core 10 --out data/shop`
     - `dmrec data import reviews.json --split leave-one-out --time-column unixReviewTime --out data/beauty`
+    - `dmrec data import orders.csv --ratios 8:1:1 --out data/shop`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
     """
@@ -153,6 +163,7 @@ def import_(
         k_core=k_core,
         split=split,
         repeats=repeats,
+        shares=shares_of(ratios, no_test),
         seed=seed,
         vectors_name=vectors_name,
     )
@@ -209,6 +220,8 @@ def fetch(
     min_rating: MinRating = 3.0,
     k_core: KCore = 5,
     split: SplitName = "random",
+    ratios: Ratios = None,
+    no_test: NoTest = False,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -222,7 +235,8 @@ def fetch(
     out = out or Path("data") / name
     check_free(out, force)
     errors.print(f"Terms of use. {TERMS}")
-    _describe(known[name](out, min_rating=min_rating, k_core=k_core, split=split, seed=seed))
+    shares = shares_of(ratios, no_test)
+    _describe(known[name](out, min_rating=min_rating, k_core=k_core, split=split, shares=shares, seed=seed))
 
 
 @app.command()
@@ -246,7 +260,7 @@ def synthetic(
 def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) -> None:
     """Options that were given and would do nothing."""
     if not isinstance(source.interactions, Interactions):
-        unused = [*unused, "k_core", "split", "repeats", "seed"]
+        unused = [*unused, "k_core", "split", "ratios", "no_test", "repeats", "seed"]
     if source.has_row_ids:
         unused = [*unused, "min_rating"]
     for name in unused:

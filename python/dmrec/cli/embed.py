@@ -90,3 +90,6 @@ def embed(
         f"{dataset.name}: vectors '{name}', width {vectors.items.shape[1]}, of {dataset.n_items} items and "
         f"{dataset.n_users} users",
     )
+    if missing := dataset.without_text(name):
+        what = f"profiles '{profiles}'" if profiles else "texts"
+        errors.print(f"{dataset.name}: {missing}; complete the {what} and repeat this command with --force")

@@ -13,9 +13,10 @@ import typer
 
 from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_model
-from ..runs.load import load_run
+from ..runs.load import held_out_split, load_run
 from ..runtime import resolve_device
-from .console import notify_of_seed, print_table
+from .console import print_table
+from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 
 
@@ -56,9 +57,8 @@ def evaluate(
         check_ending(per_user)
     opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
-    result = evaluate_model(model, users, dataset.split(split), metrics or opened.config.evaluation.metrics)
-    if result.n_users == 0:
-        raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
+    held_out = held_out_split(opened.config, dataset, split)
+    result = evaluate_model(model, users, held_out, metrics or opened.config.evaluation.metrics)
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}

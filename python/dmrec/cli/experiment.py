@@ -31,6 +31,7 @@ class FileOrCommand(TyperGroup):
 app = typer.Typer(
     cls=FileOrCommand,
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="markdown",
     help="Run a grid of datasets, models and seeds (`dmrec experiment FILE.yaml`), and report its results in tables.",
 )

@@ -2,50 +2,108 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NamedTuple
 
+import click
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
 from ..errors import DmrecError
-from ..runtime import limit_threads
-from . import data, doctor, embed, evaluate, experiment, profile, recommend, runs, train, tune
 from .console import errors, output
 
-ORDER = ("data", "profile", "embed", "train", "resume", "runs", "evaluate", "recommend", "tune", "experiment", "doctor")
+
+class Entry(NamedTuple):
+    """A command: where it is, and the first sentence of its help."""
+
+    module: str
+    attribute: str  # a function, or an app with commands of its own
+    summary: str
 
 
-class InOrder(TyperGroup):
-    """Lists the commands in the order in which they are used."""
+COMMANDS = {
+    "data": Entry("data", "app", "Make datasets and inspect them."),
+    "profile": Entry("profile", "profile", "Write a short text about every item and user, to be turned into vectors."),
+    "embed": Entry("embed", "embed", "Turn the texts of items and users, or their profiles, into vectors."),
+    "train": Entry("train", "train", "Train and test models, together with the baselines popularity and EASE."),
+    "resume": Entry("train", "resume", "Continue a run that was stopped or killed, bit for bit."),
+    "runs": Entry("runs", "runs", "List runs: finished ones with their figures, the others with their state."),
+    "evaluate": Entry("evaluate", "evaluate", "Rank all items for every user again and print the metrics."),
+    "recommend": Entry("recommend", "recommend", "Write or print the best items of each user, known or new."),
+    "tune": Entry("tune", "tune", "Search the options with the best score on validation."),
+    "experiment": Entry("experiment", "app", "Run a grid of datasets, models and seeds, and report its results."),
+    "doctor": Entry("doctor", "doctor", "Show what is installed, and whether each operator runs natively."),
+}
+"""In the order in which they are used."""
+MARKUP: Any = "markdown"
+
+
+class OnDemand(TyperGroup):
+    """Imports a command when it is called: to list them, or to print the help, torch is not needed."""
+
+    _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands."""
-        return sorted(super().list_commands(ctx), key=ORDER.index)
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command; while commands are listed, its name and summary alone."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        if self._listing:
+            return click.Command(cmd_name, help=entry.summary)
+        return load_command(cmd_name)
+
+    @contextmanager
+    def _lists(self) -> Iterator[None]:
+        self._listing = True
+        try:
+            yield
+        finally:
+            self._listing = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help of all commands."""
+        with self._lists():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The names of commands that begin so."""
+        with self._lists():
+            return super().shell_complete(ctx, incomplete)
+
+
+def load_command(name: str) -> Any:
+    """A command, imported."""
+    from ..runtime import limit_threads
+
+    limit_threads()
+    entry = COMMANDS[name]
+    made = getattr(importlib.import_module(f".{entry.module}", __package__), entry.attribute)
+    if not isinstance(made, typer.Typer):
+        function, made = made, typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+        made.command(name)(function)
+    command = typer.main.get_command(made)
+    command.name = name
+    return command
 
 
 app = typer.Typer(
-    cls=InOrder,
+    cls=OnDemand,
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train and use recommenders that know what things are: DMRec and its baselines.",
 )
-app.add_typer(data.app, name="data")
-app.command()(profile.profile)
-app.command()(embed.embed)
-app.command()(train.train)
-app.command()(train.resume)
-app.command()(runs.runs)
-app.command()(evaluate.evaluate)
-app.command()(recommend.recommend)
-app.command()(tune.tune)
-app.add_typer(experiment.app, name="experiment")
-app.command()(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -68,7 +126,6 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    limit_threads()
     try:
         app([argument for argument in arguments if argument != "--debug"])
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:

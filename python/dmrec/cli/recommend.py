@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +12,15 @@ import typer
 
 from ..data.dataset import Dataset
 from ..data.entities import clean
-from ..data.sources.visitors import Visitor, read_lines, read_visitors
+from ..data.sources.visitors import Visitor, read_history, read_lines, read_visitors
 from ..errors import DmrecError
-from ..inference.recommend import Ranking, item_named
+from ..inference.recommend import NothingKnownError, Ranking, item_named
 from ..inference.recommender import Recommender
 from ..language.encoders import TextEncoder, make_encoder
 from ..runs.load import load_run
 from ..runtime import resolve_device
-from .console import notify, notify_of_seed, output, print_table
+from .console import counted, notify, output, print_table
+from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 
 COLUMNS: Columns = {"user": str, "rank": int, "item": str, "title": str, "score": float}
@@ -29,6 +31,13 @@ class Exclude(StrEnum):
 
     known = "known"
     train = "train"
+
+
+class Feed(StrEnum):
+    """Which interactions of a user the model reads."""
+
+    learned = "learned"
+    known = "known"
 
 
 def recommend(
@@ -50,6 +59,19 @@ def recommend(
     exclude: Annotated[
         Exclude, typer.Option(help="known: all interactions of a user; train: those in training.")
     ] = Exclude.known,
+    feed: Annotated[
+        Feed, typer.Option(help="What is read of a user: learned, as in training; known: held-out interactions, too.")
+    ] = Feed.learned,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of new interactions (user, item, time): read too, and not recommended again.",
+            show_default=False,
+        ),
+    ] = None,
+    distinct_titles: Annotated[
+        bool, typer.Option("--distinct-titles", help="Of items with one title, the best alone.")
+    ] = False,
     exclude_items: Annotated[
         Path | None,
         typer.Option(help="File with an item id in each line: none of them is recommended.", show_default=False),
@@ -73,12 +95,14 @@ def recommend(
 ) -> None:
     """Write or print the best items of each user, without those that the user has interacted with.
 
-    A new user, who was not in training, is described by a text, by items, or by both.
+    A new user, who was not in training, is described by a text, by items, or by both. Users of --history who were not
+    in training are new users who like these items; whoever nothing is known of gets the most popular items.
 
     Examples:
 
     - `dmrec recommend runs/ml-100k/dmrec-m --user 42`
     - `dmrec recommend runs/ml-100k/dmrec-m -k 50 --out top50.csv --exclude-items sold-out.txt`
+    - `dmrec recommend runs/shop/dmrec-m-final --history since-training.csv --out top.csv`
     - `dmrec recommend runs/shop/dmrec-m --visitors visitors.csv --out for-visitors.csv`
     - `dmrec recommend runs/shop/dmrec-m --profile "machinist, likes well-made hand tools" --like B00004T7P1`
     """
@@ -89,8 +113,10 @@ def recommend(
     new_user = bool(profile or likes)
     if new_user and (users or out or exclude is not Exclude.known):
         raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
-    if visitors is not None and (users or new_user or out is None):
-        raise DmrecError("--visitors needs --out, and no --user, --profile or --like")
+    if visitors is not None and (users or new_user or out is None or history is not None):
+        raise DmrecError("--visitors needs --out, and no --user, --profile, --like or --history")
+    if new_user and (history is not None or feed is not Feed.learned):
+        raise DmrecError("--profile and --like are for one new user: leave out --history and --feed")
     if not new_user and out is None and not users:
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.csv, .parquet or .jsonl)")
     if out is not None:
@@ -103,20 +129,47 @@ def recommend(
         "among": None if among is None else _ids_in(among),
     }
     of_new = {"encoder": None if encoder is None else _encoder_named(encoder), "key_variable": key_variable, **choice}
+    of_new["distinct_titles"] = distinct_titles
     if visitors is not None and out is not None:
         found = read_visitors(visitors)
-        write_rows(out, _rows_of_visitors(recommender, found, k, of_new), {**COLUMNS})
-        notify(f"{len(found)} visitors: {out}")
+        write_rows(out, _rows_of_new_users(recommender, found, k, of_new), {**COLUMNS})
+        notify(f"{counted(len(found), 'visitor')}: {out}")
         return
     if new_user:
         _print_for_new_user(recommender, profile or "", likes or [], k, of_new)
         return
-    rows = _rows(dataset, recommender.rankings(users, k, recommender.excluded(**choice), exclude))
+    later = None if history is None else read_history(history, dataset)
+    strangers = [] if later is None else [Visitor(user, "", items) for user, items in later.of_new_users.items()]
+    if users:
+        strangers = [visitor for visitor in strangers if visitor.id in users]
+        named = {visitor.id for visitor in strangers}
+        users = [user for user in users if user not in named]
+    if later is not None:
+        notify(f"{history}: {later.summary}")
+    groups = recommender.title_groups if distinct_titles else None
+    told = None if later is None else {user: list(items) for user, items in later.of_users.items()}
+    options: dict[str, Any] = {"feed": feed, "history": told, "groups": groups}
+    rankings = recommender.rankings(users, k, recommender.excluded(**choice), exclude, **options)
+    rows = chain(_rows(dataset, rankings), _rows_of_new_users(recommender, strangers, k, of_new))
     if out is not None:
         write_rows(out, rows, COLUMNS)
-        notify(f"{len(set(users)) if users else dataset.n_users} users: {out}")
+        notify_of_feed(recommender, feed)
+        count = len(strangers) + (dataset.n_users if users is None else len(set(users)))
+        notify(f"{counted(count, 'user')}: {out}")
         return
-    _print_for_users(dataset, list(rows), list(dict.fromkeys(users or ())))
+    shown = list(rows)
+    notify_of_feed(recommender, feed)
+    _print_for_users(dataset, shown, [*dict.fromkeys(users or ()), *(visitor.id for visitor in strangers)])
+
+
+def notify_of_feed(recommender: Recommender, feed: Feed) -> None:
+    """Says what the model reads of users where that is not all that is known of them."""
+    learned, known = recommender.data.interactions.nnz, recommender.known.nnz
+    if recommender.model.reads_interactions and feed is Feed.learned and learned < known:
+        notify(
+            f"the model reads the {learned} training interactions of {known} that are known; --feed known: all; "
+            "dmrec train --final makes a model that has also learned from all"
+        )
 
 
 def _print_for_new_user(
@@ -138,12 +191,16 @@ def _print_for_new_user(
 def _print_for_users(dataset: Dataset, rows: Sequence[dict[str, Any]], users: Sequence[str]) -> None:
     train = dataset.split("train")
     for user in users:
-        row = dataset.user_rows[user]
-        who = dataset.users[row]
-        history = [dataset.items[i].label for i in train.col[train.crow[row] : train.crow[row + 1]][:8].tolist()]
-        output.print(f"\n{who.label}: {who.text}".rstrip(": "))
-        output.print(f"interacted with {', '.join(history)}, ..")
-        mine = [[e["rank"], e["item"], e["title"] or e["item"], e["score"]] for e in rows if e["user"] == who.id]
+        row = dataset.user_rows.get(user)
+        if row is None:
+            output.print(f"\n{user}: not in training")
+        else:
+            who = dataset.users[row]
+            items = train.col[train.crow[row] : train.crow[row + 1]].tolist()
+            history = ", ".join(dataset.items[i].label for i in items[:8])
+            output.print(f"\n{who.label}: {who.text}".rstrip(": "))
+            output.print(f"interacted with {history}{', ..' if len(items) > 8 else ''}")
+        mine = [[e["rank"], e["item"], e["title"] or e["item"], e["score"]] for e in rows if e["user"] == user]
         print_table(f"{len(mine)} recommendations", ["rank", "id", "item", "score"], mine, numbers_from=3)
 
 
@@ -153,17 +210,35 @@ def _ids_in(path: Path) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def _rows_of_visitors(
+def _rows_of_new_users(
     recommender: Recommender, visitors: Sequence[Visitor], k: int, options: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    title = {item.id: item.title for item in recommender.dataset.items}
+    """One after the other; what is not known of the items that they like is left out, and said at the end."""
+    dataset = recommender.dataset
+    title = {item.id: item.title for item in dataset.items}
+    unknown, popular = [], 0
     for visitor in visitors:
+        likes = []
+        for name in visitor.likes:
+            try:
+                likes.append(dataset.items[item_named(dataset, name)].id)
+            except DmrecError:
+                unknown.append(name)
         try:
-            found = recommender.recommend(k=k, profile=visitor.profile or None, likes=visitor.likes or None, **options)
-        except DmrecError as error:
-            raise DmrecError(f"visitor '{visitor.id}': {error}") from None
+            if not visitor.profile and not likes:
+                raise NothingKnownError(f"nothing is known of {visitor.id}")
+            found = recommender.recommend(k=k, profile=visitor.profile or None, likes=likes or None, **options)
+        except NothingKnownError:
+            popular += 1
+            groups = recommender.title_groups if options["distinct_titles"] else None
+            excluded = recommender.excluded(options["exclude"], options["among"])
+            found = recommender.popular(k, excluded, groups)
         for row in found.rows():
             yield {"user": visitor.id, **row, "title": title[row["item"]]}
+    if unknown:
+        notify(f"{counted(len(unknown), 'liked item')} not in {dataset.name}, such as '{unknown[0]}': left out")
+    if popular:
+        notify(f"nothing that the model can read is known of {counted(popular, 'new user')}: the most popular items")
 
 
 def _encoder_named(family: str) -> TextEncoder:

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import DmrecError
 from ..runs.run import CONFIG, PREVIOUS, Run
-from .console import print_table
+from .console import notify, print_table
 
 
 def runs(
@@ -36,4 +36,15 @@ def runs(
         result = run.result if state == "finished" else {}
         figures = [result.get("test", {}).get(metric) for metric in wanted]
         rows.append([str(each.relative_to(folder)), state, *figures, result.get("best_epoch"), remark])
-    print_table(str(folder), ["run", "state", *wanted, "best epoch", "remark"], rows, numbers_from=2)
+    names = ["run", "state", *wanted, "best epoch", "remark"]
+    kept = [i for i in range(len(names)) if i < 2 or any(row[i] not in (None, "") for row in rows)]
+    print_table(str(folder), [names[i] for i in kept], [[row[i] for i in kept] for row in rows], numbers_from=2)
+
+
+def notify_of_seed(given: Path, folder: Path) -> None:
+    """Says which run was opened where the folder of a model with several was named, or a run is trained again."""
+    if folder.name == PREVIOUS:
+        notify(f"{given} is being trained again: this is the finished run before it")
+        folder = folder.parent
+    if given.resolve() != folder.resolve() and (seeds := len(list(folder.parent.glob("seed-*")))) > 1:
+        notify(f"{given} has runs of {seeds} seeds; this is {folder.name}: name another one's folder to use it")

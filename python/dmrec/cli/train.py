@@ -17,8 +17,10 @@ from ..experiment.plan import Job, grid
 from ..experiment.report.plots import check_plot, plot_validation
 from ..experiment.runner import run_jobs, run_jobs_here
 from ..experiment.worker import train_or_resume
-from ..options import LARGEST_SEED, deep_merge
+from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
+from ..runs.resolve import final_config
+from ..runs.run import Run
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
 from .console import DEVICE, errors, notify, output, print_table
@@ -39,6 +41,7 @@ Examples:
 - `dmrec train dmrec-m --data data/ml-100k`
 - `dmrec train mult-vae dmrec-m --data data/ml-100k --seeds 5 --plot curves.png`
 - `dmrec train dmrec-g --data data/shop --set matching.beta=0.8 --set training.epochs=300`
+- `dmrec train --final runs/shop/dmrec-m`
 - `dmrec train --config my.yaml --data data/shop --device cuda --precision bf16`
 """
 
@@ -61,23 +64,40 @@ def train(
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16 matrix products.")] = None,
     baselines: Annotated[bool, typer.Option(help="Train popularity and EASE, too.")] = True,
+    final: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished run: train it again on all interactions, for use, as MODEL-final.",
+            show_default=False,
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
 ) -> None:
     """Replaced by HELP below."""
     given = {"device": device, "precision": precision}
     overrides = [*(settings or []), *(f"training.{name}={value}" for name, value in given.items() if value)]
-    configs = compose(list(recipes or []), read_config(config) if config else {}, overrides)
+    if final is not None:
+        if recipes or config or seeds > 1 or plot is not None:
+            raise DmrecError("--final takes everything from the run: leave out recipes, --config, --seeds and --plot")
+        of_run = final_config(Run.open(final))
+        configs = [build_config(apply_overrides(of_run.model_dump(mode="json"), overrides))]
+        notify(_describe_final(configs[0]))
+    else:
+        configs = compose(list(recipes or []), read_config(config) if config else {}, overrides)
     location = data or configs[0].data
     if location is None:
         raise DmrecError("name the dataset: --data FOLDER")
     dataset = open_dataset(location)
-    if baselines:
+    if baselines and final is None:
         configs = [*_baselines(configs, dataset), *configs]
     # everything that can be refused is refused before the first epoch of the first model
     jobs = [job for each in configs for job in grid(each, [dataset], _seeds(each, seed, seeds), out)]
     if plot is not None:
         check_plot(plot)
+    for vectors in dict.fromkeys(job.config.language.vectors for job in jobs if job.config.language):
+        if vectors is not None and (missing := dataset.without_text(vectors)):
+            notify(f"{dataset.name}: {missing}")
     try:
         with experiment_lock(out):
             if force:
@@ -107,6 +127,11 @@ def train(
 train.__doc__ = HELP
 
 
+def _describe_final(config: Config) -> str:
+    epochs = f" for {config.training.epochs} epochs, the best on validation" if config.model.is_random else ""
+    return f"{config.name}: trains on all interactions{epochs}"
+
+
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of a run that was stopped.")],
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
@@ -123,9 +148,10 @@ def resume(
     except KeyboardInterrupt:
         notify(f"stopped; continue with: dmrec resume {run}")
         raise typer.Exit(130) from None
-    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["test"].items())
     notify(f"{result['name']}: done in {run}")
-    output.print(f"test: {figures}")
+    for split in ("valid", "test"):
+        if result[split] and (split == "test" or not result["test"]):
+            output.print(f"{split}: {', '.join(f'{metric} {value:.4f}' for metric, value in result[split].items())}")
 
 
 def _seeds(config: Config, first: int | None, count: int) -> range:
@@ -159,7 +185,7 @@ def _print_results(jobs: Sequence[Job], out: Path, dataset: Dataset) -> list[str
     cells, failed = collect(out)
     wanted = {(job.dataset, job.model) for job in jobs}
     rows = [each for each in summary(cells) if (each["dataset"], each["name"]) in wanted]
-    if rows:
+    if rows and rows[0]["measured"]:
         _print_table(dataset, rows, jobs[-1].config.evaluation.metrics)
     return [
         f"{row['model']}, seed {row['seed']}: {row['error']}"
@@ -176,8 +202,16 @@ def _print_table(dataset: Dataset, rows: list[dict[str, Any]], metrics: tuple[st
         figures = [f"{row['test'][m]:.4f}" + (f" ±{deviation[m]:.4f}" if deviation else "") for m in shown]
         speed, epochs = row.get("seconds_per_epoch"), ", ".join(map(str, row.get("best_epoch", []))) or None
         table.append([row["name"], *figures, epochs, f"{speed:.2f}" if speed else None])
-    title = f"{dataset.name}: test, {rows[-1]['test_users']} users"
+    split = rows[-1]["measured"]
+    users = int((dataset.split(split).crow.diff() > 0).sum())
+    title = f"{dataset.name}: {split}, {users} users"
     print_table(title, ["model", *shown, "best epoch", "s/epoch"], table)
+    for row in rows:
+        if row.get("epoch_limit") in row.get("best_epoch", []):
+            output.print(
+                f"{row['name']}: the best epoch is the last: it may improve with more "
+                f"(--set training.epochs={2 * row['epoch_limit']})"
+            )
     vectors = sorted({row["vectors"] for row in rows if row.get("vectors")})
     if vectors:
         seeds = ", ".join(map(str, rows[-1]["seed"]))

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import DmrecError
-from ..files import json_lines, sha256_of, write_atomically, write_json
+from ..files import json_lines, read_json, sha256_of, write_atomically, write_json
 from .arrays import as_interactions, contains
 from .dataset import FILES, FORMAT, MANIFEST, REVIEWS, SEQUENCES, SPLITS, Dataset, open_dataset
 from .entities import Entity
@@ -66,11 +66,12 @@ def create_dataset(
         check_sequences(sequences, n_users, n_items)
         check_order(sequences, [as_interactions(splits[split]) for split in SPLITS])
         files[SEQUENCES] = sequences.to_npz()
+    stale = ["items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES, *_named_files(folder)]
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
     for leftover in folder.glob(".*.embedding"):
         shutil.rmtree(leftover)
-    for stale in ("items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES):
-        (folder / stale).unlink(missing_ok=True)
+    for file_name in stale:
+        (folder / file_name).unlink(missing_ok=True)
     for file_name, content in files.items():
         write_atomically(folder / file_name, content)
     manifest = {
@@ -85,6 +86,18 @@ def create_dataset(
     }
     write_json(folder / MANIFEST, manifest)
     return open_dataset(folder)
+
+
+def _named_files(folder: Path) -> list[str]:
+    """The files of the profiles and vectors of a dataset, by the names in its manifest."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        profiles, vectors = manifest.get("profiles", {}), manifest.get("vectors", {})
+    except (OSError, DmrecError, AttributeError):
+        return []
+    files = [f"{side}.{name}.jsonl.gz" for name in profiles for side in ("items", "users")]
+    files += [f"{side}.{name}.npy" for name in vectors for side in ("items", "users")]
+    return [Path(name).name for name in (*files, *(f"encoder.{name}.npz" for name in vectors))]
 
 
 def check_free(folder: Path, replace: bool) -> None:

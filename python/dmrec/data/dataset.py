@@ -243,10 +243,14 @@ class Dataset:
         """
         known = self.vector_names
         if not known:
-            raise DmrecError(
-                f"dataset {self.folder} has no text vectors; make some: dmrec embed {self.folder}, "
-                "or dmrec.embed in Python"
-            )
+            described = [side for side in ("items", "users") if any(self.texts(side))]
+            if self.profile_names or described:
+                how = f"; make some: dmrec embed {self.folder}, or dmrec.embed in Python"
+            elif "items.jsonl.gz" in self.manifest["files"] and any(item.title for item in self.items):
+                how = f"; write profiles first, then make some: dmrec profile {self.folder}, dmrec embed {self.folder}"
+            else:
+                how = " and no texts to make them from: import it with --items (titles, tags, descriptions)"
+            raise DmrecError(f"dataset {self.folder} has no text vectors{how}")
         if name is None:
             if len(known) > 1:
                 raise DmrecError(
@@ -259,6 +263,15 @@ class Dataset:
         if name not in self._vectors:
             self._vectors[name] = self._read_vectors(name)
         return self._vectors[name]
+
+    def without_text(self, vectors: str) -> str:
+        """In words, how many items and users had no text when these vectors were made, whose rows are zeros; "" if all
+        had one.
+        """
+        made = self.manifest["vectors"][vectors].get("made", {})
+        counts = {side: int(made.get(f"{side}_without_text", 0)) for side in ("items", "users")}
+        missing = " and ".join(f"{count} {side}" for side, count in counts.items() if count)
+        return f"vectors '{vectors}': {missing} had no text, and their vectors are zeros" if missing else ""
 
     def _read_vectors(self, name: str) -> TextVectors:
         sides = {}

@@ -124,9 +124,10 @@ def _order(dataset: Dataset) -> dict[str, int]:
             begins = sequences.times[part[later]].min()
             found[f"{earlier} after {later} in time"] = int((part[earlier] & (sequences.times >= begins)).sum())
     held_out = {split: np.bincount(row[part[split]], minlength=sequences.n_users) for split in ("valid", "test")}
-    found["users with other than one held-out item"] = int(
-        ((held_out["valid"] != held_out["test"]) | (held_out["test"] > 1)).sum()
-    )
+    other = held_out["valid"] > 1
+    if held_out["test"].any():
+        other |= held_out["valid"] != held_out["test"]
+    found["users with other than one held-out item"] = int(other.sum())
     return found
 
 

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from ..errors import DmrecError
 
-SHARE = 0.2  # of the interactions, for validation and for test each
 TRAIN, VALID, TEST = 0, 1, 2
+COUNTS = {2: "two", 3: "three"}
+
+
+class Shares(NamedTuple):
+    """What share of the interactions is held out."""
+
+    valid: float = 0.2
+    test: float = 0.2
+
+    @classmethod
+    def of(cls, ratios: str) -> Shares:
+        """From numbers such as ``"8:1:1"`` for training, validation and test; the last may be 0.
+
+        Raises:
+            DmrecError: these are not three numbers, or training or validation would be empty.
+        """
+        try:
+            train, valid, test = (float(part) for part in re.split(r"[:/,]", ratios))
+        except ValueError:
+            raise DmrecError(f"--ratios {ratios}: must be three numbers, such as 8:1:1") from None
+        total = train + valid + test
+        if not (train > 0 and valid > 0 and test >= 0 and math.isfinite(total)):
+            raise DmrecError(
+                f"--ratios {ratios}: training and validation, which chooses epochs and settings, must be above 0, "
+                "and test 0 or more"
+            )
+        return cls(valid / total, test / total)
 
 
 class Order(IntEnum):
@@ -55,17 +84,19 @@ class SplitStrategy:
     """A way to split.
 
     Fields:
-        assign: from a log and a seed, ``TRAIN``, ``VALID`` or ``TEST`` for each interaction (n,), and counts for the
-            manifest.
+        assign: from a log, a seed and shares, ``TRAIN``, ``VALID`` or ``TEST`` for each interaction (n,), and counts
+            for the manifest.
         order: what it needs to know of the order of interactions.
+        has_shares: whether shares matter but for a test share of 0, which leaves test out.
     """
 
-    assign: Callable[[InteractionLog, int], tuple[np.ndarray, dict[str, int]]]
+    assign: Callable[[InteractionLog, int, Shares], tuple[np.ndarray, dict[str, int]]]
     order: Order = Order.WITHIN_USERS
+    has_shares: bool = True
 
 
-def at_random(log: InteractionLog, seed: int) -> tuple[np.ndarray, dict[str, int]]:
-    """A fifth of each user's interactions at random for validation, a fifth for test, rounded; the rest for training.
+def at_random(log: InteractionLog, seed: int, shares: Shares) -> tuple[np.ndarray, dict[str, int]]:
+    """Shares of each user's interactions, rounded, at random for validation and test; the rest for training.
 
     Held-out interactions with an item that has none in training go back to training.
     """
@@ -74,8 +105,8 @@ def at_random(log: InteractionLog, seed: int) -> tuple[np.ndarray, dict[str, int
     order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
     position = np.empty(len(users), dtype=np.int64)
     position[order] = np.arange(len(users)) - (np.cumsum(log.counts) - log.counts)[users]
-    held_out = np.rint(log.counts * SHARE).astype(np.int64)[users]
-    part = np.where(position < held_out, VALID, np.where(position < 2 * held_out, TEST, TRAIN))
+    valid, test = (np.rint(log.counts * share).astype(np.int64)[users] for share in shares)
+    part = np.where(position < valid, VALID, np.where(position < valid + test, TEST, TRAIN))
     unseen = (part != TRAIN) & ~_seen(items, part, log.n_items)[items]
     part[unseen] = TRAIN
     assigned = np.empty_like(part)
@@ -83,53 +114,80 @@ def at_random(log: InteractionLog, seed: int) -> tuple[np.ndarray, dict[str, int
     return assigned, {"moved_to_train": int(unseen.sum())}
 
 
-def leave_one_out(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str, int]]:
-    """Each user's last interaction for test, the last but one for validation; users with fewer than 3 keep all."""
-    enough = log.counts >= 3
-    part = np.select([log.age == 0, log.age == 1], [TEST, VALID], TRAIN)
+def leave_one_out(log: InteractionLog, _seed: int, shares: Shares) -> tuple[np.ndarray, dict[str, int]]:
+    """Each user's last interaction for test, the last but one for validation; users with fewer than 3 keep all.
+
+    Without test, the last is for validation, and users with one keep it.
+    """
+    held_out = [TEST, VALID] if shares.test else [VALID]
+    enough = log.counts > len(held_out)
+    part = np.select([log.age == age for age in range(len(held_out))], held_out, TRAIN)
     part[~enough[log.users]] = TRAIN
     return part, {"users_not_tested": int((log.counts > 0).sum() - enough.sum())}
 
 
-def by_time(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str, int]]:
-    """The last fifth of all interactions for test, the fifth before for validation: one cut for all users.
+def by_time(log: InteractionLog, _seed: int, shares: Shares) -> tuple[np.ndarray, dict[str, int]]:
+    """The last interactions of all for test, those before for validation: one cut for all users.
 
-    Interactions of one time are never divided, so the shares are near a fifth and not exactly that. Each part has at
-    least the interactions of one time.
+    Interactions of one time are never divided, so the shares are nearly those asked for. Each part has at least the
+    interactions of one time.
     """
     if log.times is None:
         raise DmrecError("the split 'time' needs the time of each interaction; name their column: --time-column")
     times, position = np.unique(log.times, return_inverse=True)
-    if len(times) < 3:
+    parts = 3 if shares.test else 2
+    if len(times) < parts:
+        different = f"{len(times)} different times" if len(times) > 1 else "one time"
         raise DmrecError(
-            f"the split 'time' cannot cut {len(log.times)} interactions with {len(times)} different times into three "
+            f"the split 'time' cannot cut {len(log.times)} interactions with {different} into {COUNTS[parts]} "
             "parts, each of later times than the one before; choose another split (--split random)"
         )
-    held_out = max(round(len(log.times) * SHARE), 1)
+    n_test = max(round(len(log.times) * shares.test), 1) if shares.test else 0
+    n_valid = max(round(len(log.times) * shares.valid), 1)
     ordered = np.sort(position)
-    first_test = max(ordered[-held_out], 2)
-    first_valid = max(min(ordered[-2 * held_out], first_test - 1), 1)
+    first_test = max(ordered[-n_test], 2) if n_test else len(times)
+    first_valid = max(min(ordered[max(len(ordered) - n_test - n_valid, 0)], first_test - 1), 1)
     return np.select([position >= first_test, position >= first_valid], [TEST, VALID], TRAIN), {}
 
 
-def by_time_per_user(log: InteractionLog, _seed: int) -> tuple[np.ndarray, dict[str, int]]:
-    """The last fifth of each user's interactions, rounded, for test; the fifth before for validation."""
-    held_out = np.rint(log.counts * SHARE).astype(np.int64)[log.users]
-    return np.select([log.age < held_out, log.age < 2 * held_out], [TEST, VALID], TRAIN), {}
+def by_time_per_user(log: InteractionLog, _seed: int, shares: Shares) -> tuple[np.ndarray, dict[str, int]]:
+    """The last interactions of each user, a rounded share, for test; those before for validation."""
+    valid, test = (np.rint(log.counts * share).astype(np.int64)[log.users] for share in shares)
+    return np.select([log.age < test, log.age < test + valid], [TEST, VALID], TRAIN), {}
+
+
+EQUAL = Shares()
+"""3:1:1."""
+NO_TEST = Shares(0.2, 0.0)
+"""4:1."""
+
+
+def shares_of(ratios: str | None, no_test: bool) -> Shares:
+    """The shares that are asked for.
+
+    Raises:
+        DmrecError: the ratios are not three numbers, or hold out for test what nothing is to be held out for.
+    """
+    shares = (NO_TEST if no_test else EQUAL) if ratios is None else Shares.of(ratios)
+    if no_test and shares.test:
+        raise DmrecError(f"--no-test and --ratios {ratios} exclude each other: make the last of the ratios 0")
+    return shares
 
 
 STRATEGIES: dict[str, SplitStrategy] = {
     "random": SplitStrategy(at_random, Order.NONE),
-    "leave-one-out": SplitStrategy(leave_one_out),
+    "leave-one-out": SplitStrategy(leave_one_out, has_shares=False),
     "time": SplitStrategy(by_time, Order.TIMES),
     "time-per-user": SplitStrategy(by_time_per_user),
 }
 """The splits by the name that ``--split`` takes and the manifest holds."""
 
 
-def split_log(log: InteractionLog, strategy: str, seed: int) -> tuple[dict[str, sp.csr_matrix], dict[str, int]]:
+def split_log(
+    log: InteractionLog, strategy: str, seed: int, shares: Shares = EQUAL
+) -> tuple[dict[str, sp.csr_matrix], dict[str, int]]:
     """The three matrices that ``STRATEGIES[strategy]`` makes of ``log``, float32 ones, and counts for the manifest."""
-    part, report = STRATEGIES[strategy].assign(log, seed)
+    part, report = STRATEGIES[strategy].assign(log, seed, shares)
     splits = {}
     for number, name in enumerate(("train", "valid", "test")):
         users, items = log.users[part == number], log.items[part == number]

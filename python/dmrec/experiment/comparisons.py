@@ -157,13 +157,16 @@ def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     results = []
     for cell in cells:
         rows = [row for _, row in sorted(cell.rows.items())]
-        values = {metric: cell.values(metric) for metric in rows[0]["test"]}
+        measured = next((split for split in ("test", "valid") if rows[0].get(split)), None)
+        figures = [row[measured] if measured else {} for row in rows]
+        values = {metric: [each[metric] for each in figures] for metric in figures[0]}
         result = {
             "name": cell.model,
             "dataset": cell.dataset,
             "seed": sorted(cell.rows),
             "test": {metric: statistics.mean(each) for metric, each in values.items()},
             "test_deviation": {m: statistics.stdev(each) for m, each in values.items()} if len(rows) > 1 else None,
+            "measured": measured,
             "test_users": rows[0]["test_users"],
             "vectors": rows[0].get("vectors"),
             "device": rows[0].get("device"),
@@ -171,5 +174,6 @@ def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if "epochs" in rows[0]:
             result["best_epoch"] = [row["best_epoch"] for row in rows]
             result["seconds_per_epoch"] = statistics.mean(row["seconds_per_epoch"] for row in rows)
+            result["epoch_limit"] = cell.config.training.epochs
         results.append(result)
     return results

@@ -54,6 +54,8 @@ class Job:
         values = self.config.model_dump(mode="json")
         values["data"] = self.data
         values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
+        if self.config.training.interactions == "train":  # as before there was a choice
+            del values["training"]["interactions"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -95,8 +95,10 @@ def _record(row: Row, folder: Path, progress: str, report: Report) -> None:
     """Writes the row of a run that has ended, unless it was interrupted, and reports it."""
     if row["state"] != "stopped":
         append_row(folder, row)
-    figures = row.get("error") or ", ".join(f"{name} {value:.4f}" for name, value in list(row["test"].items())[:6])
-    report(f"{row['dataset']} {row['model']} seed {row['seed']}: {row['state']}, {figures} ({progress})")
+    measured = list((row.get("test") or row.get("valid") or {}).items())[:6]
+    figures = row.get("error") or ", ".join(f"{name} {value:.4f}" for name, value in measured)
+    outcome = ", ".join(filter(None, (row["state"], figures)))
+    report(f"{row['dataset']} {row['model']} seed {row['seed']}: {outcome} ({progress})")
 
 
 def _prepare_folder(job: Job, report: Report) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dmrec_ext import Csr
+from dmrec_ext import Csr, rank_scores
 
 from ..config import Config
 from ..data.dataset import Dataset
@@ -17,7 +18,7 @@ from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import blocks
 from ..language.encoders import TextEncoder, load_encoder
-from ..models.base import Model, TrainingData, UserBatch, evaluating
+from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
 from ..runtime import move
 
 MAX_EXCLUDED = 1 << 26  # pairs of user and item held at a time where items are excluded for everybody
@@ -31,12 +32,23 @@ class Ranking(NamedTuple):
     items: Tensor  # (B, k) int64
 
 
-def rank_users(
-    model: Model, data: TrainingData, users: Tensor, k: int, seen: Csr, excluded: Tensor | None = None
-) -> Iterator[Ranking]:
-    """Ranks items for ``users`` (U,) int64, rows of the training data, block by block.
+class NothingKnownError(DmrecError):
+    """Nothing is known of a new user that the model can read."""
 
-    ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody.
+
+def rank_users(
+    model: Model,
+    data: TrainingData,
+    users: Tensor,
+    k: int,
+    seen: Csr,
+    excluded: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> Iterator[Ranking]:
+    """Ranks items for ``users`` (U,) int64, rows of the data, which the model is fed with, block by block.
+
+    ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody;
+    ``groups``: see `distinct_topk`.
     """
     with evaluating(model):
         limit = len(users) + 1 if excluded is None else max(MAX_EXCLUDED // max(len(excluded), 1), 1)
@@ -44,8 +56,44 @@ def rank_users(
             batch, out = move(data.users(block), model.device), seen.rows(block)
             if excluded is not None and len(excluded):
                 out = with_columns(out, excluded)
-            scores, items = model.rank(batch, k, exclude=move(out, model.device))
-            yield Ranking(block, scores.cpu(), items.cpu())
+            ranked = partial(_rank, model, batch, exclude=move(out, model.device))
+            yield Ranking(block, *(ranked(k) if groups is None else distinct_topk(ranked, k, groups)))
+
+
+def _rank(model: Model, batch: UserBatch, k: int, exclude: Csr) -> tuple[Tensor, Tensor]:
+    scores, items = model.rank(batch, k, exclude=exclude)
+    return scores.cpu(), items.cpu()
+
+
+def distinct_topk(ranked: Callable[[int], tuple[Tensor, Tensor]], k: int, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The k best items (B, k) of which no two are of one group: of each, the best.
+
+    ``ranked(depth)`` ranks so many; ``groups`` (N,) int64.
+    """
+    depth = 2 * k
+    while True:
+        scores, items = ranked(depth)
+        there = items >= 0
+        group = torch.where(there, groups[items.clamp_min(0)], -1)
+        by_group, order = group.sort(dim=1, stable=True)
+        again = torch.zeros_like(there)
+        again[:, 1:] = by_group[:, 1:] == by_group[:, :-1]
+        kept = there & ~torch.zeros_like(there).scatter(1, order, again)
+        if depth >= len(groups) or bool((kept.sum(1) >= k).logical_or(~there.all(1)).all()):
+            break
+        depth *= 2
+    first = (~kept).to(torch.int8).argsort(dim=1, stable=True)[:, :k]
+    kept = kept.gather(1, first)
+    return scores.gather(1, first).masked_fill(~kept, -torch.inf), items.gather(1, first).masked_fill(~kept, -1)
+
+
+def rank_popular(interactions: Csr, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Ranking:
+    """The items with the most interactions: for a user of whom nothing is known."""
+    counts = torch.bincount(interactions.col, minlength=interactions.n_cols).float()[None]
+    out = None if excluded is None else Csr(torch.tensor([0, len(excluded)]), excluded, None, interactions.n_cols)
+    ranked = partial(rank_scores, counts, exclude=out)
+    scores, items = ranked(k) if groups is None else distinct_topk(ranked, k, groups)
+    return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
 
 def with_columns(x: Csr, columns: Tensor) -> Csr:
@@ -65,12 +113,26 @@ def with_columns(x: Csr, columns: Tensor) -> Csr:
     return Csr(crow, merged, None, x.n_cols)
 
 
-def union(*parts: Csr) -> Csr:
-    """The pattern of matrices of one shape, together."""
-    n = parts[0].n_cols
-    key = torch.unique(torch.cat([part.row_of_entry() * n + part.col for part in parts]))
-    counts = torch.bincount(key // n, minlength=parts[0].n_rows)
-    return Csr(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), key % n, None, n)
+def with_history(data: TrainingData, new: Sequence[tuple[int, int]]) -> TrainingData:
+    """``data`` with further interactions (row, column), a user's oldest first. What is there already stays once."""
+    users, items = (torch.tensor([pair[side] for pair in new], dtype=torch.int64) for side in (0, 1))
+    n = data.n_items
+    known = data.interactions.row_of_entry() * n + data.interactions.col
+    key = users * n + items
+    first = torch.zeros(len(key), dtype=torch.bool)
+    first[torch.from_numpy(np.unique(key.numpy(), return_index=True)[1])] = True
+    fresh = first & ~torch.isin(key, known)
+    users, items, key = users[fresh], items[fresh], key[fresh]
+    together = torch.cat([known, key]).sort().values
+    counts = torch.bincount(together // n, minlength=data.n_users)
+    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    interactions = Csr(crow, together % n, None, n)
+    histories = data.histories
+    if histories is not None:
+        rows = torch.cat([torch.arange(data.n_users).repeat_interleave(histories.indptr.diff()), users])
+        order = rows.argsort(stable=True)
+        histories = Histories(crow, torch.cat([histories.items, items])[order])
+    return data._replace(interactions=interactions, histories=histories)
 
 
 def rank_new_user(
@@ -82,6 +144,7 @@ def rank_new_user(
     profile: str = "",
     k: int = 10,
     excluded: Tensor | None = None,
+    groups: Tensor | None = None,
     encoder: TextEncoder | None = None,
     key_variable: str | None = None,
     known: dict[str, TextEncoder] | None = None,
@@ -93,9 +156,13 @@ def rank_new_user(
     The profile is placed in the space of the run's text vectors by the encoder that made them, or by ``encoder`` where
     they were imported. Liked items are not ranked. ``key_variable``: see `load_encoder`. ``known``: encoders that are
     loaded already, by vectors; one that is loaded is added. ``config``: None for a model without a configuration.
+
+    Raises:
+        NothingKnownError: nothing is given that the model can read.
+        DmrecError: the model or the encoder cannot be used for this.
     """
     if not likes and not profile:
-        raise DmrecError("name an item that the user likes (--like ITEM) or describe the user (--profile TEXT)")
+        raise NothingKnownError("name an item that the user likes (--like ITEM) or describe the user (--profile TEXT)")
     liked = torch.tensor(sorted(set(likes)), dtype=torch.int64)
     x = Csr(torch.tensor([0, len(liked)]), liked, None, dataset.n_items)
     vectors, language = None, None if config is None else config.language
@@ -104,9 +171,11 @@ def rank_new_user(
         loaded = {} if known is None else known
         vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable, loaded))[None]
     elif profile:
-        raise DmrecError(f"{name} was trained without language and cannot read a profile: name items (--like, likes)")
+        raise NothingKnownError(
+            f"{name} was trained without language and cannot read a profile: name items (--like, likes)"
+        )
     if profile and not likes and language is not None and language.fusion == "collaborative":
-        raise DmrecError(
+        raise NothingKnownError(
             f"{name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
             "name items (--like, likes)"
         )
@@ -115,8 +184,9 @@ def rank_new_user(
         reads_order = config is None or config.model.reads_sequences
         order = torch.tensor([list(dict.fromkeys(likes))]) if reads_order else None
         batch = move(UserBatch(None, x, vectors, order), model.device)
-        scores, items = model.rank(batch, k, exclude=move(out, model.device))
-    return Ranking(torch.zeros(1, dtype=torch.int64), scores.cpu(), items.cpu())
+        ranked = partial(_rank, model, batch, exclude=move(out, model.device))
+        scores, items = ranked(k) if groups is None else distinct_topk(ranked, k, groups)
+    return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
 
 def item_named(dataset: Dataset, name: str) -> int:
@@ -180,5 +250,7 @@ def _text_vector(
             "they were made by another encoder"
         )
     if not vector.any():
-        raise DmrecError("the encoder knows no word of the profile: describe the user in the words of the items' texts")
+        raise NothingKnownError(
+            "the encoder knows no word of the profile: describe the user in the words of the items' texts"
+        )
     return np.asarray(vector, dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,23 @@ from torch import Tensor
 from dmrec_ext import Csr, rank_topk
 
 from ..config import Config
-from ..data.dataset import Dataset
+from ..data.dataset import SPLITS, Dataset
 from ..errors import DmrecError
 from ..files import replace_file, write_array
 from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
+from ..runs.load import histories_of, interactions_of
 from ..runtime import move
 from ..table import Table
-from .recommend import Ranking, item_named, rank_new_user, rank_users, union, user_named
+from .recommend import (
+    Ranking,
+    item_named,
+    rank_new_user,
+    rank_popular,
+    rank_users,
+    user_named,
+    with_history,
+)
 
 Ids = str | int | Iterable[str] | Iterable[int]
 """Ids of users or items, or one of them. A dataset's ids are strings; 7 is the id ``"7"``."""
@@ -102,6 +111,9 @@ class Recommender:
         exclude: Ids = (),
         among: Ids | None = None,
         seen: str = "known",
+        feed: str = "learned",
+        history: Mapping[Any, Ids] | None = None,
+        distinct_titles: bool = False,
         encoder: TextEncoder | None = None,
         key_variable: str | None = None,
     ) -> Table:
@@ -114,6 +126,11 @@ class Recommender:
             likes: ids or titles of items that one new user likes, oldest first.
             exclude: ids of items that are recommended to nobody.
             among: ids of the items to choose from; None for all.
+            feed: which interactions of a user the model reads: ``"learned"`` for those that it was trained on, as in
+                evaluation, ``"known"`` for all, held-out ones included.
+            history: by the id of a user, ids of further items that came after training, oldest first: the model reads
+                them too, and they are not recommended again.
+            distinct_titles: of items with one title, recommend the best alone.
             seen: what is not recommended to a user again: ``"known"`` for all of the user's interactions, ``"train"``
                 for those in training, as in evaluation on held-out items, ``"nothing"`` to recommend seen items too.
             encoder: makes the vector of ``profile`` where the run's text vectors were imported.
@@ -127,7 +144,8 @@ class Recommender:
             DmrecError: an id is unknown, or the model cannot recommend to new users.
         """
         check_k(k)
-        excluded, out = self.excluded(exclude, among), self._seen(seen)
+        excluded, groups = self.excluded(exclude, among), self.title_groups if distinct_titles else None
+        data, out = self.fed(feed, history), self._seen(seen, history)
         if profile is not None or likes is not None:
             if users is not None:
                 raise DmrecError("users are known users; profile and likes describe a new one: give one or the other")
@@ -141,20 +159,65 @@ class Recommender:
                 profile=profile or "",
                 k=int(k),
                 excluded=excluded,
+                groups=groups,
                 encoder=encoder,
                 key_variable=key_variable,
                 known=self._encoders,
             )
             table = self._table([ranking])
             return Table({name: table[name] for name in table.columns if name != "user"})
-        return self._table(rank_users(self.model, self.data, self._rows(users), int(k), out, excluded))
+        return self._table(rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups))
 
     def rankings(
-        self, users: Ids | None, k: int, excluded: Tensor | None = None, seen: str = "known"
+        self,
+        users: Ids | None,
+        k: int,
+        excluded: Tensor | None = None,
+        seen: str = "known",
+        *,
+        feed: str = "learned",
+        history: Mapping[Any, Ids] | None = None,
+        groups: Tensor | None = None,
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
         check_k(k)
-        return rank_users(self.model, self.data, self._rows(users), int(k), self._seen(seen), excluded)
+        data, out = self.fed(feed, history), self._seen(seen, history)
+        return rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups)
+
+    def popular(self, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Table:
+        """The k items with the most interactions that the model was trained on, as for a new user."""
+        table = self._table([rank_popular(self.data.interactions, k, excluded, groups)])
+        return Table({name: table[name] for name in table.columns if name != "user"})
+
+    def fed(self, feed: str, history: Mapping[Any, Ids] | None) -> TrainingData:
+        """What the model reads of users; see `recommend`."""
+        if feed not in ("learned", "known"):
+            raise DmrecError(f"feed must be learned or known, got '{feed}'")
+        if (feed == "known" or history) and not self.model.reads_interactions:
+            raise DmrecError(
+                f"{self.name} keeps a vector of each user from training and reads no interactions: train it again to "
+                "use new ones, or recommend with another model"
+            )
+        data = self.data
+        if feed == "known":
+            histories = None if data.histories is None else histories_of(self.dataset, *SPLITS)
+            data = data._replace(interactions=interactions_of(self.dataset, *SPLITS), histories=histories)
+        return data if not history else with_history(data, self._pairs(history))
+
+    def _pairs(self, history: Mapping[Any, Ids]) -> list[tuple[int, int]]:
+        """Rows and columns of interactions by users' ids."""
+        return [
+            (user_named(self.dataset, str(user)), item_named(self.dataset, item))
+            for user, items in history.items()
+            for item in _listed("history", items)
+        ]
+
+    @cached_property
+    def title_groups(self) -> Tensor:
+        """(N,) int64: the same number for items with the same title; of its own for one without."""
+        known: dict[str, int] = {}
+        titles = (item.title.casefold() or f"\0{column}" for column, item in enumerate(self.dataset.items))
+        return torch.tensor([known.setdefault(title, len(known)) for title in titles], dtype=torch.int64)
 
     def _rows(self, users: Ids | None) -> Tensor:
         """(U,) int64: the rows of these users, each once, in the order of the ids."""
@@ -211,21 +274,24 @@ class Recommender:
                 logvars.append(logvar.cpu())
         return Posterior(names, torch.cat(means).numpy(), torch.cat(logvars).numpy())
 
-    def _seen(self, which: str) -> Csr:
+    def _seen(self, which: str, history: Mapping[Any, Ids] | None = None) -> Csr:
         """(M, N): what is not recommended to a user again."""
         if which == "train":
             return self.data.interactions
+        if which == "known" and history:
+            known = TrainingData(self.known)
+            return with_history(known, self._pairs(history)).interactions
         if which == "known":
-            return self._known
+            return self.known
         if which == "nothing":
             empty = torch.zeros(self.dataset.n_users + 1, dtype=torch.int64)
             return Csr(empty, empty[:0], None, self.dataset.n_items)
         raise DmrecError(f"seen must be known, train or nothing, got '{which}'")
 
     @cached_property
-    def _known(self) -> Csr:
+    def known(self) -> Csr:
         """(M, N): all interactions."""
-        return union(*(self.dataset.split(split) for split in ("train", "valid", "test")))
+        return interactions_of(self.dataset, *SPLITS)
 
     @cached_property
     def _ids(self) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,12 @@ def embed_dataset(
         )
     for side in SIDES:
         if not any(dataset.texts(side, profiles)):
-            raise DmrecError(f"dataset {dataset.folder} does not have texts of its {side} to make vectors from")
+            how = (
+                f"; it has profiles: --profiles {dataset.profile_names[0]}"
+                if dataset.profile_names and profiles is None
+                else f"; write them first: dmrec profile {dataset.folder}, then --profiles template"
+            )
+            raise DmrecError(f"dataset {dataset.folder} does not have texts of its {side} to make vectors from{how}")
     folder = dataset.folder / f".{name}.embedding"
     with locked(folder.with_suffix(".lock"), f"another process makes the vectors '{name}' of {dataset.folder}"):
         shards = Shards(folder, _metadata(dataset, encoder, profiles))

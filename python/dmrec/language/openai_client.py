@@ -5,11 +5,12 @@ The key is read from the environment and is never written, logged or shown.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any
@@ -82,7 +83,7 @@ class OpenAIClient:
         self._key = read_key(base_url, key_variable)
         self._openai = openai
         # requests to this machine must not leave it through a proxy that the environment names
-        client = openai.DefaultHttpxClient(trust_env=False) if is_local(base_url) else None
+        client = openai.DefaultHttpxClient(trust_env=not is_local(base_url), transport=deadline_transport(timeout))
         self._client = openai.OpenAI(
             api_key=self._key or "none", base_url=base_url, timeout=timeout, max_retries=0, http_client=client
         )
@@ -111,6 +112,8 @@ class OpenAIClient:
     def _error_of_status(self, error: Any) -> Exception:
         status, body = int(error.status_code), error.body if isinstance(error.body, dict) else {}
         message, code = self.redact(words_of(error.body) or error.message), body.get("code")
+        if code == "json_validate_failed":  # the model wrote no JSON: asked again, it may
+            return RequestError("malformed", message, tokens=(0, 0))
         if code == "content_filter":
             return RequestError("content_filter", message, retryable=False)
         if code != "insufficient_quota" and (status in RETRYABLE_STATUS or status >= 500):
@@ -146,6 +149,38 @@ class OpenAIClient:
     def key_is_secret(self) -> bool:
         """False for dummies such as ``none`` or ``test``, which are words that any response may hold."""
         return len(self._key) >= MIN_KEY_LENGTH
+
+
+def deadline_transport(seconds: float) -> Any:
+    """A transport that gives up a response which is not whole after ``seconds``, however steadily it drips.
+
+    The timeouts of httpx, or of what openai uses in its place, are for single reads.
+    """
+    import openai
+
+    httpx: Any = importlib.import_module(openai.DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
+
+    class Stream(httpx.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, request: Any, deadline: float) -> None:
+            self.stream, self.request, self.deadline = stream, request, deadline
+
+        def __iter__(self) -> Iterator[bytes]:
+            for part in self.stream:
+                if time.monotonic() > self.deadline:
+                    raise httpx.ReadTimeout(f"no whole response in {seconds:g} s", request=self.request)
+                yield part
+
+        def close(self) -> None:
+            self.stream.close()
+
+    class Transport(httpx.HTTPTransport):  # type: ignore[misc]
+        def handle_request(self, request: Any) -> Any:
+            deadline = time.monotonic() + seconds
+            response = super().handle_request(request)
+            response.stream = Stream(response.stream, request, deadline)
+            return response
+
+    return Transport()
 
 
 def words_of(answer: Any) -> str:

@@ -96,6 +96,8 @@ class Model(nn.Module, ABC):
 
     candidate_precision = "float32"
     """Of the products that `rank` filters candidates with, ``"float32"`` or ``"bf16"``; results do not depend on it."""
+    reads_interactions: ClassVar[bool] = True
+    """Whether `rank` reads ``interactions``; False for models that keep something of each user from training."""
 
     @property
     def device(self) -> torch.device:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmrec_ext import Csr
+
 from ..build import build_model
 from ..config import Config
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
 from ..models.base import Histories, Model, TrainingData
 from .provenance import check_data, item_embeddings_of
@@ -42,6 +44,22 @@ def load_run(
     return load_model(run, open_dataset(run.data_folder(data)), device, unfinished=unfinished)
 
 
+def held_out_split(config: Config, dataset: Dataset, split: str) -> Csr:
+    """(M, N): the held-out interactions of ``split`` ("valid" or "test") that a run may be measured with.
+
+    Raises:
+        DmrecError: there are none, or the run has learned from them.
+    """
+    if config.training.interactions == "all":
+        raise DmrecError(
+            f"{config.name} has learned from all interactions, held-out ones included: nothing is left to measure it "
+            "with. Evaluate the run that it was made from"
+        )
+    if dataset.split(split).nnz == 0:
+        raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
+    return dataset.split(split)
+
+
 def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfinished: bool = False) -> LoadedRun:
     """`load_run` for a dataset that is open already."""
     state_of_run, remark = run.state()
@@ -65,15 +83,31 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     if config.language is not None:
         vectors = dataset.vectors(config.language.vectors)
         items, users = vectors.items, vectors.users
-    histories = histories_of(dataset) if config.model.reads_sequences else None
+    splits = splits_learned(config)
+    histories = histories_of(dataset, *splits) if config.model.reads_sequences else None
     embeddings = None if state is not None else _item_embeddings(config, dataset)
-    return TrainingData(dataset.split("train"), items, users, histories, embeddings, state)
+    return TrainingData(interactions_of(dataset, *splits), items, users, histories, embeddings, state)
 
 
-def histories_of(dataset: Dataset) -> Histories:
-    """The training interactions of each user in their order; nothing that is held out is among them."""
-    training = dataset.sequence("train")
-    return Histories(torch.from_numpy(training.indptr), torch.from_numpy(training.items).long())
+def splits_learned(config: Config) -> tuple[str, ...]:
+    """The splits that a model learns from."""
+    return SPLITS if config.training.interactions == "all" else SPLITS[:1]
+
+
+def interactions_of(dataset: Dataset, *splits: str) -> Csr:
+    """(M, N): the interactions of these splits together."""
+    if len(splits) == 1:
+        return dataset.split(splits[0])
+    together = dataset.matrix(splits[0])
+    for split in splits[1:]:
+        together = together + dataset.matrix(split)
+    return Csr.from_scipy(together)._replace(values=None)
+
+
+def histories_of(dataset: Dataset, *splits: str) -> Histories:
+    """The interactions of these splits, by default of training alone, of each user in their order."""
+    sequence = dataset.sequence(*(splits or SPLITS[:1]))
+    return Histories(torch.from_numpy(sequence.indptr), torch.from_numpy(sequence.items).long())
 
 
 def _item_embeddings(config: Config, dataset: Dataset) -> np.ndarray | None:

@@ -24,10 +24,8 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         raise DmrecError("training.tensorboard needs TensorBoard: pip install 'dmrec[tensorboard]'")
     if refusal := config.model.refusal(dataset.n_users, dataset.n_items):
         raise DmrecError(refusal)
-    for split in ("valid", "test"):
-        if dataset.split(split).nnz == 0:
-            name = {"valid": "validation"}.get(split, split)
-            raise DmrecError(f"{dataset.folder} has no {name} interactions to measure with; split it again")
+    if config.training.interactions == "train" and dataset.split("valid").nnz == 0:
+        raise DmrecError(f"{dataset.folder} has no validation interactions to measure with; split it again")
     language = config.language
     if language is not None:
         language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
@@ -40,6 +38,35 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
     model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
     return config.model_copy(update=update)
+
+
+def final_config(run: Run) -> Config:
+    """The configuration of a model like that of a finished run which learns from all interactions, for use.
+
+    It is called like the run's with ``-final`` behind it, trains for the epochs that validation chose there, and has
+    the settings that validation chose among several.
+
+    Raises:
+        DmrecError: the run is not finished, or learned from all interactions itself.
+    """
+    state, remark = run.state()
+    if state != "finished":
+        raise DmrecError(f"{run.folder} is not finished ({state}, {remark}): validation has not chosen its epochs yet")
+    config, result = run.config, run.result
+    if config.training.interactions == "all":
+        raise DmrecError(f"{run.folder} has learned from all interactions: name the run that it was made from")
+    chosen = {name: result[name] for name in type(config.model).model_fields if name in result}
+    options = {
+        name: (value,) if isinstance(getattr(config.model, name), tuple) else value for name, value in chosen.items()
+    }
+    training = {"interactions": "all", **({"epochs": result["best_epoch"]} if "best_epoch" in result else {})}
+    return config.model_copy(
+        update={
+            "name": f"{config.name}-final",
+            "model": config.model.model_copy(update=options),
+            "training": config.training.model_copy(update=training),
+        }
+    )
 
 
 def _with_item_embeddings(model: ModelConfig, dataset: Dataset, of_language: str | None) -> ModelConfig:

@@ -50,7 +50,7 @@ def fit(
     model: TrainedModel,
     config: Config,
     data: TrainingData,
-    valid: Csr,
+    valid: Csr | None,
     run: Run,
     metadata: dict[str, Any],
     runtime: Runtime,
@@ -59,6 +59,8 @@ def fit(
     resume: Checkpoint | None = None,
 ) -> FitResult:
     """Trains to the best validation score, saving each best state. Dropout and noise follow torch's global seed.
+
+    Without ``valid`` it trains for exactly the configured epochs, and the last state is kept.
 
     A run that is resumed from a checkpoint ends bit for bit like one that was never stopped. Where ``interrupt`` asks
     for it, `Stopped` is raised after a checkpoint.
@@ -120,7 +122,11 @@ def fit(
         for observer in observers:
             observer.on_epoch(state.epoch, values)
 
-        if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+        if valid is None and state.epoch == settings.epochs:
+            state.best_epoch, state.best_state = state.epoch, copy.deepcopy(model.state_dict())
+            run.save(state.best_state, {**metadata, "epoch": state.epoch})
+            timer.lap("saving")
+        elif valid is not None and (state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs):
             validation = evaluate(model, data, valid, metrics).means
             run.log("evaluation", epoch=state.epoch, seconds=round(timer.lap("evaluation"), 4), **validation)
             score = validation[settings.monitor]

@@ -13,6 +13,8 @@ import numpy as np
 import scipy
 import torch
 
+from dmrec_ext import Csr
+
 from ..build import build_model
 from ..config import Config, build_config, upgrade
 from ..data.dataset import Dataset, open_dataset
@@ -110,7 +112,8 @@ def _train(
         run = Run.create(folder, config)
         run.log("start", **result)
     saved = None if resume is None else part_of(resume.tensors, "model.")
-    data, valid = training_data(config, dataset, saved), dataset.split("valid")
+    data = training_data(config, dataset, saved)
+    valid = None if config.training.interactions == "all" else dataset.split("valid")
     torch.manual_seed(config.training.seed)
     model = build_model(config, data)
     if isinstance(model, TrainedModel):
@@ -130,30 +133,42 @@ def _train(
         }
     else:
         assert isinstance(model, ClosedFormModel), "a model is fitted or trained"
-        result |= _fit_closed_form(model, config, data, dataset, run, runtime)
-    tested = evaluate(model, data, dataset.split("test"), config.evaluation.metrics)
-    result |= {"test": tested.means, "test_users": tested.n_users, "seconds": round(time.perf_counter() - started, 2)}
-    if config.evaluation.per_user:
-        run.save_users(tested)
+        result |= _fit_closed_form(model, config, data, valid, data_metadata(config, dataset), run, runtime)
+    result |= {"test": {}, "test_users": 0}
+    if valid is not None and dataset.split("test").nnz:
+        tested = evaluate(model, data, dataset.split("test"), config.evaluation.metrics)
+        result |= {"test": tested.means, "test_users": tested.n_users}
+        if config.evaluation.per_user:
+            run.save_users(tested)
+    result |= {"seconds": round(time.perf_counter() - started, 2)}
     run.finish({**result, "environment": environment(runtime)})
     return result
 
 
 def _fit_closed_form(
-    model: ClosedFormModel, config: Config, data: TrainingData, dataset: Dataset, run: Run, runtime: Runtime
+    model: ClosedFormModel,
+    config: Config,
+    data: TrainingData,
+    valid: Csr | None,
+    metadata: dict[str, Any],
+    run: Run,
+    runtime: Runtime,
 ) -> dict[str, Any]:
-    """Fits and saves the model; returns what was chosen, and its validation figures."""
-    valid, monitor = dataset.split("valid"), config.training.monitor
+    """Fits and saves the model; returns what was chosen, and its figures on ``valid`` if it is given."""
+    monitor = config.training.monitor
 
     def score(candidate: Model, /, **settings: float) -> float:
+        if valid is None:
+            return 0.0
         value = evaluate(candidate.to(runtime.device), data, valid, [monitor]).means[monitor]
         run.log("evaluation", **settings, **{monitor: value})
         return value
 
     chosen = model.fit(data, score)
     model.to(runtime.device)
-    run.save(model.state_dict(), data_metadata(config, dataset))
-    return {**chosen, "valid": evaluate(model, data, valid, all_metrics(config)).means}
+    run.save(model.state_dict(), metadata)
+    figures = {} if valid is None else evaluate(model, data, valid, all_metrics(config)).means
+    return {**chosen, "valid": figures}
 
 
 def differing(before: Any, now: Any, path: str = "") -> list[str]:

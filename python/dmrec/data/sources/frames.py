@@ -13,6 +13,7 @@ from ...errors import DmrecError
 from ..create import check_free
 from ..dataset import Dataset
 from ..entities import Entity
+from ..splits import Shares
 from .arrow import import_pyarrow, interactions_of
 from .descriptions import entities_of
 from .importer import make_dataset
@@ -35,6 +36,7 @@ def dataset_from_frame(
     description_column: str | None = None,
     text_column: str | None = None,
     split: str = "random",
+    ratios: str = "3:1:1",
     min_rating: float = 3.0,
     k_core: int = 5,
     seed: int = 0,
@@ -54,6 +56,7 @@ def dataset_from_frame(
             ``time_column="none"`` leaves times out, ``rating_column="none"`` ratings.
         title_column, tags_column, description_column, text_column: the same in ``items`` and ``users``.
         split: "random", "leave-one-out", "time" or "time-per-user".
+        ratios: training, validation and test; ``"4:1:0"`` holds nothing out for test.
         min_rating: ratings below it are dropped.
         k_core: users and items with fewer interactions are dropped.
         seed: of the random split.
@@ -83,7 +86,8 @@ def dataset_from_frame(
     root = Path(tempfile.mkdtemp(prefix="dmrec-") if folder is None else folder)
     called = name or ("frame" if folder is None else root.name)
     try:
-        dataset = make_dataset(source, root, name=called, min_rating=min_rating, k_core=k_core, split=split, seed=seed)
+        options: dict[str, Any] = {"min_rating": min_rating, "k_core": k_core, "split": split, "seed": seed}
+        dataset = make_dataset(source, root, name=called, shares=Shares.of(ratios), **options)
     except BaseException:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)

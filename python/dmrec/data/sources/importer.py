@@ -17,6 +17,7 @@ from ..arrays import check_vectors
 from ..create import check_sources, create_dataset
 from ..dataset import SPLITS, Dataset
 from ..entities import Entity
+from ..splits import COUNTS, EQUAL, Shares
 from .descriptions import Review, may_have_reviews, no_common_id, read_all, read_reviews, read_those, reviews_of
 from .dialect import FOUND_OUT, TableFormat
 from .folders import read_folder
@@ -102,6 +103,7 @@ def make_dataset(
     seed: int = 0,
     split: str = "random",
     repeats: str = "first",
+    shares: Shares = EQUAL,
     vectors_name: str = "imported",
     notes: dict[str, Any] | None = None,
 ) -> Dataset:
@@ -110,8 +112,11 @@ def make_dataset(
     provenance: dict[str, Any] = {"source": {path.name: sha256_of(path) for path in source.files}, **(notes or {})}
     match source.interactions:
         case Interactions() as table:
-            prepared = prepare(table, min_rating=min_rating, k_core=k_core, split=split, repeats=repeats, seed=seed)
+            prepared = prepare(
+                table, min_rating=min_rating, k_core=k_core, split=split, repeats=repeats, seed=seed, shares=shares
+            )
             provenance |= {"min_rating": min_rating, "k_core": k_core, "split": split, "repeats": repeats, "seed": seed}
+            provenance |= {} if shares == EQUAL else {"held_out": shares._asdict()}
         case {"train": Interactions()} as tables:
             prepared = join(tables, min_rating=min_rating)
             provenance |= {"min_rating": min_rating, "split": "given"}
@@ -123,7 +128,8 @@ def make_dataset(
         provenance["read"] = notes if len(notes) > 1 else next(iter(notes.values()))
     if unrated := sum(table.unrated for table in source.tables):
         provenance["rows_without_rating"] = unrated
-    _check_splits(prepared, given=provenance["split"] == "given")
+    given = provenance["split"] == "given"
+    _check_splits(prepared, SPLITS if given or shares.test else SPLITS[:2], given=given)
     n_users, n_items = prepared.splits["train"].shape
     all_items, unused_items = _described(source, "item", prepared.item_ids)
     all_users, unused_users = _described(source, "user", prepared.user_ids)
@@ -171,15 +177,18 @@ def _of_matrices(matrices: dict[str, sp.csr_matrix]) -> SplitInteractions:
     return SplitInteractions(matrices, [], [], {})
 
 
-def _check_splits(prepared: SplitInteractions, *, given: bool) -> None:
+def _check_splits(prepared: SplitInteractions, wanted: Sequence[str], *, given: bool) -> None:
     splits = prepared.splits
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         shared = splits[a].multiply(splits[b]).nnz
         if shared:
             raise DmrecError(f"{shared} interactions are in both {a} and {b}: the splits must not overlap")
-    for split in SPLITS:
+    for split in wanted:
         if splits[split].nnz == 0:
-            why = "a user needs at least 3 to be in all three splits; lower --min-rating, or import more interactions"
+            why = (
+                f"a user needs at least {len(wanted)} to be in all {COUNTS[len(wanted)]} splits; "
+                "lower --min-rating, or import more interactions"
+            )
             if given:
                 why = "its file has none, or only ratings below --min-rating"
             elif moved := prepared.report.get("moved_to_train"):

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ...errors import DmrecError, did_you_mean
 from ..sequences import Sequences
-from ..splits import STRATEGIES, InteractionLog, Order, split_log
+from ..splits import EQUAL, STRATEGIES, InteractionLog, Order, Shares, split_log
 from .interactions import Interactions
 
 REPEATS = ("first", "keep")
@@ -43,6 +43,7 @@ def prepare(
     split: str = "random",
     repeats: str = "first",
     seed: int = 0,
+    shares: Shares = EQUAL,
 ) -> SplitInteractions:
     """Filters a table and splits it.
 
@@ -54,6 +55,7 @@ def prepare(
         repeats: "first". "keep" is refused: a model excludes the items of a user's training part from its
             recommendations, so a repeated item could not be evaluated.
         seed: of the random split.
+        shares: what is held out for validation and test.
 
     Raises:
         DmrecError: an option is unknown, the split needs times and the source has none, or no interaction is left.
@@ -66,6 +68,8 @@ def prepare(
             if repeats in REPEATS
             else f"--repeats {repeats}: there is {', '.join(REPEATS)}"
         )
+    if shares != EQUAL and shares.test > 0 and not STRATEGIES[split].has_shares:
+        raise DmrecError(f"--ratios does nothing to --split {split}: leave it out")
     keep = _well_rated(raw, min_rating)
     if STRATEGIES[split].order is Order.TIMES and raw.times is None:
         raise DmrecError(f"--split {split} needs a time for each interaction; name the column: --time-column")
@@ -86,7 +90,7 @@ def prepare(
     by_user = np.argsort(users, kind="stable")
     times = None if raw.times is None else raw.times.microseconds[distinct[inside][by_user]]
     log = InteractionLog(users[by_user], items[by_user], times, len(kept_users), len(kept_items))
-    splits, counts = split_log(log, split, seed)
+    splits, counts = split_log(log, split, seed, shares)
     report = {
         "rows": len(raw),
         "below_min_rating": int((~keep).sum()),

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import DmrecError
+from ..dataset import Dataset
 from ..entities import clean
 from .columns import IDS, ColumnResolver, tags_of
 from .encoding import open_text
 from .records import check_file, iterate_records
+from .tables import read_interactions
 
 LIKES = ("likes", "liked", "items", "like")
 PROFILE = ("profile", "text", "description")
@@ -32,7 +36,7 @@ def read_visitors(path: Path) -> list[Visitor]:
     Likes are a list, also one that is written in a text, or a text with commas or bars between them.
 
     Raises:
-        DmrecError: the table cannot be read, or someone has neither a profile nor likes.
+        DmrecError: the table cannot be read.
     """
     resolver = ColumnResolver(path, "visitor", ("visitor", "visitorid", *IDS["user"]))
     visitors = [_visitor(path, resolver, number, each) for number, each in enumerate(iterate_records(path), start=1)]
@@ -44,9 +48,48 @@ def read_visitors(path: Path) -> list[Visitor]:
 def _visitor(path: Path, resolver: ColumnResolver, number: int, record: dict[str, Any]) -> Visitor:
     profile = next((clean(record[name]) for name in PROFILE if record.get(name)), "")
     likes = tuple(tag for name in LIKES if record.get(name) for tag in tags_of(record[name]))
-    if not profile and not likes:
-        raise DmrecError(f"{path}, record {number}: has neither a profile nor likes ({', '.join(record)})")
+    if number == 1 and not {*PROFILE, *LIKES} & record.keys():
+        raise DmrecError(f"{path} has neither a profile nor likes: its columns are {', '.join(record)}")
     return Visitor(resolver.identity(number, record) or str(number), profile, likes)
+
+
+@dataclass(frozen=True)
+class History:
+    """Interactions that came after training: the items of each user, oldest first."""
+
+    of_users: dict[str, tuple[str, ...]]  # who were in training
+    of_new_users: dict[str, tuple[str, ...]]
+    summary: str
+
+
+def read_history(path: Path, dataset: Dataset) -> History:
+    """New interactions from a table as ``dmrec data import`` reads it, with the dataset's own lowest rating.
+
+    Raises:
+        DmrecError: the table cannot be read.
+    """
+    table = read_interactions(path)
+    keep = np.ones(len(table), dtype=bool)
+    if table.rating is not None:
+        keep = table.rating >= float(dataset.provenance.get("min_rating", -np.inf))
+    order = np.flatnonzero(keep)
+    if table.times is not None:
+        order = order[np.argsort(table.times.microseconds[order], kind="stable")]
+    users, items = ([str(name) for name in ids.names.tolist()] for ids in (table.user, table.item))
+    found: dict[str, list[str]] = {}
+    unknown = 0
+    for user, item in zip(table.user.codes[order].tolist(), table.item.codes[order].tolist(), strict=True):
+        of_user = found.setdefault(users[user], [])
+        if items[item] in dataset.item_columns:
+            of_user.append(items[item])
+        else:
+            unknown += 1
+    known = {user: tuple(of_user) for user, of_user in found.items() if user in dataset.user_rows}
+    new = {user: tuple(of_user) for user, of_user in found.items() if user not in dataset.user_rows}
+    parts = [f"{len(order)} interactions of {len(known)} users in training and {len(new)} others"]
+    parts += [f"{len(keep) - len(order)} below the dataset's lowest rating"] if len(order) < len(keep) else []
+    parts += [f"{unknown} of items that are not in {dataset.name}, left out"] if unknown else []
+    return History(known, new, ", ".join(parts))
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from ...errors import DmrecError
-from ..openai_client import OPENAI, OPENAI_KEY, OpenAIClient, RequestError, check_url, is_local, model_slug, retrying
+from ..openai_client import (
+    OPENAI,
+    OPENAI_KEY,
+    OpenAIClient,
+    RequestError,
+    check_url,
+    is_local,
+    model_slug,
+    retrying,
+    words_of,
+)
 from .base import TextEncoder, l2_normalize
 from .registry import register_encoder
 
@@ -100,12 +111,19 @@ class OpenAIEncoder(TextEncoder):
         return l2_normalize(np.concatenate(parts))
 
     def _encode_batch(self, with_retries: Any, texts: list[str]) -> np.ndarray:
-        """A batch that the server rejects is requested in halves, to find the text that it rejects."""
+        """A batch that the server rejects is requested in halves, to find the text that it rejects; one that it fails
+        at, too, as far as other texts go through.
+        """
         try:
             vectors: np.ndarray = with_retries(self._request, texts)
             return vectors
         except RequestError as error:
             if not error.rejected:
+                if error.kind.startswith("5") and (text := self._failing_text(texts)):
+                    raise DmrecError(
+                        f"{self.base_url} fails at the text '{text[:60]}..' of {len(text)} characters ({error}) and "
+                        "not at others; change it, or leave it out"
+                    ) from None
                 raise
             if len(texts) == 1:
                 raise DmrecError(
@@ -116,16 +134,58 @@ class OpenAIEncoder(TextEncoder):
         first, second = (self._encode_batch(with_retries, part) for part in (texts[:half], texts[half:]))
         return np.concatenate([first, second])
 
+    def _failing_text(self, texts: list[str]) -> str | None:
+        """The first text that the server fails at, found by halves; None if it fails at every part that is tried."""
+
+        def goes_through(part: list[str]) -> bool:
+            try:
+                self._request(part)
+            except RequestError:
+                return False
+            return True
+
+        others = [texts[0], texts[-1]]
+        while len(texts) > 1:
+            half = len(texts) // 2
+            texts = texts[half:] if goes_through(texts[:half]) else texts[:half]
+        (text,) = texts
+        another = others[1] if text == others[0] else others[0]
+        return text if text != another and goes_through([another]) and not goes_through([text]) else None
+
     def _request(self, texts: list[str]) -> np.ndarray:
         """One request; (len(texts), width)."""
-        request = {"model": self.model, "input": texts, "encoding_format": "float"}
+        request: dict[str, Any] = {"model": self.model, "input": texts, "encoding_format": "float"}
         response = self._client.call(lambda client: client.embeddings.create(**request))
         try:
-            rows = {int(row.index): row.embedding for row in response.data}
-            vectors = np.array([rows[place] for place in range(len(texts))], dtype=np.float32)
-            valid = len(rows) == len(texts) == len(response.data) and vectors.ndim == 2 and np.isfinite(vectors).all()
+            vectors = _vectors_in(response.data, len(texts))
         except (AttributeError, KeyError, TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise RequestError("malformed", f"the response does not hold a vector for each of {len(texts)} texts")
+            words = self._client.redact(words_of(response))
+            shape = f"the response does not hold a vector for each of {len(texts)} texts"
+            raise RequestError("malformed", words or shape) from None
+        for text, vector in zip(texts, vectors, strict=True):
+            if not np.isfinite(vector).all() or not vector.any():
+                what = "zeros" if np.isfinite(vector).all() else "NaN or infinity"
+                raise RequestError(
+                    "malformed", f"{what} for the text '{text[:60]}': is '{self.model}' a model for embeddings?"
+                )
         return vectors
+
+
+def _vectors_in(rows: Any, count: int) -> np.ndarray:
+    """(count, width) float32 of the rows of a response: by their index, in their order where no row has one."""
+    places: list[Any] = [getattr(row, "index", None) for row in rows]
+    numbers = range(len(rows)) if all(place is None for place in places) else map(int, places)
+    found = {place: row.embedding for place, row in zip(numbers, rows, strict=True)}
+    if not len(found) == len(rows) == count:
+        raise ValueError("not a row for each text")
+    vectors = np.array([_numbers(found[place]) for place in range(count)], dtype=np.float32)
+    if vectors.ndim != 2:
+        raise ValueError("not a vector in each row")
+    return vectors
+
+
+def _numbers(embedding: Any) -> Any:
+    """Numbers, also where a server gives them as float32 in base64, asked for or not."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+    return embedding

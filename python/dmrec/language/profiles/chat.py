@@ -70,8 +70,21 @@ class ChatClient(OpenAIClient):
             DmrecError: no prompt will have one.
         """
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": text}]
-        request = {"model": self.model, "messages": messages, "extra_body": self._parameters}
-        return self._read(self.call(lambda client: client.chat.completions.create(**request)))
+        parameters = self._parameters
+        try:
+            return self._read(self._create(messages, parameters))
+        except RequestError as error:
+            if not (error.rejected and "max_tokens" in parameters and "max_completion_tokens" in str(error)):
+                raise
+        # the server has another name for the limit, and says so
+        renamed = {name.replace("max_tokens", "max_completion_tokens"): value for name, value in parameters.items()}
+        reply = self._read(self._create(messages, renamed))
+        self._parameters = renamed
+        return reply
+
+    def _create(self, messages: list[dict[str, str]], parameters: dict[str, Any]) -> Any:
+        request: dict[str, Any] = {"model": self.model, "messages": messages, "extra_body": parameters}
+        return self.call(lambda client: client.chat.completions.create(**request))
 
     def _read(self, completion: Any) -> Reply:
         try:

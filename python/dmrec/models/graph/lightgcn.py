@@ -50,6 +50,7 @@ class Pairs(NamedTuple):
 class LightGcn(TrainedModel):
     """An example is an interaction. The graph is the training data's: a buffer that is not part of checkpoints."""
 
+    reads_interactions = False
     graph_crow: Tensor
     graph_col: Tensor
     graph_values: Tensor
