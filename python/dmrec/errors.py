@@ -21,3 +21,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near or not names:
         return f"; did you mean '{near[0]}'?" if near else ""
     return f"; known: {', '.join([*names[:SHOWN], *(['..'] if len(names) > SHOWN else [])])}"
+
+
+def counted(count: int, what: str) -> str:
+    """A number and a noun: "1 user", "2 users"."""
+    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -121,7 +121,7 @@ def test_numbers_in_one_table_and_words_in_another(tmp_path):
 @pytest.mark.parametrize(
     ("valid", "message"),
     [
-        ("user,item,rating\nu1,x,5\n", "1 interactions are in both train and valid: the splits must not overlap"),
+        ("user,item,rating\nu1,x,5\n", "in both train and valid: 1 interaction; the splits must not overlap"),
         ("user,item,rating\nu1,y,nan\n", "valid.csv: no row has a rating"),
         ("user,item,rating\nu1,y,inf\n", "valid.csv, column rating: 'inf' in row 1 is not a number"),
         ("user,item,rating\nu1,y,1\n", "no interaction is left for valid"),
@@ -144,7 +144,7 @@ def test_matrices_are_checked(tmp_path):
     dataset = make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
     np.testing.assert_array_equal(dataset.matrix("valid").toarray(), np.roll(np.eye(4), 1, 1))
     sp.save_npz(paths["valid"], sp.csr_matrix(np.eye(4)))
-    with pytest.raises(DmrecError, match="4 interactions are in both train and valid"):
+    with pytest.raises(DmrecError, match="in both train and valid: 4 interactions"):
         make_dataset(read_splits(paths, {}), tmp_path / "d", name="d")
     sp.save_npz(paths["valid"], sp.csr_matrix(np.eye(5)))
     with pytest.raises(DmrecError, match=r"must have one shape, users x items, got train .4, 4., valid .5, 5."):
@@ -197,7 +197,7 @@ def test_users_without_interactions_are_kept_and_told(tmp_path):
         matrix[3] = 0
     dataset = make_dataset(Source({s: m.tocsr() for s, m in splits.items()}, []), tmp_path / "d", name="d")
     assert dataset.n_users == 4
-    assert "1 users have no interaction" in warnings(inspect_dataset(dataset))
+    assert "1 user without an interaction" in warnings(inspect_dataset(dataset))
 
 
 def test_entities_of_matrices_stand_in_order_or_have_numbers(tmp_path):

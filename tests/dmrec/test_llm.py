@@ -101,7 +101,7 @@ def test_the_key_is_kept_nowhere(shop, capsys):
         assert all(call.key == f"Bearer {KEY}" for call in server.calls)
     printed = capsys.readouterr()
     assert "400: 400 for Bearer ***" in printed.err
-    assert "1 profiles are missing; the same command requests only these" in printed.err
+    assert "1 profile missing; the same command requests only these" in printed.err
     assert KEY not in printed.out + printed.err
     texts = list(open_dataset(shop.folder).texts("items", "m"))
     assert sum("profile" in text for text in texts) == shop.n_items - 1
@@ -285,7 +285,7 @@ def test_a_dry_run_asks_nothing(shop, capsys):
         assert f"cost at most about {(tokens + 400_000) / 1e6:.2f}" in printed
         assert not (shop.folder / "answers.sqlite").exists()
         assert run(*command, "--max-calls", "30") == 1
-        assert "20 profiles are missing" in capsys.readouterr().err
+        assert "20 profiles missing" in capsys.readouterr().err
         assert run(*command, "--dry-run") == 0
         assert "50 prompts, 30 answered already, 20 different ones to send" in capsys.readouterr().out
         assert len(server.calls) == 30

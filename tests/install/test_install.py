@@ -1,11 +1,18 @@
 """The check of an installed wheel sees what it is there for."""
 
+import fnmatch
 import importlib.util
+import json
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
 
 specification = importlib.util.spec_from_file_location("install_fresh", Path(__file__).with_name("fresh.py"))
 fresh = importlib.util.module_from_spec(specification)
@@ -67,3 +74,21 @@ def test_one_wheel_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["fresh.py", str(tmp_path)])
     with pytest.raises(SystemExit, match="must hold one wheel, has 0: make wheel"):
         fresh.main()
+
+
+def test_the_container_installs_what_is_checked_here():
+    """``make wheel-check`` does, without Docker, what its RUN lines do; this compares the two."""
+    lines = [line for line in (ROOT / "examples" / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    steps = [tuple(line.split(" ", 1)) for line in lines]
+    assert [name for name, _ in steps] == ["FROM", "RUN", "RUN", "COPY", "RUN", "RUN", "USER", "WORKDIR", "ENTRYPOINT"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    image, version = steps[0][1].split(":")
+    assert image == "python"
+    assert Version(version.removesuffix("-slim")) in Requirement(f"python{project['requires-python']}").specifier
+    torch = next(word for word in steps[2][1].split() if word.startswith("torch=="))
+    assert f"TORCH ?= {torch}\n" in (ROOT / "Makefile").read_text()
+    assert torch in Path(fresh.__file__).read_text()
+    wheel, where = steps[3][1].split()
+    assert fnmatch.fnmatch(f"dist/dmrec-{project['version']}-cp311-abi3-linux_x86_64.whl", wheel)
+    assert steps[4][1].startswith(f"pip install --no-cache-dir {where}{Path(wheel).name} ")
+    assert json.loads(steps[-1][1]) == list(project["scripts"])

@@ -25,11 +25,6 @@ def notify(message: str) -> None:
     errors.print(message)
 
 
-def counted(count: int, what: str) -> str:
-    """A number and a noun: "1 user", "2 users"."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers_from: int = 1) -> None:
     """A table; columns from ``numbers_from`` on are set right."""
     table = Table(title=Text(title), title_justify="left", title_style="bold")

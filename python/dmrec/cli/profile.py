@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from ..data.dataset import Dataset, check_name, open_dataset
-from ..errors import DmrecError
+from ..errors import DmrecError, counted
 from ..language.openai_client import OPENAI, OPENAI_KEY
 from ..language.profiles.llm_writer import Estimate, LlmWriter
 from ..language.profiles.prompts import Prompt, read_prompts, write_prompts
@@ -165,7 +165,7 @@ def _run(
     if len(missing) > SHOWN:
         errors.print(f".. and {len(missing) - SHOWN} more")
     if missing:
-        raise DmrecError(f"{len(missing)} profiles are missing; the same command requests only these")
+        raise DmrecError(f"{counted(len(missing), 'profile')} missing; the same command requests only these")
 
 
 def _print_estimate(found: Estimate, prices: Prices) -> None:

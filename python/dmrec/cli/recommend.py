@@ -13,13 +13,13 @@ import typer
 from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..data.sources.visitors import Visitor, read_history, read_lines, read_visitors
-from ..errors import DmrecError
+from ..errors import DmrecError, counted
 from ..inference.recommend import NothingKnownError, Ranking, item_named
 from ..inference.recommender import Recommender
 from ..language.encoders import TextEncoder, make_encoder
 from ..runs.load import load_run
 from ..runtime import resolve_device
-from .console import counted, notify, output, print_table
+from .console import notify, output, print_table
 from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 

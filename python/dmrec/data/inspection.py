@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from ..errors import counted
 from .dataset import SPLITS, Dataset
 from .entities import Entity
 
@@ -85,8 +86,10 @@ def warnings(found: dict[str, Any]) -> list[str]:
         for kind in ("items", "users")
         if numbers[f"of unseen {kind}"]
     ]
-    lines += [f"{count} interactions are in both {pair}" for pair, count in found["overlap"].items() if count]
-    lines += [f"{n} {side} have no interaction" for side in ("users", "items") if (n := found[f"{side}_without_any"])]
+    lines += [f"in both {pair}: {counted(count, 'interaction')}" for pair, count in found["overlap"].items() if count]
+    for side in ("user", "item"):
+        if without := found[f"{side}s_without_any"]:
+            lines.append(f"{counted(without, side)} without an interaction")
     lines += _leaks_of_order(found["split"], found["order"])
     for side, texts in found.get("texts", {}).items():
         if 0 < texts["with text"] < 1:
@@ -135,8 +138,8 @@ def _leaks_of_order(split: str, order: dict[str, int]) -> list[str]:
     """What a split promises of the order of interactions, and does not keep."""
     kept = {"leave-one-out": "within users", "time-per-user": "within users", "time": "in time"}.get(split)
     lines = [
-        f"the split is called '{split}', but {count} interactions go against it ({name}): models would learn from the "
-        "future; import the data again with --split"
+        f"the split is called '{split}', but {counted(count, 'interaction')} against it ({name}): "
+        "models would learn from the future; import the data again with --split"
         for name, count in order.items()
         if kept is not None and name.endswith(kept) and count
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ...errors import DmrecError
+from ...errors import DmrecError, counted
 from ...files import sha256_of
 from ..arrays import check_vectors
 from ..create import check_sources, create_dataset
@@ -182,7 +182,7 @@ def _check_splits(prepared: SplitInteractions, wanted: Sequence[str], *, given: 
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         shared = splits[a].multiply(splits[b]).nnz
         if shared:
-            raise DmrecError(f"{shared} interactions are in both {a} and {b}: the splits must not overlap")
+            raise DmrecError(f"in both {a} and {b}: {counted(shared, 'interaction')}; the splits must not overlap")
     for split in wanted:
         if splits[split].nnz == 0:
             why = (

@@ -8,20 +8,22 @@ from typing import Any
 from ..dataset import SPLITS
 
 COUNTS = {
-    "user_ids_cleaned": "{count} ids of users were cleaned (spaces or quotes around them, or '.0' at their end)",
-    "item_ids_cleaned": "{count} ids of items were cleaned (spaces or quotes around them, or '.0' at their end)",
-    "rows_without_user": "{count} rows without a user were left out",
-    "rows_without_item": "{count} rows without an item were left out",
-    "repeated_headers": "the header was found {count} more times among the rows and left out",
+    "user_ids_cleaned": "{count} id{s} of users {were} cleaned (spaces or quotes around them, or '.0' at their end)",
+    "item_ids_cleaned": "{count} id{s} of items {were} cleaned (spaces or quotes around them, or '.0' at their end)",
+    "rows_without_user": "{count} row{s} without a user {were} left out",
+    "rows_without_item": "{count} row{s} without an item {were} left out",
+    "repeated_headers": "the header was found {count} more time{s} among the rows and left out",
 }
 FILTERS = {
-    "rows_without_rating": "{count} rows without a rating were left out",
-    "below_min_rating": "{count} rows have a rating below {min_rating:g} and were left out (--min-rating)",
-    "repeated": "{count} rows repeat a user and an item and were left out",
-    "outside_core": "{count} interactions of users or items with fewer than {k_core} were left out (--k-core)",
-    "moved_to_train": "{count} held-out interactions went back to training, which does not have their items otherwise",
-    "users_not_tested": "{count} users have fewer than 3 interactions and are not tested",
+    "rows_without_rating": "{count} row{s} without a rating {were} left out",
+    "below_min_rating": "{count} row{s} {have} a rating below {min_rating:g} and {were} left out (--min-rating)",
+    "repeated": "{count} row{s} that repeat a user and an item {were} left out",
+    "outside_core": "{count} interaction{s} of users or items with fewer than {k_core} {were} left out (--k-core)",
+    "moved_to_train": "{count} held-out interaction{s} went back to training, which otherwise lacks the items",
+    "users_not_tested": "{count} user{s} {have} fewer than 3 interactions and {are} not tested",
 }
+ONE = {"s": "", "were": "was", "have": "has", "are": "is"}
+MANY = {"s": "s", "were": "were", "have": "have", "are": "are"}
 FORMATS = ("delimiter", "decimal", "encoding", "compression", "header", "lines before the header")
 
 
@@ -55,7 +57,8 @@ def _counted(facts: dict[str, Any], words: dict[str, str], values: dict[str, Any
     for name, text in words.items():
         if facts.get(name):
             fields = {"min_rating": values.get("min_rating") or 0, "k_core": values.get("k_core") or 0}
-            yield text.format(count=f"{facts[name]:,}", **fields)
+            number = ONE if facts[name] == 1 else MANY
+            yield text.format(count=f"{facts[name]:,}", **number, **fields)
 
 
 def _of_descriptions(provenance: dict[str, Any], side: str) -> Iterator[str]:

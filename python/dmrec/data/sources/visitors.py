@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DmrecError
+from ...errors import DmrecError, counted
 from ..dataset import Dataset
 from ..entities import clean
 from .columns import IDS, ColumnResolver, tags_of
@@ -86,7 +86,8 @@ def read_history(path: Path, dataset: Dataset) -> History:
             unknown += 1
     known = {user: tuple(of_user) for user, of_user in found.items() if user in dataset.user_rows}
     new = {user: tuple(of_user) for user, of_user in found.items() if user not in dataset.user_rows}
-    parts = [f"{len(order)} interactions of {len(known)} users in training and {len(new)} others"]
+    who = f"{counted(len(known), 'user')} in training and {counted(len(new), 'other')}"
+    parts = [f"{counted(len(order), 'interaction')} of {who}"]
     parts += [f"{len(keep) - len(order)} below the dataset's lowest rating"] if len(order) < len(keep) else []
     parts += [f"{unknown} of items that are not in {dataset.name}, left out"] if unknown else []
     return History(known, new, ", ".join(parts))
