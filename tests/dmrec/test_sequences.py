@@ -117,7 +117,8 @@ def test_a_random_split_keeps_the_order_and_says_what_it_leaks(log, tmp_path):
     dataset = imported(path, tmp_path / "random")
     found = inspect_splits(dataset)["order"]
     assert found["train after valid within users"] > 0
-    assert not [text for text in warnings(inspect_splits(dataset)) if "would learn from the future" in text], "nothing was promised"
+    said = warnings(inspect_splits(dataset))
+    assert not [text for text in said if "would learn from the future" in text], "nothing was promised"
     row = dataset.user_rows["u3"]
     assert ids(dataset, row, dataset.sequences.of_user(row)) == order["u3"]
     training = dataset.sequence("train")
