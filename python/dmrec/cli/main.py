@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
-import click
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ..errors import DmrecError
 from .console import errors, output
@@ -59,7 +58,7 @@ class OnDemand(TyperGroup):
         if entry is None:
             return super().get_command(ctx, cmd_name)
         if self._listing:
-            return click.Command(cmd_name, help=entry.summary)
+            return TyperCommand(cmd_name, help=entry.summary)
         return load_command(cmd_name)
 
     @contextmanager
