@@ -342,7 +342,7 @@ def test_the_best_epoch_is_the_last(shop, tmp_path, capsys):
 
 
 def test_progress_in_80_columns_keeps_name_epoch_and_times():
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
     bar = ProgressBar(console)
     bar.on_start(None, build_config(recipe("dmrec-m")), 1)
     bar.on_evaluation(3, {}, 0.1234, 0.1299)
