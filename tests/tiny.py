@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from dmrec.data.create import create_dataset
 from dmrec.data.dataset import Dataset
 from dmrec.data.entities import Entity
+from dmrec.data.sequences import Sequences
 from dmrec.data.splits import split_per_user
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
@@ -24,6 +25,12 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     splits, _ = split_per_user(sp.csr_matrix(rng.random((n_users, n_items)) < likely), seed)
     items = [Entity(f"i{i}", f"Item {i}", f"{KINDS[k]} number{i % 5}") for i, k in enumerate(kind)]
     users = [Entity(f"u{u}", "", f"likes {KINDS[t]}") for u, t in enumerate(taste)]
-    dataset = create_dataset(folder, "tiny", splits, items=items, users=users, provenance={"seed": seed})
+    row, column = np.nonzero(sum(split.toarray() for split in splits.values()))
+    order = np.lexsort((rng.random(len(row)), row))
+    sequences = Sequences.from_log(row[order], column[order], None, n_users, n_items)
+    described = {"items": items, "users": users, "sequences": sequences}
+    dataset = create_dataset(folder, "tiny", splits, **described, provenance={"seed": seed})
     embed_dataset(dataset, TfidfSvd(8))
+    codes = np.column_stack([kind, np.arange(n_items) // 4 // 8, np.arange(n_items) // 4 % 8])
+    dataset.add_codes("of-kinds", codes, 8, {"from": "the kinds of items"})
     return dataset

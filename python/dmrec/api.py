@@ -30,7 +30,7 @@ from .language.profiles.write import write_profiles
 from .language.profiles.writer import TemplateWriter
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
-from .runs.load import held_out_split, histories_of, load_model, training_data
+from .runs.load import held_out_split, histories_of, load_model, test_data, training_data
 from .runs.provenance import check_data
 from .runs.resolve import resolve
 from .runs.run import Run, run_folder
@@ -275,7 +275,11 @@ def evaluate(
         check_data(model.folder, Run(model.folder).load()[1], model.config, data)
     dataset = data or model.dataset
     held_out = dataset.split(split) if model.config is None else held_out_split(model.config, dataset, split)
-    found = ranking.evaluate(model.model, model.data, held_out, wanted)
+    seen, exclude = model.data, True
+    if model.config is not None:
+        exclude = model.config.evaluation.exclude_seen
+        seen = test_data(model.config, dataset, seen) if split == "test" else seen
+    found = ranking.evaluate(model.model, seen, held_out, wanted, exclude_seen=exclude)
     if not per_user:
         return found.means
     users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]

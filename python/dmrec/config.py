@@ -40,6 +40,13 @@ class TrainingConfig(Options):
     )
     batch_size: int = Field(1024, ge=1, description="examples in a step: users, or interactions for lightgcn")
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    optimiser: Literal["adam", "adamw"] = Field("adam", description="adamw: weights decay apart from the gradient")
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate: cosine falls to 0 at the last of the epochs"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the learning rate rises from 0")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient of all weights; default: any")
     device: str = Field(
         "cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, or auto: the GPU where there is one"
     )
@@ -68,6 +75,10 @@ class EvaluationConfig(Options):
         min_length=1,
         description="recall, precision, hit, ndcg, mrr, map or coverage, each at any K",
     )
+    test_input: Literal["train", "train+valid"] = Field(
+        "train", description="what models read of a user when they are tested; all models of a table must read the same"
+    )
+    exclude_seen: bool = Field(True, description="whether what a model reads of a user is left out of the ranking")
     per_user: bool = Field(False, description="keep the test values of every user in the run (users.npz)")
 
 

@@ -53,6 +53,44 @@ def lightgcn() -> Values:
     return {"name": "lightgcn", "model": {"kind": "lightgcn"}, "training": {"batch_size": 2048}}
 
 
+NEXT_ITEM: Values = {
+    "evaluation": {
+        "metrics": ["recall@5", "recall@10", "ndcg@5", "ndcg@10"],
+        "test_input": "train+valid",
+        "exclude_seen": False,
+    },
+    "training": {"monitor": "ndcg@10"},
+}
+"""The protocol of the field: the last item of each user among all items, after all that came before."""
+
+
+def markov() -> Values:
+    """Baseline: what followed the user's last item most often in other histories."""
+    return deep_merge(NEXT_ITEM, {"name": "markov", "model": {"kind": "markov"}})
+
+
+def sasrec() -> Values:
+    """SASRec (Kang and McAuley, ICDM 2018), two layers of width 64, cross entropy over all items."""
+    training = {"epochs": 200, "batch_size": 256, "evaluate_every": 2, "patience": 10}
+    return deep_merge(NEXT_ITEM, {"name": "sasrec", "model": {"kind": "sasrec"}, "training": training})
+
+
+def tiger() -> Values:
+    """TIGER (Rajput et al., NeurIPS 2023) on codes of the items, small, searched exactly."""
+    training = {
+        "epochs": 100,
+        "batch_size": 512,
+        "optimiser": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup": 0.02,
+        "clip": 1.0,
+        "evaluate_every": 4,
+        "patience": 5,
+    }
+    return deep_merge(NEXT_ITEM, {"name": "tiger", "model": {"kind": "tiger"}, "training": training})
+
+
 STRATEGIES = {
     "g": ("2-Wasserstein distance (GODM)", {"strategy": "godm", "beta": 0.4}),
     "c": ("composite prior (CPDM)", {"strategy": "cpdm", "beta": 0.2}),
@@ -86,7 +124,7 @@ def _variant(base: Callable[[], Values], name: str, matching: Values, remark: st
     return make
 
 
-BASES = (popularity, ease, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec)
+BASES = (popularity, ease, markov, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec, sasrec, tiger)
 RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import dmrec
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from dmrec.cli.main import main
+from dmrec.data.create import create_dataset
 from dmrec.data.sources import folders
+from dmrec.data.splits import split_per_user
 from dmrec.models.base import Histories
 
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
@@ -54,7 +57,10 @@ def test_a_closed_form_model_that_reads_order(ordered, tmp_path):
     assert "i4" in subprocess.run(new, cwd=tmp_path, capture_output=True, text=True).stdout
 
 
-def test_a_model_that_reads_order_needs_it(tiny_folder, tmp_path):
+def test_a_model_that_reads_order_needs_it(tmp_path):
+    random = np.random.default_rng(0)
+    splits, _ = split_per_user(sp.csr_matrix(random.random((40, 20)) < 0.4), 0)
+    tiny_folder = create_dataset(tmp_path / "unordered", "unordered", splits, provenance={}).folder
     (tmp_path / "last_item.py").write_text(block("class LastItem("))
     (tmp_path / "last.yaml").write_text("{name: last, model: {kind: last-item}}")
     command = [sys.executable, "last_item.py", "train", "--config", "last.yaml", "--data", str(tiny_folder)]

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_model
-from ..runs.load import held_out_split, load_run
+from ..runs.load import held_out_split, load_run, test_data
 from ..runtime import resolve_device
 from .console import print_table
 from .runs import notify_of_seed
@@ -58,7 +58,10 @@ def evaluate(
     opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
     held_out = held_out_split(opened.config, dataset, split)
-    result = evaluate_model(model, users, held_out, metrics or opened.config.evaluation.metrics)
+    if split is Split.test:
+        users = test_data(opened.config, dataset, users)
+    options = opened.config.evaluation
+    result = evaluate_model(model, users, held_out, metrics or options.metrics, exclude_seen=options.exclude_seen)
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}

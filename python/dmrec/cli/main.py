@@ -29,6 +29,7 @@ COMMANDS = {
     "data": Entry("data", "app", "Make datasets and inspect them."),
     "profile": Entry("profile", "profile", "Write a short text about every item and user, to be turned into vectors."),
     "embed": Entry("embed", "embed", "Turn the texts of items and users, or their profiles, into vectors."),
+    "tokenize": Entry("tokenize", "tokenize", "Give each item a tuple of codes (a semantic ID)."),
     "train": Entry("train", "train", "Train and test models, together with the baselines popularity and EASE."),
     "resume": Entry("train", "resume", "Continue a run that was stopped or killed, bit for bit."),
     "runs": Entry("runs", "runs", "List runs: finished ones with their figures, the others with their state."),

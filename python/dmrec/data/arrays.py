@@ -133,3 +133,21 @@ def contains(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np
     if not len(known):
         return np.zeros(len(wanted), dtype=bool)
     return np.asarray(known[np.searchsorted(known, wanted).clip(max=len(known) - 1)] == wanted)
+
+
+def check_codes(codes: np.ndarray, n_items: int, size: int, where: str) -> None:
+    """Checks that ``codes`` has a tuple of whole numbers from 0 and below ``size`` for each item.
+
+    Raises:
+        DmrecError: it does not.
+    """
+    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+        raise DmrecError(f"{where}: must be whole numbers, items x levels, got {codes.dtype} {codes.shape}")
+    if len(codes) != n_items or codes.shape[1] == 0:
+        raise DmrecError(f"{where}: has {codes.shape[0]} rows of {codes.shape[1]} codes, but there are {n_items} items")
+    outside = (codes < 0) | (codes >= size)
+    if outside.any():
+        item, level = (int(part) for part in np.argwhere(outside)[0])
+        raise DmrecError(
+            f"{where}: item {item} has the code {codes[item, level]} on level {level + 1}; codes are 0 to {size - 1}"
+        )

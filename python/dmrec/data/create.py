@@ -92,11 +92,12 @@ def _named_files(folder: Path) -> list[str]:
     """The files of the profiles and vectors of a dataset, by the names in its manifest."""
     try:
         manifest = read_json(folder / MANIFEST)
-        profiles, vectors = manifest.get("profiles", {}), manifest.get("vectors", {})
+        profiles, vectors, codes = (manifest.get(kind, {}) for kind in ("profiles", "vectors", "codes"))
     except (OSError, DmrecError, AttributeError):
         return []
     files = [f"{side}.{name}.jsonl.gz" for name in profiles for side in ("items", "users")]
     files += [f"{side}.{name}.npy" for name in vectors for side in ("items", "users")]
+    files += [file for name in codes for file in (f"items.{name}.codes.npy", f"tokenizer.{name}.safetensors")]
     return [Path(name).name for name in (*files, *(f"encoder.{name}.npz" for name in vectors))]
 
 

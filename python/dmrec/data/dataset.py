@@ -7,6 +7,8 @@
 ``reviews.jsonl.gz``                 optional: of interactions in train: ``user`` (row), ``item`` (column), ``text``
 ``items.NAME.jsonl.gz users.NAME.jsonl.gz``    optional: the profiles called NAME, likewise
 ``items.NAME.npy users.NAME.npy``    optional: one vector a row, the texts' vectors called NAME
+``items.NAME.codes.npy``             optional: a tuple of codes a row, the codes (semantic IDs) called NAME
+``tokenizer.NAME.safetensors``       optional: the codebooks and weights that made them
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -36,7 +38,7 @@ from ..files import (
     write_json,
     write_lines,
 )
-from .arrays import check_rows, check_vectors, read_matrix, read_vectors
+from .arrays import check_codes, check_rows, check_vectors, read_matrix, read_vectors
 from .entities import Entity, iterate_entities, read_entities
 from .sequences import Sequences, check_order, read_sequences
 
@@ -55,6 +57,14 @@ class TextVectors:
     name: str
     items: np.ndarray
     users: np.ndarray
+
+
+class ItemCodes(NamedTuple):
+    """Codes of all items under one name."""
+
+    name: str
+    codes: np.ndarray  # (N, levels) int16 or int32, from 0
+    size: int  # codes of a level
 
 
 @dataclass(frozen=True, repr=False)
@@ -310,6 +320,63 @@ class Dataset:
             replace_file(path, partial(write_array, array=array))
             checksums[side] = sha256_of(path)
         self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": provenance})
+
+    @property
+    def code_names(self) -> list[str]:
+        """Names of the codes that the folder holds."""
+        return sorted(self.manifest.get("codes", {}))
+
+    def codes(self, name: str | None = None) -> ItemCodes:
+        """The codes called ``name``, or the only ones of the dataset.
+
+        Raises:
+            DmrecError: there are none of this name, several and no name, or the file is damaged.
+        """
+        known = self.code_names
+        if not known:
+            raise DmrecError(
+                f"dataset {self.folder} has no codes of its items; make some: dmrec tokenize {self.folder}"
+            )
+        if name is None and len(known) > 1:
+            raise DmrecError(
+                f"dataset {self.folder} has several codes ({', '.join(known)}); choose: --set model.codes={known[0]}"
+            )
+        name = known[0] if name is None else name
+        if name not in known:
+            raise DmrecError(f"dataset {self.folder} has no codes '{name}'{did_you_mean(name, known)}")
+        path, noted = self.folder / f"items.{check_name(name)}.codes.npy", self.manifest["codes"][name]
+        if not path.exists() or sha256_of(path) != noted["sha256"]:
+            raise DmrecError(f"{path} is missing or differs from its checksum in {MANIFEST}: make it again")
+        codes = np.load(path, allow_pickle=False)
+        check_codes(codes, self.n_items, noted["size"], str(path))
+        return ItemCodes(name, codes, noted["size"])
+
+    def add_codes(
+        self, name: str, codes: np.ndarray, size: int, provenance: dict[str, Any], state: bytes | None = None
+    ) -> None:
+        """Stores codes (N, levels) of all items under ``name``, each below ``size``, and notes how they were made.
+
+        ``state``: the content of ``tokenizer.NAME.safetensors``, from which new items can be given codes.
+        """
+        check_name(name)
+        check_codes(codes, self.n_items, size, f"codes '{name}'")
+        self._note("codes", name, None)  # while its files are being replaced it does not exist
+        path = self.folder / f"items.{name}.codes.npy"
+        kind = np.int16 if size <= np.iinfo(np.int16).max else np.int32
+        replace_file(path, partial(write_array, array=np.ascontiguousarray(codes, dtype=kind)))
+        of_state = self.folder / f"tokenizer.{name}.safetensors"
+        of_state.unlink(missing_ok=True)
+        if state is not None:
+            write_atomically(of_state, state)
+            provenance = {**provenance, "state": sha256_of(of_state)}
+        noted = {"levels": int(codes.shape[1]), "size": int(size), "sha256": sha256_of(path), "made": provenance}
+        self._note("codes", name, noted)
+
+    def fingerprint_of_codes(self, name: str) -> dict[str, Any]:
+        """The checksum of the codes called ``name``."""
+        if name not in self.code_names:
+            raise DmrecError(f"dataset {self.folder} has no codes '{name}'{did_you_mean(name, self.code_names)}")
+        return {f"items.{name}.codes.npy": self.manifest["codes"][name]["sha256"]}
 
     def fingerprint(self, vectors: str | None, *, order: bool = False) -> dict[str, Any]:
         """Checksums of what a trained model depends on: the interactions, the vectors called so, and with ``order`` the

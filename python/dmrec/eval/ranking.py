@@ -47,14 +47,17 @@ def blocks(users: Tensor) -> Iterator[Tensor]:
     return iter(users.split(USERS_PER_BLOCK))
 
 
-def evaluate(model: Model, data: TrainingData, held_out: Csr, metrics: Sequence[str]) -> Evaluation:
-    """Ranks all items for each user that has held-out items, without the user's training items.
+def evaluate(
+    model: Model, data: TrainingData, held_out: Csr, metrics: Sequence[str], *, exclude_seen: bool = True
+) -> Evaluation:
+    """Ranks all items for each user that has held-out items, without those that the model reads of the user.
 
     Args:
         model: on any device; its mode is restored afterwards.
         data: the training data of the model, on the CPU.
         held_out: (M, N) held-out interactions, on the CPU.
         metrics: names such as ``"recall@20"``.
+        exclude_seen: False to rank also what the model reads of a user, as is usual for the next item of a sequence.
 
     Returns:
         Metrics of each user and their means. They do not depend on the number of users in a block or in all.
@@ -67,7 +70,7 @@ def evaluate(model: Model, data: TrainingData, held_out: Csr, metrics: Sequence[
     with evaluating(model):
         for block in blocks(users):
             batch = move(data.users(block), model.device)
-            ids = model.rank(batch, depth, exclude=batch.interactions)[1].cpu()
+            ids = model.rank(batch, depth, exclude=batch.interactions if exclude_seen else None)[1].cpu()
             wanted = held_out.rows(block)
             hit, count = hits(ids, wanted), wanted.crow.diff()
             for name, of_users in values.items():

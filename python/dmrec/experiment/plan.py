@@ -32,6 +32,11 @@ from ..runs.run import run_folder
 SECTIONS = ("language", "matching", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
+LATER = [
+    *(("training", name) for name in ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip")),
+    *(("evaluation", name) for name in ("test_input", "exclude_seen")),
+]
+"""Options that came after version 0.1, by section: where they have their default, digests are as they were."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class Job:
         values = self.config.model_dump(mode="json")
         values["data"] = self.data
         values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
-        if self.config.training.interactions == "train":  # as before there was a choice
-            del values["training"]["interactions"]
+        for section, name in LATER:
+            field = type(getattr(self.config, section)).model_fields[name]
+            if values[section][name] == field.default:  # as before there was a choice
+                del values[section][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

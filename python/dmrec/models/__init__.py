@@ -2,6 +2,7 @@
 
 from .graph import lightgcn
 from .linear import ease, popularity
+from .sequential import markov, sasrec, tiger
 from .vae import cvga, l_diffrec, mult_vae
 
-__all__ = ["cvga", "ease", "l_diffrec", "lightgcn", "mult_vae", "popularity"]
+__all__ = ["cvga", "ease", "l_diffrec", "lightgcn", "markov", "mult_vae", "popularity", "sasrec", "tiger"]

@@ -63,6 +63,7 @@ class TrainingData(NamedTuple):
     user_text_vectors: np.ndarray | None = None  # (M, E)
     histories: Histories | None = None  # where the model reads the order of interactions
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
+    item_codes: np.ndarray | None = None  # (N, levels) integers, where the model reads codes
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
     @property
@@ -228,6 +229,14 @@ class WithItemEmbeddings(ModelConfig):
     def uses_item_embeddings(self) -> bool:
         """Whether they are needed, given the other options."""
         return True
+
+
+class WithItemCodes(ModelConfig):
+    """Options of a model that reads codes of the items (semantic IDs)."""
+
+    codes: str | None = Field(
+        None, description="codes of the items, by their name in the dataset (dmrec tokenize); default: the only ones"
+    )
 
 
 MODELS: dict[str, type[ModelConfig]] = {}

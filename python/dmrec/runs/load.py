@@ -16,7 +16,7 @@ from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
-from ..models.base import Histories, Model, TrainingData
+from ..models.base import Histories, Model, TrainingData, WithItemCodes
 from .provenance import check_data, item_embeddings_of
 from .run import Run
 
@@ -86,7 +86,17 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     splits = splits_learned(config)
     histories = histories_of(dataset, *splits) if config.model.reads_sequences else None
     embeddings = None if state is not None else _item_embeddings(config, dataset)
-    return TrainingData(interactions_of(dataset, *splits), items, users, histories, embeddings, state)
+    codes = dataset.codes(config.model.codes).codes if isinstance(config.model, WithItemCodes) else None
+    return TrainingData(interactions_of(dataset, *splits), items, users, histories, embeddings, codes, state)
+
+
+def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingData:
+    """``data`` as the model reads it when it is tested: with the validation interactions, where the options say so."""
+    if config.evaluation.test_input == "train" or config.training.interactions == "all":
+        return data
+    splits = ("train", "valid")
+    histories = None if data.histories is None else histories_of(dataset, *splits)
+    return data._replace(interactions=interactions_of(dataset, *splits), histories=histories)
 
 
 def splits_learned(config: Config) -> tuple[str, ...]:

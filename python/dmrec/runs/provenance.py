@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..models.base import WithItemEmbeddings
+from ..models.base import WithItemCodes, WithItemEmbeddings
 from .run import Run
 
 
@@ -27,7 +27,9 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     text_vectors, _ = item_embeddings_of(config, dataset)
     of_language = config.language.vectors if config.language else None
     order = config.model.reads_sequences
-    return {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors)}
+    codes = config.model.codes if isinstance(config.model, WithItemCodes) else None
+    of_codes = {} if codes is None else dataset.fingerprint_of_codes(codes)
+    return {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors), **of_codes}
 
 
 def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError, did_you_mean
-from ..models.base import ModelConfig, WithItemEmbeddings
+from ..models.base import ModelConfig, WithItemCodes, WithItemEmbeddings
 from ..runtime import resolve_device
 from .load import load_model
 from .run import Run
@@ -36,6 +36,10 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         }
     )
     model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)
+    if model.reads_sequences:
+        dataset.sequence("train")  # it has an order
+    if isinstance(model, WithItemCodes):
+        model = model.model_copy(update={"codes": dataset.codes(model.codes).name})
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
     return config.model_copy(update=update)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from dmrec_ext import Csr
 
-from ..config import Config
+from ..config import Config, TrainingConfig
 from ..eval.ranking import evaluate
 from ..models.base import Step, TrainedModel, TrainingData
 from ..runs.checkpoint import Checkpoint, save_checkpoint
@@ -70,7 +71,7 @@ def fit(
     metrics = all_metrics(config)
     run_metadata = {**metadata, "config": config.model_dump(mode="json")}
     shuffle = torch.Generator().manual_seed(seed_of("shuffle", settings.seed))
-    optimiser = optimiser_of(model, settings.learning_rate)
+    optimiser = optimiser_of(model, settings)
     state = TrainState()
     if resume is not None:
         state = restore(resume, model, optimiser, shuffle, runtime, run)
@@ -101,7 +102,8 @@ def fit(
             batch = runtime.move(model.batch(index))
             timer.lap("data")
             step = Step(state.step, state.epoch, settings.annealing.at(state.step))
-            state.add(train_step(model, batch, step, optimiser, runtime, timer))
+            set_learning_rates(optimiser, learning_rate_factor(settings, state.step, len(batches)))
+            state.add(train_step(model, batch, step, optimiser, runtime, timer, settings.clip))
             if state.step % settings.log_terms_every == 0:
                 state.terms = model.metrics()
             state.step, state.batch = state.step + 1, state.batch + 1
@@ -127,7 +129,7 @@ def fit(
             run.save(state.best_state, {**metadata, "epoch": state.epoch})
             timer.lap("saving")
         elif valid is not None and (state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs):
-            validation = evaluate(model, data, valid, metrics).means
+            validation = evaluate(model, data, valid, metrics, exclude_seen=config.evaluation.exclude_seen).means
             run.log("evaluation", epoch=state.epoch, seconds=round(timer.lap("evaluation"), 4), **validation)
             score = validation[settings.monitor]
             if score > state.best_score:
@@ -155,23 +157,49 @@ def train_step(
     optimiser: torch.optim.Optimizer,
     runtime: Runtime,
     timer: PhaseTimer,
+    clip: float | None = None,
 ) -> dict[str, Tensor]:
-    """Loss, gradients, one step of the optimiser; returns the losses. The device is not waited for."""
+    """Loss, gradients, one step of the optimiser; returns the losses. The device is not waited for.
+
+    ``clip``: the largest norm of the gradient of all weights.
+    """
     with runtime.autocast():
         losses = model.loss(batch, step)
     timer.lap("forward")
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     timer.lap("backward")
     optimiser.step()
     timer.lap("optimiser")
     return losses
 
 
-def optimiser_of(model: TrainedModel, learning_rate: float) -> torch.optim.Adam:
-    """Adam over the model's parameter groups, in one fused pass where the device has it."""
-    groups = model.parameter_groups(learning_rate)
-    return torch.optim.Adam(groups, lr=learning_rate, fused=model.device.type in ("cpu", "cuda"))
+def optimiser_of(model: TrainedModel, settings: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over the model's parameter groups, in one fused pass where the device has it."""
+    groups = model.parameter_groups(settings.learning_rate)
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    fused = model.device.type in ("cpu", "cuda")
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+
+def learning_rate_factor(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """What the learning rates are multiplied by in a step, counted from 0: a function of it alone."""
+    total = settings.epochs * steps_per_epoch
+    warmup = settings.warmup * total
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Each group's own rate times ``factor``."""
+    for group in optimiser.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * factor
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:

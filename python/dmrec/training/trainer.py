@@ -22,7 +22,7 @@ from ..errors import DmrecError
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
-from ..runs.load import training_data
+from ..runs.load import test_data, training_data
 from ..runs.provenance import check_data, data_metadata
 from ..runs.run import CONFIG, Run, is_finished, make_room, run_lock
 from ..runtime import Runtime, resolve_device
@@ -136,7 +136,9 @@ def _train(
         result |= _fit_closed_form(model, config, data, valid, data_metadata(config, dataset), run, runtime)
     result |= {"test": {}, "test_users": 0}
     if valid is not None and dataset.split("test").nnz:
-        tested = evaluate(model, data, dataset.split("test"), config.evaluation.metrics)
+        of_test = test_data(config, dataset, data)
+        options = {"exclude_seen": config.evaluation.exclude_seen}
+        tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
         if config.evaluation.per_user:
             run.save_users(tested)
@@ -160,15 +162,18 @@ def _fit_closed_form(
     def score(candidate: Model, /, **settings: float) -> float:
         if valid is None:
             return 0.0
-        value = evaluate(candidate.to(runtime.device), data, valid, [monitor]).means[monitor]
+        seen = config.evaluation.exclude_seen
+        value = evaluate(candidate.to(runtime.device), data, valid, [monitor], exclude_seen=seen).means[monitor]
         run.log("evaluation", **settings, **{monitor: value})
         return value
 
     chosen = model.fit(data, score)
     model.to(runtime.device)
     run.save(model.state_dict(), metadata)
-    figures = {} if valid is None else evaluate(model, data, valid, all_metrics(config)).means
-    return {**chosen, "valid": figures}
+    if valid is None:
+        return {**chosen, "valid": {}}
+    found = evaluate(model, data, valid, all_metrics(config), exclude_seen=config.evaluation.exclude_seen)
+    return {**chosen, "valid": found.means}
 
 
 def differing(before: Any, now: Any, path: str = "") -> list[str]:

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import DmrecError
 from ...runs.run import Run
 
@@ -48,6 +50,32 @@ def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Pa
         events = run.events("evaluation")
         axes.plot([e["time"] - start for e in events], [e[metric] for e in events], label=run.config.name)
     axes.set(title=f"{dataset}, one line per model", xlabel="seconds of training", ylabel=f"validation {metric}")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def plot_codes(codes: np.ndarray, size: int, name: str, path: Path) -> None:
+    """Plots how often the codes (N, levels) of each level are used, most used first; a flat line is an even use.
+
+    Args:
+        codes: of all items.
+        size: codes of a level.
+        name: of the codes, for the title.
+        path: where the image is written; see `check_plot`.
+    """
+    from matplotlib.figure import Figure
+
+    check_plot(path)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for level in range(codes.shape[1]):
+        counts = np.sort(np.bincount(codes[:, level], minlength=size))[::-1]
+        axes.step(np.arange(1, size + 1), counts, where="mid", label=f"level {level + 1}: {(counts > 0).sum()} used")
+    axes.axhline(len(codes) / size, color="0.4", linestyle="--", label="even use")
+    title = f"codes '{name}' of {len(codes)} items"
+    axes.set(title=title, xlabel="codes, most used first", ylabel="items", yscale="symlog")
     axes.legend()
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Models that read the order of interactions: one file each; the transformer and the search that they share."""

@@ -1,0 +1,46 @@
+"""Training examples of the next item: each interaction of a user but the first, with those before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import Histories
+
+
+class NextItemExamples:
+    """The examples of all users, numbered by user and time; formed when they are asked for.
+
+    Args:
+        histories: the training interactions.
+        length: the most items of a history.
+    """
+
+    def __init__(self, histories: Histories, length: int) -> None:
+        self.histories, self.length = histories, length
+        counts = (histories.indptr.diff() - 1).clamp_min(0)
+        self.first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # example of each user
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Users (B,), histories (B, T) oldest first and filled up with -1, and targets (B,) of examples ``index``."""
+        user = torch.searchsorted(self.first, index, right=True) - 1
+        target = self.histories.indptr[user] + 1 + index - self.first[user]  # position among all interactions
+        begin = torch.maximum(self.histories.indptr[user], target - self.length)
+        longest = int((target - begin).max()) if len(index) else 0
+        place = begin[:, None] + torch.arange(longest)
+        there = place < target[:, None]
+        history = torch.where(there, self.histories.items[place.clamp_max(len(self.histories.items) - 1)], -1)
+        return user, history, self.histories.items[target]
+
+
+def last_items(sequences: Tensor, count: int) -> Tensor:
+    """(B, <= count) the last items of rows (B, S) that are filled up with -1, filled up as well."""
+    length = (sequences >= 0).sum(1)
+    longest = min(sequences.shape[1], count)
+    begin = (length - count).clamp_min(0)
+    place = begin[:, None] + torch.arange(max(longest, 1), device=sequences.device)
+    padded = torch.nn.functional.pad(sequences, (0, 1), value=-1)
+    return padded.gather(1, place.clamp_max(sequences.shape[1]))

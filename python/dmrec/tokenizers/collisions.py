@@ -1,0 +1,92 @@
+"""What happens to items that share a tuple of codes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ..errors import DmrecError, did_you_mean
+
+RULES = ("reassign", "token", "sinkhorn", "keep")
+
+
+def groups_of(codes: np.ndarray) -> list[np.ndarray]:
+    """The rows of ``codes`` (n, levels) that share a tuple: an ascending array for each tuple of several rows."""
+    _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    group = group.reshape(-1)
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.cumsum(counts)[:-1])
+    return [part for part in parts if len(part) > 1]
+
+
+def in_collisions(codes: np.ndarray) -> int:
+    """How many rows share their tuple with another."""
+    return sum(map(len, groups_of(codes)))
+
+
+def resolve_collisions(
+    codes: np.ndarray, size: int, rule: str, residuals: np.ndarray | None = None, codebook: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
+    """Codes whose tuples are distinct, as far as ``rule`` makes them so, and the number of codes of a level.
+
+    Args:
+        codes: (n, levels), each below ``size``.
+        rule: "reassign" moves as few items as possible to free codes of the last level, and of these to near ones;
+            where more than ``size`` items share all codes but the last, "token" is used. "token" adds a level that
+            numbers the items of a tuple. "keep" leaves them; so does "sinkhorn" here, see `sinkhorn_rounds`.
+        residuals: (n, D) what the levels but the last have left; without, all free codes are equally near.
+        codebook: (size, D) of the last level.
+
+    Raises:
+        DmrecError: the rule is unknown, or a tuple has more items than there are codes to number them.
+    """
+    if rule not in RULES:
+        raise DmrecError(f"unknown rule for collisions '{rule}'{did_you_mean(rule, RULES)}")
+    if rule in ("keep", "sinkhorn"):
+        return codes, size
+    if rule == "reassign":
+        moved = reassigned(codes, size, residuals, codebook)
+        if moved is not None:
+            return moved, size
+    return with_token(codes, size)
+
+
+def with_token(codes: np.ndarray, size: int) -> tuple[np.ndarray, int]:
+    """A further level: the number of an item among those of its tuple, in order; 0 for all others."""
+    token = np.zeros(len(codes), dtype=np.int64)
+    for rows in groups_of(codes):
+        if len(rows) > size:
+            shared = ", ".join(map(str, codes[rows[0]].tolist()))
+            raise DmrecError(
+                f"{len(rows)} items have the codes {shared}, more than the {size} codes of a level that could number "
+                "them: the tokenizer tells them not apart; train it longer, or with other vectors"
+            )
+        token[rows] = np.arange(len(rows))
+    return np.column_stack([codes, token]), size
+
+
+def reassigned(
+    codes: np.ndarray, size: int, residuals: np.ndarray | None = None, codebook: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Distinct tuples by other codes of the last level: as few as possible, then as near as possible, then the lowest.
+
+    None where more than ``size`` items share all codes but the last.
+    """
+    found = np.array(codes, dtype=np.int64)
+    _, prefix = np.unique(found[:, :-1], axis=0, return_inverse=True)
+    prefix = prefix.reshape(-1)
+    crowded = np.unique(prefix[np.concatenate([np.zeros(0, dtype=np.int64), *groups_of(found)])])
+    for number in crowded:
+        rows = np.flatnonzero(prefix == number)
+        if len(rows) > size:
+            return None
+        distance = np.zeros((len(rows), size))
+        if residuals is not None and codebook is not None:
+            distance = ((residuals[rows, None, :] - codebook[None].astype(np.float64)) ** 2).sum(2)
+        # a change costs more than all distances together; the lowest code breaks ties
+        tie = np.arange(size) * (1e-12 * max(float(distance.max()), 1.0) / size)
+        stays = np.arange(size) == found[rows, -1][:, None]
+        change = distance.sum() + len(rows) * tie[-1] + 1.0
+        _, chosen = linear_sum_assignment(np.where(stays, 0.0, change) + distance + tie)
+        found[rows, -1] = chosen
+    return found

@@ -1,0 +1,268 @@
+"""RQ-VAE (Zeghidour et al., 2021; as TIGER's tokenizer: Rajput et al., NeurIPS 2023), and LETTER's regularisers.
+
+A latent of each item's vector is quantized level by level, and the vector is decoded from the sum of its codes. Loss of
+an item, with r_1 the latent, r_{l+1} what level l leaves, C_l its codebook:
+  |x - decoded|^2 + weight * sum_l ( |sg[r_l] - C_l[c_l]|^2 + beta |r_l - sg[C_l[c_l]]|^2 )
+LETTER (Wang et al., CIKM 2024) adds, for the quantized latents q of a batch and frozen collaborative vectors f of the
+same width, the cross entropy of q f^T with each item's own f, and on each level a term that draws codes of one cluster
+of the codebook together and others apart.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from ..errors import DmrecError
+from .base import Fitted, Report, TokenizerOptions
+from .health import churn, health_of
+from .kmeans import kmeans
+from .quantize import residual_codes
+
+CLUSTERS, LEAST, MOST = 10, 10, 60  # of the codes of a level, for LETTER's diversity
+
+
+class RqVaeOptions(TokenizerOptions):
+    """RQ-VAE."""
+
+    kind: Literal["rq-vae"] = "rq-vae"
+    latent: int = Field(32, ge=1, description="width of latents and codes")
+    hidden: tuple[int, ...] = Field((512, 256, 128, 64), description="widths of the hidden layers of the encoder")
+    standardise: bool = Field(True, description="vectors to mean 0 and variance 1 in each dimension")
+    beta: float = Field(0.25, ge=0, description="weight of the commitment of latents to their codes")
+    weight: float = Field(1.0, ge=0, description="of quantization beside reconstruction")
+    reduction: Literal["sum", "mean"] = Field(
+        "sum", description="over dimensions, in both terms: sum, as TIGER has norms, or mean, as LETTER and ETEGRec"
+    )
+    residual_gradient: Literal["first", "all", "full"] = Field(
+        "all",
+        description="which latents levels after the first teach: first: none, as in the released code of LETTER and "
+        "ETEGRec; all: the encoder's; full: the codes of earlier levels, too",
+    )
+    initialisation: Literal["kmeans", "uniform"] = Field("kmeans", description="of the codebooks")
+    epochs: int = Field(3000, ge=1, description="at most")
+    patience: int = Field(200, ge=1, description="epochs in which neither loss nor codes move, after which it stops")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    batch_size: int = Field(1024, ge=1, description="items in a step")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+
+    def fit(self, x: np.ndarray, collaborative: np.ndarray | None, report: Report) -> Fitted:
+        """Trains until loss and codes stand still."""
+        return _fit(self, x, collaborative, report)
+
+
+class LetterOptions(RqVaeOptions):
+    """RQ-VAE with LETTER's collaborative and diversity terms."""
+
+    kind: Literal["letter-rq-vae"] = "letter-rq-vae"  # type: ignore[assignment]
+    reads_collaborative: ClassVar[bool] = True
+    levels: int = Field(4, ge=1, description="codes of an item")
+    collaborative_weight: float = Field(0.01, ge=0, description="of the term that follows the collaborative vectors")
+    diversity_weight: float = Field(1e-4, ge=0, description="of the term that spreads the codes")
+
+
+class RqVae(nn.Module):
+    """Encoder, codebooks and decoder."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int, options: RqVaeOptions) -> None:
+        super().__init__()
+        widths = [width, *options.hidden, options.latent]
+        self.options = options
+        self.encoder, self.decoder = _mlp(widths), _mlp(widths[::-1])
+        self.codebooks = nn.Parameter(torch.empty(options.levels, options.size, options.latent))
+        nn.init.uniform_(self.codebooks, -1 / options.size, 1 / options.size)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def latents(self, x: Tensor) -> Tensor:
+        """(n, latent) of vectors (n, E)."""
+        result: Tensor = self.encoder((x - self.mean) / self.deviation)
+        return result
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (n, levels), the sum of their vectors (n, latent), and the loss of quantization (n,)."""
+        options = self.options
+        left, total = latents, torch.zeros_like(latents)
+        codes, loss = [], latents.new_zeros(len(latents))
+        for codebook in self.codebooks:
+            distance = codebook.detach().square().sum(1) - 2 * left.detach() @ codebook.detach().T
+            code = distance.argmin(1)
+            chosen = codebook[code]
+            loss = loss + self._reduced((left.detach() - chosen).square())
+            loss = loss + options.beta * self._reduced((left - chosen.detach()).square())
+            codes.append(code)
+            total = total + chosen
+            match options.residual_gradient:
+                case "all":
+                    left = left - chosen.detach()
+                case "full":
+                    left = left - chosen
+                case _:
+                    left = (left - chosen).detach()
+        return torch.stack(codes, 1), total, loss
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (n, levels), straight-through quantized latents (n, latent), and the loss (n,)."""
+        latents = self.latents(x)
+        codes, total, quantization = self.quantize(latents)
+        quantized = latents + (total - latents).detach()
+        wanted = (x - self.mean) / self.deviation
+        reconstruction = self._reduced((wanted - self.decoder(quantized)).square())
+        return codes, quantized, reconstruction + self.options.weight * quantization
+
+    def _reduced(self, squares: Tensor) -> Tensor:
+        return squares.sum(1) if self.options.reduction == "sum" else squares.mean(1)
+
+
+def _mlp(widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (narrow, wide) in enumerate(pairwise(widths)):
+        linear = nn.Linear(narrow, wide)
+        nn.init.xavier_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, *([nn.ReLU()] if i + 2 < len(widths) else [])]
+    return nn.Sequential(*layers)
+
+
+def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None, report: Report) -> Fitted:
+    torch.manual_seed(options.seed)
+    shuffle = torch.Generator().manual_seed(options.seed)
+    vectors = torch.from_numpy(np.asarray(x, dtype=np.float32))
+    model = RqVae(vectors.shape[1], options)
+    if options.standardise:
+        model.mean.copy_(vectors.mean(0))
+        model.deviation.copy_(vectors.std(0).clamp_min(1e-6))
+    if options.initialisation == "kmeans":
+        _start_from_kmeans(model, vectors, options)
+    letter = _Letter(options, model, collaborative) if isinstance(options, LetterOptions) else None
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
+    best, still, before = float("inf"), 0, np.zeros((0, 0), dtype=np.int64)
+    for epoch in range(1, options.epochs + 1):
+        if letter is not None:
+            letter.begin_epoch(epoch)
+        total = torch.zeros((), dtype=torch.float64)
+        codes = torch.empty(len(vectors), options.levels, dtype=torch.int64)
+        for rows in torch.randperm(len(vectors), generator=shuffle).split(options.batch_size):
+            codes[rows], quantized, each = model.loss(vectors[rows])
+            loss = each.mean()
+            if letter is not None:
+                loss = loss + letter.loss(rows, quantized, codes[rows], shuffle)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            optimiser.step()
+            total += len(rows) * loss.detach().double()
+        mean = float(total) / len(vectors)
+        if not np.isfinite(mean):
+            raise DmrecError(f"the tokenizer's loss became {mean} in epoch {epoch}; lower learning_rate")
+        now = codes.numpy()
+        changed = churn(before, now)
+        still = 0 if mean < best * (1 - 1e-4) or changed > 0.001 else still + 1
+        best, before = min(best, mean), now.copy()
+        if epoch % 50 == 0 or epoch == options.epochs or still >= options.patience:
+            health = health_of(now, options.size)
+            shown = {name: health[name] for name in ("used", "perplexity", "items in collisions")}
+            report({"epoch": epoch, "loss": round(mean, 5), "churn": round(changed, 4), **shown})
+        if still >= options.patience:
+            break
+    model.eval()
+
+    def encode(rows: np.ndarray) -> np.ndarray:
+        """Latents in float64: the same whatever rows are encoded together."""
+        with torch.no_grad():
+            exact = model.double()
+            found = [exact.latents(part) for part in torch.from_numpy(np.asarray(rows, np.float64)).split(1024)]
+        return np.asarray(torch.cat(found).numpy())
+
+    state = {name: tensor.detach().float().numpy().copy() for name, tensor in model.state_dict().items()}
+    return Fitted(state["codebooks"], encode, state)
+
+
+@torch.no_grad()
+def _start_from_kmeans(model: RqVae, vectors: Tensor, options: RqVaeOptions) -> None:
+    left = model.latents(vectors).double().numpy()
+    for level in range(options.levels):
+        centres = kmeans(left, options.size, options.seed + level)
+        model.codebooks[level] = torch.from_numpy(centres).float()
+        codes, _ = residual_codes(left, centres[None])
+        left = left - centres[codes[:, 0]]
+
+
+class _Letter:
+    """LETTER's two terms."""
+
+    def __init__(self, options: LetterOptions, model: RqVae, collaborative: np.ndarray | None) -> None:
+        if collaborative is None:
+            raise DmrecError("letter-rq-vae needs collaborative vectors of the items (--collaborative)")
+        if collaborative.shape[1] != options.latent:
+            raise DmrecError(
+                f"the collaborative vectors are {collaborative.shape[1]} wide and the latents {options.latent}: make "
+                f"both equal (--set latent={collaborative.shape[1]})"
+            )
+        self.options, self.model = options, model
+        self.targets = torch.from_numpy(np.asarray(collaborative, dtype=np.float32))
+        self.members: list[list[np.ndarray]] = []  # of each level, for each code the others of its cluster
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Clusters the codes of each level."""
+        if not self.options.diversity_weight:
+            return
+        self.members = []
+        for level, codebook in enumerate(self.model.codebooks.detach().double().numpy()):
+            cluster = balanced_clusters(codebook, self.options.seed + level + epoch)
+            self.members.append(
+                [np.setdiff1d(np.flatnonzero(cluster == cluster[code]), [code]) for code in range(len(codebook))]
+            )
+
+    def loss(self, rows: Tensor, quantized: Tensor, codes: Tensor, random: torch.Generator) -> Tensor:
+        """The weighted sum of both terms."""
+        own = torch.arange(len(rows))
+        scores = quantized @ self.targets[rows].T
+        total = self.options.collaborative_weight * nn.functional.cross_entropy(scores, own)
+        for level, members in enumerate(self.members):
+            total = total + self.options.diversity_weight * self._diversity(level, members, codes[:, level], random)
+        return total
+
+    def _diversity(self, level: int, members: list[np.ndarray], code: Tensor, random: torch.Generator) -> Tensor:
+        """Cross entropy of each item's code vector with that of another code of its cluster, its own left out."""
+        codebook = self.model.codebooks[level]
+        of_code = [members[c] for c in code.tolist()]
+        there = torch.tensor([len(each) > 0 for each in of_code])
+        if not there.any():
+            return codebook.new_zeros(())
+        draw = torch.rand(len(code), generator=random).tolist()
+        positive = torch.tensor(
+            [int(each[int(u * len(each))]) if len(each) else 0 for each, u in zip(of_code, draw, strict=True)]
+        )
+        logits = codebook[code] @ codebook.T
+        logits = logits.scatter(1, code[:, None], -torch.inf)
+        return nn.functional.cross_entropy(logits[there], positive[there])
+
+
+def balanced_clusters(codebook: np.ndarray, seed: int) -> np.ndarray:
+    """(C,) int64: the cluster of each code, of at most ten clusters of ten to sixty codes each, as near as possible.
+
+    Fewer clusters where there are fewer codes.
+    """
+    n = len(codebook)
+    clusters = min(CLUSTERS, max(n // LEAST, 1))
+    centres = kmeans(codebook, clusters, seed, iterations=20)
+    distance = ((codebook[:, None, :] - centres[None]) ** 2).sum(2)
+    most = max(MOST, -(-n // clusters))
+    slots = np.repeat(distance, most, axis=1)
+    bonus = np.tile(np.arange(most) < min(LEAST, n // clusters), clusters)
+    slots = slots - bonus * (distance.max() + 1.0) * 2
+    _, slot = linear_sum_assignment(slots)
+    return np.asarray(slot // most)
