@@ -83,6 +83,9 @@ def import_(
     columns: Annotated[
         str | None, typer.Option(help="Names of the columns, such as user,item,rating,time.", show_default=False)
     ] = None,
+    sequences: Annotated[
+        bool, typer.Option("--sequences", help="Each line is a user and then the items, oldest first.")
+    ] = False,
     train: Annotated[Path | None, typer.Option(help="Training, of files that are split.", show_default=False)] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation.", show_default=False)] = None,
     test: Annotated[Path | None, typer.Option(help="Test.", show_default=False)] = None,
@@ -125,6 +128,7 @@ def import_(
     - `dmrec data import orders.csv --ratios 8:1:1 --out data/shop`
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
+    - `dmrec data import LETTER/data/Beauty --split leave-one-out --out data/beauty`
     """
     check_name(vectors_name)
     given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
@@ -150,6 +154,7 @@ def import_(
         reviews=reviews,
         vectors=(item_vectors, user_vectors),
         given=table_format,
+        sequences=sequences,
     )
     described = {"user": users or reviews, "item": items or reviews}
     without_table = found.has_row_ids or not any(table.columns for table in found.tables)

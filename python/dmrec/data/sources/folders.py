@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import DmrecError
-from . import movielens, parquet, recbole, rlmrec
+from . import movielens, parquet, recbole, rlmrec, sequence_layouts
 from .source import Source
 
 FOLDERS: dict[str, Callable[[Path, dict[str, str]], Source]] = {
     "*.inter": recbole.read_folder,
+    "*.inter.json": sequence_layouts.read_letter,
+    "*.test.jsonl": sequence_layouts.read_etegrec,
     "trn_mat.pkl": rlmrec.read_folder,
     "u.data": movielens.read_u_data,
     "ratings.dat": movielens.read_dat,

@@ -24,6 +24,7 @@ from .folders import read_folder
 from .interactions import Interactions
 from .matrices import MATRICES, read_matrix_file, read_vectors_file
 from .preparation import SplitInteractions, join, prepare
+from .sequence_layouts import read_lines
 from .source import Source
 from .tables import TABLES, read_interactions
 
@@ -60,6 +61,7 @@ def assemble(
     reviews: Path | None = None,
     vectors: tuple[Path | None, Path | None] = (None, None),
     given: TableFormat = FOUND_OUT,
+    sequences: bool = False,
 ) -> Source:
     """A source from files: one table or folder, or the three ``parts`` of a split by name, and what describes them.
 
@@ -67,6 +69,7 @@ def assemble(
         columns: names of columns by role ("user", "item", "rating", "time"), where they are not the usual ones.
         vectors: files with vectors of items and of users, both or neither.
         given: how tables of interactions are written, where that is not to be found out.
+        sequences: whether the table has a line for each user: the user, then the items.
 
     Raises:
         DmrecError: neither a table nor all parts are given, or a file cannot be read.
@@ -74,7 +77,11 @@ def assemble(
     item_vectors, user_vectors = vectors
     if (item_vectors is None) != (user_vectors is None):
         raise DmrecError("give both --item-vectors and --user-vectors, or neither")
-    if source is not None and not parts:
+    if sequences:
+        if source is None or parts:
+            raise DmrecError("--sequences is for one file with a line for each user")
+        found = read_lines(source)
+    elif source is not None and not parts:
         found = read_folder(source, columns) if source.is_dir() else read_table(source, columns, given)
     elif source is None and len(parts) == len(SPLITS):
         found = read_splits(parts, columns, given)
@@ -159,7 +166,17 @@ def make_dataset(
     )
     if vectors is not None:
         dataset.add_vectors(vectors_name, *vectors, {"source": provenance["source"]})
+    for codes_name, codes in source.codes.items():
+        dataset.add_codes(codes_name, *_codes_of(codes, prepared.item_ids), {"source": provenance["source"]})
     return dataset
+
+
+def _codes_of(codes: dict[str, tuple[int, ...]], item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
+    """The codes of these items, and the number of codes of a level."""
+    if without := [item for item in item_ids if item not in codes]:
+        raise DmrecError(f"{len(without)} items have interactions and no codes, such as '{without[0]}'")
+    found = np.array([codes[item] for item in item_ids], dtype=np.int64)
+    return found, max(int(found.max()) + 1, 2)
 
 
 def _named(source: Source) -> list[tuple[str, Interactions]]:

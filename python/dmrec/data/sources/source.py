@@ -27,6 +27,7 @@ class Source:
         vectors: of items and of users, each (rows, width): a row for each description with tables, for each column
             and row with matrices.
         reviews: read once, in order.
+        codes: by name, the codes of each item by its id.
         columns: the names of the columns of user, item, rating, where the caller gave them.
     """
 
@@ -37,6 +38,7 @@ class Source:
     vectors: tuple[np.ndarray, np.ndarray] | None = None
     reviews: Iterable[Review] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
 
     @property
     def has_row_ids(self) -> bool:
