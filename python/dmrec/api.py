@@ -36,6 +36,7 @@ from .runs.resolve import resolve
 from .runs.run import Run, run_folder
 from .runtime import resolve_device
 from .table import Table
+from .tokenizers.tokenize import make_tokenizer, tokenize_dataset
 from .training import trainer
 from .training.observer import Observer
 
@@ -104,6 +105,49 @@ def embed(
     else:
         encoder = make_encoder(encoder, **options)
     return embed_dataset(data, encoder, profiles=profiles, name=name, force=replace)
+
+
+def tokenize(
+    data: Dataset,
+    tokenizer: str = "rk-means",
+    *,
+    vectors: str | None = None,
+    collaborative: str | None = None,
+    collisions: str = "reassign",
+    name: str | None = None,
+    replace: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Gives each item a tuple of codes (a semantic ID), which are stored in the dataset.
+
+    Args:
+        data: the dataset.
+        tokenizer: "rk-means", "rq-vae" or "letter-rq-vae".
+        vectors: the name of text vectors, or "svd" for those of co-occurrence in training histories; default: the only
+            text vectors, or "svd".
+        collaborative: the vectors that LETTER follows; default: "svd".
+        collisions: "reassign", "token", "sinkhorn" or "keep", for items that share a tuple.
+        name: of the codes; default: the tokenizer's, followed by that of the vectors.
+        replace: whether codes of this name are replaced.
+        **options: of the tokenizer, such as ``levels=3``, ``size=256`` or ``seed=1``.
+
+    Returns:
+        The ``name`` of the codes; for each level the number of codes ``used``, the ``perplexity`` of their use and the
+        number of ``prefixes``; ``items in collisions``, with the rule and before it.
+
+    Raises:
+        DmrecError: an option or a name is unknown, codes of this name exist, or the tokenizer has collapsed.
+    """
+    chosen = make_tokenizer(tokenizer, **options)
+    return tokenize_dataset(
+        data,
+        chosen,
+        vectors=vectors,
+        collaborative=collaborative,
+        collisions=collisions,
+        name=name,
+        force=replace,
+    )
 
 
 def train(

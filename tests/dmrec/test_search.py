@@ -31,9 +31,8 @@ class Toy:
             logits = logits.round() if ties else logits
             first = getattr(trie, f"first_{level}")
             parent = torch.arange(len(first) - 1).repeat_interleave(first.diff())
-            total = torch.full((n_users, len(first) - 1), -torch.inf, dtype=torch.float64)
-            for child in range(trie.n_nodes(level)):
-                total[:, parent[child]] = torch.logaddexp(total[:, parent[child]], logits[:, child])
+            total = torch.zeros(n_users, len(first) - 1, dtype=torch.float64)
+            total = total.index_add(1, parent, logits.exp()).log()
             tables.append(logits - total[:, parent])
         root = torch.zeros(n_users, 1, dtype=torch.int64)
         return cls(trie, tables, torch.arange(n_users), 0, root, [0])
@@ -109,14 +108,14 @@ def compare(seed, *, n_users=4):
 
 @pytest.mark.parametrize("part", range(10))
 def test_exact_is_brute_force(part):
-    certified = [compare(1000 * part + seed) for seed in range(30)]
+    certified = [compare(1000 * part + seed) for seed in range(12)]
     assert 0 < sum(c for c, _ in certified) < sum(n for _, n in certified), "some need the second pass, some do not"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
 def test_exact_is_brute_force_on_ten_thousand_models(part):
-    for seed in range(250):
+    for seed in range(1000):
         compare(100_000 + 1000 * part + seed)
 
 

@@ -160,7 +160,8 @@ def test_health():
     assert churn(codes, codes[::-1]) == 1.0
     assert churn(codes, np.vstack([codes[:3], [[1, 0]]])) == 0.25
     with pytest.raises(DmrecError, match="all items have the same code on level 2: the tokenizer has collapsed"):
-        check_health(np.array([[0, 3], [1, 3]]), 4)
+        check_health(np.array([[0, 3], [0, 3], [1, 3], [0, 3], [1, 3], [0, 3], [1, 3], [1, 3]]), 9)
+    check_health(np.array([[0, 3], [1, 3]]), 4)  # the first level tells all items apart
     json.dumps(found)
 
 

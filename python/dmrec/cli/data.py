@@ -211,7 +211,7 @@ def inspect(
         print_table("texts", ["", *next(iter(found["texts"].values()))], texts)
     if found["reviews"]:
         print_table("reviews of training interactions", list(found["reviews"]), [list(found["reviews"].values())])
-    for kind in ("profiles", "vectors"):
+    for kind in ("profiles", "vectors", "codes"):
         if found[kind]:
             columns = list(next(iter(found[kind].values())))
             print_table(kind, ["name", *columns], [[name, *each.values()] for name, each in found[kind].items()])

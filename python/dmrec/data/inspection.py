@@ -26,6 +26,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
         "texts_that_name_held_out_items": _leaking_texts(dataset) if len(texts["texts"]) == 2 else {},
         "profiles": {name: _profiles(dataset, name) for name in dataset.profile_names},
         "vectors": {name: _vectors(dataset, name) for name in dataset.vector_names},
+        "codes": {name: _codes(dataset, name) for name in dataset.code_names},
     }
 
 
@@ -204,6 +205,19 @@ def _profiles(dataset: Dataset, name: str) -> dict[str, float]:
     return {
         f"{side} with profile": float(np.mean([bool(text) for text in dataset.texts(side, name)]))
         for side in ("items", "users")
+    }
+
+
+def _codes(dataset: Dataset, name: str) -> dict[str, Any]:
+    found = dataset.codes(name)
+    _, counts = np.unique(found.codes, axis=0, return_counts=True)
+    used = [len(np.unique(found.codes[:, level])) for level in range(found.codes.shape[1])]
+    return {
+        "levels": found.codes.shape[1],
+        "codes used": " / ".join(map(str, used)),
+        "of": found.size,
+        "items in collisions": int(counts[counts > 1].sum()),
+        "largest": int(counts.max()),
     }
 
 

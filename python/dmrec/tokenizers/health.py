@@ -43,10 +43,11 @@ def check_health(codes: np.ndarray, size: int) -> None:
     """Refuses codes of a collapsed tokenizer.
 
     Raises:
-        DmrecError: a level uses a single code although there are several items.
+        DmrecError: a level uses a single code although the levels before do not tell items apart yet.
     """
-    for level, used in enumerate(health_of(codes, size)["used"]):
-        if used < 2 <= len(codes):
+    found = health_of(codes, size)
+    for level, (used, before) in enumerate(zip(found["used"], [1, *found["prefixes"]], strict=False)):
+        if used < 2 <= len(codes) and before < min(len(codes), size) / 2:
             raise DmrecError(
                 f"all items have the same code on level {level + 1}: the tokenizer has collapsed. rk-means cannot; for "
                 "rq-vae try initialisation=kmeans, reduction=sum or a smaller learning_rate"
