@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tiny
 from dmrec.data.create import create_dataset
 from dmrec.data.entities import Entity
-from dmrec.data.inspection import inspect_dataset, warnings
+from dmrec.data.inspection import alignment, inspect_dataset, warnings
 
 PAIRS = [(u, f"sku-{i}") for u in "abcdef" for i in range(8)]
 
@@ -37,7 +38,8 @@ def test_inspection_counts(tmp_path):
     assert found["texts"]["items"]["with text"] == 0.5
     assert found["texts"]["items"]["of interactions"] == pytest.approx((1 + 2 + 3) / 21)
     assert found["texts"]["items"]["repeated"] == 2
-    assert found["vectors"]["x"] == {"width": 4, "type": "float32", "items of zeros": 2, "users of zeros": 0}
+    described = {"width": 4, "type": "float32", "items of zeros": 2, "users of zeros": 0}
+    assert found["vectors"]["x"] == {**described, "alignment": 0.0, "of random order": 0.0}, "too few items to tell"
     assert warnings(found) == ["50.0% of the items have no text", "vectors 'x': 2 rows are zeros"]
 
 
@@ -54,3 +56,15 @@ def test_texts_that_name_what_is_held_out_are_found(tmp_path, leaking):
     said = warnings(inspect_dataset(create_dataset(tmp_path, "d", splits, items=items, users=users, provenance={})))
     assert any("held out for them, 100.0% of these" in line for line in said) == leaking
     assert any("held out for them" in line for line in said) == leaking
+
+
+def test_vectors_whose_rows_do_not_follow_the_items(tmp_path):
+    dataset = tiny.make(tmp_path / "d")
+    right = np.array(dataset.vectors().items)
+    users = np.array(dataset.vectors().users)
+    found, deviation = alignment(dataset.matrix("train"), right)
+    assert found > 0.3 > 3 * deviation > 0
+    assert not [line for line in warnings(inspect_dataset(dataset)) if "are the rows those of" in line]
+    dataset.add_vectors("shifted", right[np.random.default_rng(0).permutation(len(right))], users, {})
+    (said,) = [line for line in warnings(inspect_dataset(dataset)) if "are the rows those of" in line]
+    assert said.startswith("vectors 'shifted': items that are bought together are not nearer than others")

@@ -202,6 +202,20 @@ def test_letters_terms_reach_what_they_should():
         _Letter(terms.options, model, np.zeros((50, 5)))
 
 
+@pytest.mark.parametrize("options", [{"assignment": "sinkhorn"}, {"revive": 5}, {"initialisation": "uniform"}])
+def test_options_against_collapse(options):
+    x = clustered(200).astype(np.float32)
+    wanted = RqVaeOptions(levels=2, size=32, latent=4, hidden=(16,), epochs=30, patience=1000, **options)
+    fitted = wanted.fit(x, None, lambda figures: None)
+    again = wanted.fit(x, None, lambda figures: None)
+    assert np.array_equal(fitted.codes(x)[0], again.codes(x)[0])
+    used = health_of(fitted.codes(x)[0], 32)["used"]
+    plain = RqVaeOptions(**{**wanted.model_dump(), "assignment": "nearest", "revive": 0}).fit(x, None, lambda _: None)
+    if "initialisation" not in options:
+        assert used[-1] >= health_of(plain.codes(x)[0], 32)["used"][-1]
+    assert sum(used) >= 4
+
+
 @pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 def test_every_tokenizer_on_a_dataset(kind, tmp_path):
     dataset = tiny.make(tmp_path / "d")

@@ -14,6 +14,7 @@ from .entities import Entity
 
 EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 TITLE_LENGTH = 8  # shorter titles are in texts by chance
+ALIGNED = 1500  # items whose pairs are looked at
 LEAK = 0.01  # of the held-out titles: a few have the title of another item
 
 
@@ -105,6 +106,12 @@ def warnings(found: dict[str, Any]) -> list[str]:
     for name, vectors in found.get("vectors", {}).items():
         if zeros := vectors["items of zeros"] + vectors["users of zeros"]:
             lines.append(f"vectors '{name}': {zeros} rows are zeros")
+        if vectors["of random order"] and vectors["alignment"] < 3 * vectors["of random order"]:
+            lines.append(
+                f"vectors '{name}': items that are bought together are not nearer than others (correlation "
+                f"{vectors['alignment']:.3f}, in random order +-{vectors['of random order']:.3f}): "
+                "are the rows those of the items?"
+            )
     return lines
 
 
@@ -221,11 +228,43 @@ def _codes(dataset: Dataset, name: str) -> dict[str, Any]:
     }
 
 
+def alignment(matrix: sp.csr_matrix, vectors: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """How far the rows of ``vectors`` (items, E) follow the items: the correlation, over pairs of items, of the cosine
+    of their columns in ``matrix`` (users x items) with the cosine of their vectors; and the standard deviation of the
+    same for vectors in random order. Of at most `ALIGNED` items with interactions, drawn at random.
+    """
+    random = np.random.default_rng(seed)
+    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    known = np.flatnonzero(counts > 1)
+    chosen = np.sort(random.permutation(known)[:ALIGNED])
+    if len(chosen) < 20:
+        return 0.0, 0.0
+    columns = matrix[:, chosen].astype(np.float64)
+    together = np.asarray((columns.T @ columns).todense()) / np.sqrt(np.outer(counts[chosen], counts[chosen]))
+    rows = np.asarray(vectors[chosen], dtype=np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    cosine = rows @ rows.T
+    upper = np.triu_indices(len(chosen), 1)
+    wanted = together[upper] - together[upper].mean()
+
+    def correlation(order: np.ndarray) -> float:
+        found = cosine[np.ix_(order, order)][upper]
+        found = found - found.mean()
+        scale = np.linalg.norm(wanted) * np.linalg.norm(found)
+        return float(wanted @ found / scale) if scale > 0 else 0.0
+
+    shuffled = [correlation(random.permutation(len(chosen))) for _ in range(10)]
+    return correlation(np.arange(len(chosen))), float(np.std(shuffled))
+
+
 def _vectors(dataset: Dataset, name: str) -> dict[str, Any]:
     vectors = dataset.vectors(name)
+    found, deviation = alignment(dataset.matrix("train"), vectors.items)
     zeros = {side: int((~getattr(vectors, side).any(axis=1)).sum()) for side in ("items", "users")}
     return {
         "width": int(vectors.items.shape[1]),
         "type": str(vectors.items.dtype),
         **{f"{side} of zeros": count for side, count in zeros.items()},
+        "alignment": round(found, 4),
+        "of random order": round(deviation, 4),
     }

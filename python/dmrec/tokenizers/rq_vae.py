@@ -24,6 +24,7 @@ from .base import Fitted, Report, TokenizerOptions
 from .health import churn, health_of
 from .kmeans import kmeans
 from .quantize import residual_codes
+from .sinkhorn import sinkhorn
 
 CLUSTERS, LEAST, MOST = 10, 10, 60  # of the codes of a level, for LETTER's diversity
 
@@ -46,6 +47,12 @@ class RqVaeOptions(TokenizerOptions):
         "ETEGRec; all: the encoder's; full: the codes of earlier levels, too",
     )
     initialisation: Literal["kmeans", "uniform"] = Field("kmeans", description="of the codebooks")
+    assignment: Literal["nearest", "sinkhorn"] = Field(
+        "nearest", description="of codes of the last level in training: sinkhorn uses them evenly, as LETTER does"
+    )
+    revive: int = Field(
+        0, ge=0, description="every so many epochs unused codes move to the latents with the largest error; 0: never"
+    )
     epochs: int = Field(3000, ge=1, description="at most")
     patience: int = Field(200, ge=1, description="epochs in which neither loss nor codes move, after which it stops")
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
@@ -94,9 +101,12 @@ class RqVae(nn.Module):
         options = self.options
         left, total = latents, torch.zeros_like(latents)
         codes, loss = [], latents.new_zeros(len(latents))
-        for codebook in self.codebooks:
+        for level, codebook in enumerate(self.codebooks):
             distance = codebook.detach().square().sum(1) - 2 * left.detach() @ codebook.detach().T
             code = distance.argmin(1)
+            if self.training and options.assignment == "sinkhorn" and level + 1 == options.levels:
+                exact = distance + left.detach().square().sum(1, keepdim=True)
+                code = torch.from_numpy(sinkhorn(exact.numpy()))
             chosen = codebook[code]
             loss = loss + self._reduced((left.detach() - chosen).square())
             loss = loss + options.beta * self._reduced((left - chosen.detach()).square())
@@ -169,6 +179,8 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
             raise DmrecError(f"the tokenizer's loss became {mean} in epoch {epoch}; lower learning_rate")
         now = codes.numpy()
         changed = churn(before, now)
+        if options.revive and epoch % options.revive == 0:
+            _revive(model, vectors, now)
         still = 0 if mean < best * (1 - 1e-4) or changed > 0.001 else still + 1
         best, before = min(best, mean), now.copy()
         if epoch % 50 == 0 or epoch == options.epochs or still >= options.patience:
@@ -198,6 +210,20 @@ def _start_from_kmeans(model: RqVae, vectors: Tensor, options: RqVaeOptions) -> 
         model.codebooks[level] = torch.from_numpy(centres).float()
         codes, _ = residual_codes(left, centres[None])
         left = left - centres[codes[:, 0]]
+
+
+@torch.no_grad()
+def _revive(model: RqVae, vectors: Tensor, codes: np.ndarray) -> None:
+    """Moves unused codes of each level to what is left of the latents with the largest errors there, in their order."""
+    left = model.latents(vectors)
+    for level, codebook in enumerate(model.codebooks):
+        of_level = torch.from_numpy(codes[:, level])
+        error = (left - codebook[of_level]).square().sum(1)
+        unused = (torch.bincount(of_level, minlength=len(codebook)) == 0).nonzero().squeeze(1)
+        farthest = error.argsort(descending=True, stable=True)[: len(unused)]
+        moved = left[farthest]
+        left = left - codebook[of_level]
+        codebook[unused[: len(farthest)]] = moved
 
 
 class _Letter:
