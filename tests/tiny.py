@@ -32,5 +32,5 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     dataset = create_dataset(folder, "tiny", splits, **described, provenance={"seed": seed})
     embed_dataset(dataset, TfidfSvd(8))
     codes = np.column_stack([kind, np.arange(n_items) // 4 // 8, np.arange(n_items) // 4 % 8])
-    dataset.add_codes("of-kinds", codes, 8, {"from": "the kinds of items"})
+    dataset.add_codes("letter", codes, 8, {"from": "the kinds of items"})
     return dataset

@@ -91,6 +91,13 @@ def tiger() -> Values:
     return deep_merge(NEXT_ITEM, {"name": "tiger", "model": {"kind": "tiger"}, "training": training})
 
 
+def letter() -> Values:
+    """LETTER-TIGER (Wang et al., CIKM 2024): TIGER as published, by a beam of 20, on codes called `letter`."""
+    model = {"codes": "letter", "size": "published", "search": "beam", "normalise": "vocabulary"}
+    training = {"batch_size": 1024, "learning_rate": 5e-4, "warmup": 0.01, "epochs": 200, "patience": 20}
+    return deep_merge(tiger(), {"name": "letter", "model": model, "training": training})
+
+
 STRATEGIES = {
     "g": ("2-Wasserstein distance (GODM)", {"strategy": "godm", "beta": 0.4}),
     "c": ("composite prior (CPDM)", {"strategy": "cpdm", "beta": 0.2}),
@@ -124,7 +131,7 @@ def _variant(base: Callable[[], Values], name: str, matching: Values, remark: st
     return make
 
 
-BASES = (popularity, ease, markov, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec, sasrec, tiger)
+BASES = (popularity, ease, markov, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec, sasrec, tiger, letter)
 RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")
 

@@ -253,7 +253,7 @@ def test_every_tokenizer_on_a_dataset(kind, tmp_path):
 
 def test_codes_of_a_dataset(tmp_path):
     dataset = tiny.make(tmp_path / "d")
-    dataset._note("codes", "of-kinds", None)
+    dataset._note("codes", "letter", None)
     with pytest.raises(DmrecError, match="has no codes of its items; make some: dmrec tokenize"):
         dataset.codes()
     codes = np.arange(dataset.n_items)[:, None] // [8, 1] % [6, 8]

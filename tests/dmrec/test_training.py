@@ -70,7 +70,7 @@ def test_models_learn(name, dataset, tmp_path):
     if name in CLOSED_FORM:
         return
     epochs = Run(tmp_path).events("epoch")
-    fit = {"lightgcn": "bpr", "sasrec": "nll", "tiger": "nll"}.get(name, "reconstruction")
+    fit = {"lightgcn": "bpr", "sasrec": "nll", "tiger": "nll", "letter": "nll"}.get(name, "reconstruction")
     assert epochs[-1][fit] < 0.95 * epochs[0][fit]
     if name in ("mult-vae", "dmrec-m", "cvga-m"):  # nothing annealed, no further loss
         divergence = epochs[-1]["kl" if name == "mult-vae" else "matching"]
