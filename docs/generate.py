@@ -133,21 +133,31 @@ def figures(name: str = "figures.md") -> str:
     )
 
 
-def quality(folder: str, dataset: str) -> str:
+def quality(folder: str, dataset: str, *metrics: str) -> str:
     """Means of the test figures over seeds, with deviations where there are several; the paper's where it has them."""
+    columns = metrics or METRICS
     lines = (RESULTS / "experiments" / folder / "rows.jsonl").read_text().splitlines()
     runs: dict[str, list[dict[str, typing.Any]]] = {}
     for row in map(json.loads, lines):
         if row["dataset"] == dataset and row["state"] == "finished":
             runs.setdefault(row["model"], []).append(row)
-    table = [f"| model | seeds | {' | '.join(METRICS)} | best epoch |", f"| --- |{' ---: |' * (len(METRICS) + 2)}"]
+    table = [f"| model | seeds | {' | '.join(columns)} | best epoch |", f"| --- |{' ---: |' * (len(columns) + 2)}"]
     for model, of_model in runs.items():
-        cells = [_mean([row["test"][metric] for row in of_model]) for metric in METRICS]
+        cells = [_mean([row["test"][metric] for row in of_model]) for metric in columns]
         epochs = ", ".join(str(row["best_epoch"]) for row in of_model if "best_epoch" in row) or "-"
         table.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} | {epochs} |")
-        if paper := published_figures(dataset, model, None):
-            cells = [f"{paper[metric]:.4f}" for metric in METRICS]
+        if not metrics and (paper := published_figures(dataset, model, None)):
+            cells = [f"{paper[metric]:.4f}" for metric in columns]
             table.append(f"| {model}, in the paper | 10 | {' | '.join(cells)} | - |")
+    return "\n".join(table) + "\n"
+
+
+def search(of: str) -> str:
+    """Exact search and beams on a trained model."""
+    found = json.loads((RESULTS / f"search-{of}.json").read_text())
+    names = list(found["rows"][0])
+    table = [f"| {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) - 1)}"]
+    table += [f"| {' | '.join(str(row[name]) for name in names)} |" for row in found["rows"]]
     return "\n".join(table) + "\n"
 
 
@@ -215,6 +225,7 @@ TABLES = {
     "three_lines": three_lines,
     "quality": quality,
     "cold": cold,
+    "search": search,
     "embedding": embedding,
     "phases": phases,
     "kinds": kinds,
@@ -231,6 +242,7 @@ PAGES = {
     "configuration.md": configuration,
     "figures.md": figures,
     "python.md": lambda: figures("python.md"),
+    "sequential.md": lambda: figures("sequential.md"),
 }
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["command-line.md", "configuration.md", "figures.md", "python.md"])
+@pytest.mark.parametrize("name", ["command-line.md", "configuration.md", "figures.md", "python.md", "sequential.md"])
 def test_what_follows_from_code_and_results_is_current(name):
     assert (ROOT / "docs" / name).read_text() == _generator().PAGES[name](), "run: make docs"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from dmrec.build import build_model
-from dmrec.config import build_config
+from dmrec.config import TrainingConfig, build_config
 from dmrec.data.synthetic import make_catalogue
 from dmrec.models.base import Step
 from dmrec.recipes import recipe
@@ -71,7 +71,7 @@ def made(kind, device="cpu"):
     batch = users._replace(
         ids=users.ids.to(device), interactions=users.interactions.to(device), text_vectors=users.text_vectors.to(device)
     )
-    return model, optimiser_of(model, 1e-3), lambda: model.loss(batch, Step())["loss"]
+    return model, optimiser_of(model, TrainingConfig()), lambda: model.loss(batch, Step())["loss"]
 
 
 def test_step(benchmark, contender, workload, number):

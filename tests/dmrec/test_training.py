@@ -64,6 +64,9 @@ def test_models_learn(name, dataset, tmp_path):
     settings = ["training.annealing.steps=50"] if name == "mult-vae-original" else []
     if name.startswith("l-diffrec"):
         settings = ["model.denoiser_rate=0.01", "model.denoiser_dropout=0.1", "training.epochs=60"]
+    if name in ("tiger", "letter"):
+        sizes = "{layers: 1, width: 24, feed_forward: 32, heads: 2, head_width: 12}"
+        settings = [f"model.transformer={sizes}", "model.blocks=1"]
     result = _train(name, dataset, tmp_path, *settings)
     popularity = _train("popularity", dataset, tmp_path / "popularity")
     assert result["test"]["recall@10"] > 1.5 * popularity["test"]["recall@10"]

@@ -308,7 +308,7 @@ FAILURES = [
         "there is no encoder 'tfidf', nor a folder of that name; did you mean 'tfidf-svd'?",
     ),
     (["data", "import"], 1, "give either one table or folder, or all of --train, --valid and --test"),
-    (["data", "import", "{data}"], 1, "has an unknown layout: it holds none of *.inter, trn_mat.pkl"),
+    (["data", "import", "{data}"], 1, "has an unknown layout: it holds none of *.inter, *.inter.json"),
     (
         ["data", "import", "--train", "{m}", "--valid", "{m}", "--test", "{m}", "--k-core", "9"],
         1,

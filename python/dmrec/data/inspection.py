@@ -240,7 +240,10 @@ def alignment(matrix: sp.csr_matrix, vectors: np.ndarray, seed: int = 0) -> tupl
     if len(chosen) < 20:
         return 0.0, 0.0
     columns = matrix[:, chosen].astype(np.float64)
-    together = np.asarray((columns.T @ columns).todense()) / np.sqrt(np.outer(counts[chosen], counts[chosen]))
+    pairs = (columns.T @ columns).tocoo()
+    together = np.zeros(pairs.shape)
+    together[pairs.row, pairs.col] = pairs.data
+    together /= np.sqrt(np.outer(counts[chosen], counts[chosen]))
     rows = np.asarray(vectors[chosen], dtype=np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     cosine = rows @ rows.T
