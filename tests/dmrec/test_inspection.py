@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tiny
+from dmrec import dataset as from_frame
 from dmrec.data.create import create_dataset
 from dmrec.data.entities import Entity
 from dmrec.data.inspection import alignment, inspect_dataset, warnings
@@ -68,3 +69,17 @@ def test_vectors_whose_rows_do_not_follow_the_items(tmp_path):
     dataset.add_vectors("shifted", right[np.random.default_rng(0).permutation(len(right))], users, {})
     (said,) = [line for line in warnings(inspect_dataset(dataset)) if "are the rows those of" in line]
     assert said.startswith("vectors 'shifted': items that are bought together are not nearer than others")
+
+
+def test_codes_of_neighbours(tmp_path):
+    """First codes 0 0 1 1 | 1 0: two of four pairs agree, and each code is half of the firsts and of the seconds."""
+    users, items = "aaaaaabbbb", ["p", "q", "r", "s", "v", "w", "s", "q", "v", "w"]
+    frame = pytest.importorskip("pyarrow").table({"user": list(users), "item": items})
+    data = from_frame(frame, split="leave-one-out", k_core=1, folder=tmp_path / "d")
+    first = {"p": 0, "q": 0, "r": 1, "s": 1, "v": 2, "w": 2}
+    codes = np.array([[first[item.id], row] for row, item in enumerate(data.items)])
+    data.add_codes("known", codes, 8, {})
+    found = inspect_dataset(data)["codes"]["known"]
+    assert found["neighbours with one first code"] == 0.5
+    assert found["by chance"] == 0.5
+    assert found["perplexity"] == "3 / 6"

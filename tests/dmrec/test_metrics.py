@@ -1,5 +1,6 @@
 """Metrics and full ranking against their definitions, user by user."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from dmrec.errors import DmrecError
 from dmrec.eval import ranking
-from dmrec.eval.metrics import METRICS, hits, parse_metric
+from dmrec.eval.metrics import LINEAR, METRICS, expected_hits, hits, parse_metric
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import Model, TrainingData
 
@@ -89,8 +90,50 @@ def test_blocks_of_users_do_not_change_a_bit(monkeypatch, size):
     assert evaluate(FixedScores(scores), TrainingData(train), held_out, metrics).means == whole
 
 
-def test_equal_trec_eval():
-    """1,000 random cases through ir-measures. trec_eval breaks ties by document id, so it is handed ranks as scores."""
+def orders_of(ranking, tied):
+    """All rankings that differ in the order of neighbours of one group."""
+    groups = [list(part) for _, part in itertools.groupby(ranking, key=lambda item: tied[item])]
+    return [list(itertools.chain(*each)) for each in itertools.product(*map(itertools.permutations, groups))]
+
+
+@pytest.mark.parametrize("excluded", [(), (1, 4)])
+def test_means_over_the_orders_of_tied_items(excluded):
+    tied = torch.tensor([0, 0, 0, 1, 1, 2, 3])
+    ranking = [item for item in (5, 0, 1, 2, 3, 4, 6) if item not in excluded]
+    wanted = torch.zeros(1, 7)
+    wanted[0, [2, 3, 6]] = 1
+    held_out, count, out = Csr.from_torch(wanted), torch.tensor([3]), torch.zeros(1, 7)
+    out[0, list(excluded)] = 1
+    for k in range(1, 8):
+        ids = torch.tensor([(ranking + [-1] * 7)[:k]])
+        expected = expected_hits(ids, held_out, tied, Csr.from_torch(out) if excluded else None)
+        for name in LINEAR:
+            by_hand = np.mean([_by_hand(order, {2, 3, 6}, k)[name] for order in orders_of(ranking, tied)])
+            assert METRICS[name](expected, count, k).item() == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_a_tuple_of_several_items_by_its_formula():
+    """G items after P others: Hit = m / G, NDCG = sum_{i <= m} 1 / log2(P + i + 1) / G, m = min(G, max(0, k - P))."""
+    one = torch.ones(1, dtype=torch.int64)
+    for size, before, k in itertools.product((1, 2, 5), (0, 3), (1, 4, 10)):
+        tied = torch.cat([torch.zeros(size, dtype=torch.int64), torch.arange(1, 12)])
+        n = len(tied)
+        ids = torch.tensor([[*range(size, size + before), *range(size), *range(size + before, n)][:k]])
+        wanted = torch.zeros(1, n)
+        wanted[0, 0] = 1
+        expected = expected_hits(ids, Csr.from_torch(wanted), tied)
+        there = min(size, max(0, k - before))
+        ndcg = sum(1 / math.log2(before + i + 1) for i in range(1, there + 1)) / size
+        assert METRICS["recall"](expected, one, k).item() == pytest.approx(there / size)
+        assert METRICS["ndcg"](expected, one, k).item() == pytest.approx(ndcg)
+
+
+@pytest.mark.parametrize("of_each", ["some", "one"])
+def test_equal_trec_eval(of_each):
+    """1,000 random cases through ir-measures, with some held-out items or one, as where the last one is left out.
+
+    trec_eval breaks ties by document id, so it is handed ranks as scores.
+    """
     ir_measures = pytest.importorskip("ir_measures", reason="ir-measures is not installed")
     rng = np.random.default_rng(3)
     names = {"recall": "R", "precision": "P", "hit": "Success", "ndcg": "nDCG", "mrr": "RR", "map": "AP"}
@@ -99,7 +142,10 @@ def test_equal_trec_eval():
         f"{name}@{k}": ir_measures.parse_measure(f"{theirs}@{k}") for name, theirs in names.items() for k in cutoffs
     }
     n_users, n_items, depth = 1000, 40, 10
-    held_out = sp.csr_matrix(rng.random((n_users, n_items)) < rng.uniform(0.01, 0.4, (n_users, 1)))
+    drawn = rng.random((n_users, n_items))
+    held_out = sp.csr_matrix(drawn < rng.uniform(0.01, 0.4, (n_users, 1)))
+    if of_each == "one":
+        held_out = sp.csr_matrix((drawn == drawn.min(1, keepdims=True)) & (drawn < 0.02))
     ids = torch.from_numpy(np.array([rng.permutation(n_items)[:depth] for _ in range(n_users)]))
     ids[torch.from_numpy(rng.random(n_users) < 0.1), 6:] = -1  # fewer candidates than ranks
     users = np.flatnonzero(np.diff(held_out.indptr))

@@ -11,6 +11,7 @@ from dmrec.cli.main import main
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
+from dmrec.eval.ranking import evaluate
 from dmrec.models.base import Histories, Step, TrainingData, UserBatch, evaluating
 from dmrec.models.sequential.examples import NextItemExamples, last_items
 from dmrec.models.sequential.search import all_scores
@@ -208,6 +209,11 @@ def test_items_of_one_tuple_share_its_score_and_follow_by_id(walks):
     pairs = items[0].view(-1, 2)
     assert (pairs[:, 1] == pairs[:, 0] + 1).all()
     assert (scores[0].view(-1, 2).diff() == 0).all()
+    wanted = torch.zeros(1, n)
+    wanted[0, pairs[0, 1]] = 1  # the second item of the first tuple
+    found = evaluate(model, data, Csr.from_torch(wanted), ["recall@1", "recall@2", "hit@1"], exclude_seen=False)
+    assert found.means == {"recall@1": 0.0, "recall@2": 1.0, "hit@1": 0.0}
+    assert found.random_ties == {"recall@1": 0.5, "recall@2": 1.0}
 
 
 def test_recommending(tiger, walks, tmp_path):

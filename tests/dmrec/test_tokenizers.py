@@ -13,7 +13,7 @@ from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.tokenizers.collisions import groups_of, in_collisions, reassigned, resolve_collisions, with_token
 from dmrec.tokenizers.health import check_health, churn, health_of
-from dmrec.tokenizers.kmeans import kmeans, nearest
+from dmrec.tokenizers.kmeans import kmeans, nearest, nearest_balanced
 from dmrec.tokenizers.quantize import residual_codes
 from dmrec.tokenizers.rq_vae import LetterOptions, RqVae, RqVaeOptions, _Letter, balanced_clusters
 from dmrec.tokenizers.sinkhorn import sinkhorn, sinkhorn_rounds
@@ -62,6 +62,53 @@ def test_kmeans_finds_clusters_and_loses_none():
     few = np.repeat(clustered(4), 5, axis=0)
     assert set(map(tuple, few[nearest(few, kmeans(few, 4, 0)) >= 0])) == set(map(tuple, few))
     assert kmeans(few, 30, 0).shape == (30, 12), "more centres than rows"
+
+
+@pytest.mark.parametrize("n", [0, 1, 40, 41, 300])
+def test_balanced_clusters_have_at_most_their_share(n):
+    x, centres = clustered(300)[:n], clustered(20, seed=1)
+    codes = nearest_balanced(x, centres)
+    assert np.bincount(codes, minlength=20).max() <= -(-n // 20)
+    plain = nearest(x, centres)
+    room = np.bincount(plain, minlength=20) <= -(-n // 20)
+    assert np.array_equal(codes[room[plain]], plain[room[plain]]), "who finds room at the nearest stays there"
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert np.array_equal(nearest_balanced(x, centres), codes)
+    finally:
+        torch.set_num_threads(threads)
+    if n == 300:
+        codes = nearest_balanced(x, kmeans(x, 20, 0, balanced=True))
+        assert np.bincount(codes, minlength=20).tolist() == [15] * 20
+
+
+def test_soft_codes_become_hard_ones_as_it_grows_cold():
+    x = torch.from_numpy(clustered(60)[:, :4].astype(np.float32))
+    options = {"levels": 2, "size": 8, "latent": 4, "hidden": (), "weight": 0.5, "beta": 0.3}
+    hard = RqVae(4, RqVaeOptions(**options))
+    soft = RqVae(4, RqVaeOptions(**options, soft=True, soft_temperature=(2.0, 1e-6), epochs=5, soft_diversity=0.0))
+    soft.load_state_dict(hard.state_dict())
+    for epoch, temperature in ((1, 2.0), (3, 1.0000005), (5, 1e-6)):
+        soft.begin_epoch(epoch)
+        assert soft.temperature == pytest.approx(temperature)
+    for a, b in zip(soft.quantize(x), hard.quantize(x), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    soft.begin_epoch(1)
+    codes, quantized, _ = soft.loss(x)
+    assert torch.equal(codes[:, 0], hard.loss(x)[0][:, 0]), "the nearest code of the first level is the same"
+    shares = torch.softmax(-(soft.latents(x)[:, None] - soft.codebooks[0]).square().sum(2) / 2.0, 1)
+    left = soft.latents(x) - shares @ soft.codebooks[0]
+    shares = torch.softmax(-(left[:, None] - soft.codebooks[1]).square().sum(2) / 2.0, 1)
+    assert torch.allclose(quantized, soft.latents(x) - left + shares @ soft.codebooks[1], atol=1e-5)
+    soft.decoder(quantized).sum().backward()
+    assert soft.codebooks.grad.abs().sum() > 0, "what is decoded teaches the codes"
+    even = RqVae(4, RqVaeOptions(**options, soft=True, soft_temperature=(1e6, 1e6), soft_diversity=0.25))
+    even.load_state_dict(hard.state_dict())
+    plain = RqVae(4, RqVaeOptions(**options, soft=True, soft_temperature=(1e6, 1e6), soft_diversity=0.0))
+    plain.load_state_dict(hard.state_dict())
+    added = (even.loss(x)[2] - plain.loss(x)[2]).detach()
+    assert torch.allclose(added, torch.full_like(added, -2 * 0.25 * np.log(8)), atol=1e-4), "two levels, log 8 each"
 
 
 def test_residual_quantization_of_one_number():
@@ -202,7 +249,16 @@ def test_letters_terms_reach_what_they_should():
         _Letter(terms.options, model, np.zeros((50, 5)))
 
 
-@pytest.mark.parametrize("options", [{"assignment": "sinkhorn"}, {"revive": 5}, {"initialisation": "uniform"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"assignment": "sinkhorn"},
+        {"revive": 5},
+        {"initialisation": "uniform"},
+        {"initialisation": "balanced"},
+        {"soft": True},
+    ],
+)
 def test_options_against_collapse(options):
     x = clustered(200).astype(np.float32)
     wanted = RqVaeOptions(levels=2, size=32, latent=4, hidden=(16,), epochs=30, patience=1000, **options)
@@ -259,7 +315,9 @@ def test_codes_of_a_dataset(tmp_path):
     codes = np.arange(dataset.n_items)[:, None] // [8, 1] % [6, 8]
     import_codes(dataset, codes, "given")
     assert dataset.codes().name == "given"
-    import_codes(dataset, codes // 2, "shared")
+    with pytest.raises(DmrecError, match="48 items share all their codes with another; .*reassign, token or keep"):
+        import_codes(dataset, codes // 2, "shared")
+    import_codes(dataset, codes // 2, "shared", collisions="keep")
     with pytest.raises(DmrecError, match="has several codes .given, shared.; choose: --set model.codes=given"):
         dataset.codes()
     with pytest.raises(DmrecError, match="no codes 'givn'; did you mean 'given'"):

@@ -76,10 +76,14 @@ def evaluate(
         by_group[label] = {"users": int(chosen.sum()), **(means if chosen.any() else dict.fromkeys(means))}
     if as_json:
         found = {"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}
+        found |= {"random_ties": result.random_ties} if result.random_ties else {}
         typer.echo(json.dumps(found | ({"groups": by_group} if by_group else {})))
         return
     title = f"{opened.config.name} on {dataset.name}: {split}, {result.n_users} users"
     print_table(title, ["metric", "mean"], list(result.means.items()))
+    if result.random_ties:
+        title = "over all orders of items that share their codes"
+        print_table(title, ["metric", "mean"], list(result.random_ties.items()))
     if by_group:
         rows = [[label, *figures.values()] for label, figures in by_group.items()]
         print_table("by training interactions", ["interactions", *next(iter(by_group.values()))], rows)

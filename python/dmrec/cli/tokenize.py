@@ -31,7 +31,9 @@ def tokenize(
     ] = None,
     collisions: Annotated[
         str | None,
-        typer.Option(help=f"Items that share a tuple: {', '.join(RULES)}. Default: reassign; keep with --codes."),
+        typer.Option(
+            help=f"Items that share a tuple: {', '.join(RULES)}. Default: reassign; with --codes there is none."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the codes. Default: TOKENIZER-VECTORS.", show_default=False)
@@ -60,9 +62,7 @@ def tokenize(
     if codes is not None:
         if name is None:
             raise DmrecError("--codes needs a name for them: --name")
-        found = import_codes(
-            dataset, _read_codes(codes), name, collisions=collisions or "keep", force=force, source=codes.name
-        )
+        found = import_codes(dataset, _read_codes(codes), name, collisions=collisions, force=force, source=codes.name)
     else:
         given = {key: value for key, value in (("levels", levels), ("size", size)) if value is not None}
         chosen = make_tokenizer(tokenizer, **apply_overrides(given, settings or []))

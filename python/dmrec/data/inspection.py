@@ -218,14 +218,37 @@ def _profiles(dataset: Dataset, name: str) -> dict[str, float]:
 def _codes(dataset: Dataset, name: str) -> dict[str, Any]:
     found = dataset.codes(name)
     _, counts = np.unique(found.codes, axis=0, return_counts=True)
-    used = [len(np.unique(found.codes[:, level])) for level in range(found.codes.shape[1])]
+    used, perplexity = [], []
+    for level in found.codes.T:
+        share = np.bincount(level)[np.unique(level)] / max(len(level), 1)
+        used.append(len(share))
+        perplexity.append(np.exp(-(share * np.log(share)).sum()))
     return {
         "levels": found.codes.shape[1],
         "codes used": " / ".join(map(str, used)),
         "of": found.size,
+        "perplexity": " / ".join(f"{value:.0f}" for value in perplexity),
         "items in collisions": int(counts[counts > 1].sum()),
         "largest": int(counts.max()),
+        **_first_code_of_neighbours(dataset, found.codes[:, 0].astype(np.int64)),
     }
+
+
+def _first_code_of_neighbours(dataset: Dataset, code: np.ndarray) -> dict[str, float]:
+    """How often items next to each other in a training history have the same first code, and how often that is so by
+    chance, for pairs with the same first items and the same second items.
+    """
+    if dataset.sequences is None:
+        return {}
+    histories = dataset.sequence("train")
+    items, row = histories.items.astype(np.int64), histories.row_of_entry()
+    next_to = row[1:] == row[:-1]
+    if not next_to.any():
+        return {}
+    first, second = code[items[:-1][next_to]], code[items[1:][next_to]]
+    size = int(code.max()) + 1
+    by_chance = np.bincount(first, minlength=size) @ np.bincount(second, minlength=size) / len(first) ** 2
+    return {"neighbours with one first code": float((first == second).mean()), "by chance": float(by_chance)}
 
 
 def alignment(matrix: sp.csr_matrix, vectors: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -30,6 +30,34 @@ def hits(ids: Tensor, held_out: Csr) -> Tensor:
     return (wanted[place] == key).double()
 
 
+def expected_hits(ids: Tensor, held_out: Csr, tied: Tensor, excluded: Csr | None = None) -> Tensor:
+    """(B, k) float64: the mean of `hits` over all orders of items that always have equal scores.
+
+    At each rank that an item of a group has, it is the share of the group's items that are held out.
+
+    Args:
+        ids: (B, k) ranked items, those of a group next to each other; -1 for padding.
+        held_out: (B, N), none of them excluded.
+        tied: (N,) int64, equal for the items of a group, from 0 without gaps.
+        excluded: (B, N) items that were not ranked.
+    """
+    n_groups = int(tied.max()) + 1
+    group = tied[ids.clamp_min(0)]
+    size = tied.bincount(minlength=n_groups)[group].double()
+    row = torch.arange(ids.shape[0]).unsqueeze(1)
+
+    def members(of: Csr) -> Tensor:
+        """(B, k): how many items of each row are in the group."""
+        keys, counts = torch.unique(of.row_of_entry() * n_groups + tied[of.col], return_counts=True)
+        if not len(keys):
+            return torch.zeros(ids.shape, dtype=torch.float64)
+        place = torch.searchsorted(keys, row * n_groups + group).clamp_max(len(keys) - 1)
+        return torch.where(keys[place] == row * n_groups + group, counts[place], 0).double()
+
+    left = size if excluded is None else size - members(excluded)
+    return torch.where(ids >= 0, members(held_out) / left.clamp_min(1), 0.0)
+
+
 def recall(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
     """Recall@k = sum_{r <= k} h_r / n."""
     return hit[:, :k].sum(1) / n_held_out
@@ -74,6 +102,9 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "map": average_precision,
 }
 """Those of a user; their mean over users is reported."""
+
+LINEAR = ("recall", "precision", "ndcg")
+"""Sums over ranks: their mean over orders is their value for the mean of the hits."""
 
 COVERAGE = "coverage"
 """Coverage@k = share of all items that are among the first k of at least one user: of all users together."""

@@ -13,7 +13,7 @@ from dmrec_ext import Csr
 
 from ..models.base import Model, TrainingData, evaluating
 from ..runtime import move
-from .metrics import COVERAGE, METRICS, hits, parse_metric
+from .metrics import COVERAGE, LINEAR, METRICS, expected_hits, hits, parse_metric
 
 USERS_PER_BLOCK = 1024  # fixed: products differ in their last bits with the number of rows
 
@@ -26,6 +26,7 @@ class Evaluation:
     users: Tensor  # (U,) int64, ascending
     values: dict[str, Tensor]  # of each user, by metric: (U,) float64
     n_held_out: Tensor  # (U,)
+    random_ties: dict[str, float]  # means of recall, precision, ndcg over all orders of tied items; empty without such
 
     @property
     def n_users(self) -> int:
@@ -65,21 +66,31 @@ def evaluate(
     parts = {name: parse_metric(name) for name in metrics}
     depth = max(k for _, k in parts.values())
     users = held_out.crow.diff().nonzero().squeeze(1)
+    tied = None if model.tied_items is None else model.tied_items.cpu()
+    linear = [] if tied is None else [name for name, (kind, _) in parts.items() if kind in LINEAR]
+    over_orders: dict[str, list[Tensor]] = {name: [] for name in linear}
     values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind in METRICS}
     shown = {name: torch.zeros(data.n_items, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
     with evaluating(model):
         for block in blocks(users):
             batch = move(data.users(block), model.device)
-            ids = model.rank(batch, depth, exclude=batch.interactions if exclude_seen else None)[1].cpu()
+            seen = batch.interactions if exclude_seen else None
+            ids = model.rank(batch, depth, exclude=seen)[1].cpu()
             wanted = held_out.rows(block)
             hit, count = hits(ids, wanted), wanted.crow.diff()
             for name, of_users in values.items():
                 kind, k = parts[name]
                 of_users.append(METRICS[kind](hit, count, k))
+            if tied is not None:
+                expected = expected_hits(ids, wanted, tied, None if seen is None else move(seen, torch.device("cpu")))
+                for name, of_users in over_orders.items():
+                    kind, k = parts[name]
+                    of_users.append(METRICS[kind](expected, count, k))
             for name, items in shown.items():
                 first = ids[:, : parts[name][1]]
                 items[first[first >= 0]] = True
     nothing = torch.zeros(0, dtype=torch.float64)
     of_user = {name: torch.cat([nothing, *of_users]) for name, of_users in values.items()}
     means = {name: mean(of_user[name]) if name in of_user else mean(shown[name].double()) for name in metrics}
-    return Evaluation(means, users, of_user, held_out.crow.diff()[users])
+    random_ties = {name: mean(torch.cat([nothing, *of_users])) for name, of_users in over_orders.items()}
+    return Evaluation(means, users, of_user, held_out.crow.diff()[users], random_ties)

@@ -105,6 +105,14 @@ class Model(nn.Module, ABC):
         """Where the parameters and buffers are."""
         return next(chain(self.parameters(), self.buffers())).device
 
+    @property
+    def tied_items(self) -> Tensor | None:
+        """(N,) int64, equal for items that the model can never tell apart, from 0 without gaps; None: there are none.
+
+        `rank` orders them by number; evaluation gives means over all their orders, too.
+        """
+        return None
+
     @abstractmethod
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user.

@@ -19,17 +19,38 @@ def nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.asarray(found.squeeze(1).numpy())
 
 
-def kmeans(x: np.ndarray, n_centres: int, seed: int, iterations: int = 100) -> np.ndarray:
+def nearest_balanced(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(n,) int64: a row of ``centres`` (C, D) for each row of ``x`` (n, D), each for at most ceil(n / C) of them.
+
+    In rounds: each row that has no centre asks the nearest one with places left, and a centre takes those that are
+    nearest, of equals the first.
+    """
+    n, n_centres = len(x), len(centres)
+    codes, places = np.full(n, -1), np.full(n_centres, -(-n // n_centres))
+    while len(waiting := np.flatnonzero(codes < 0)):
+        free = np.flatnonzero(places)
+        wanted = free[nearest(x[waiting], centres[free])]
+        distance = ((x[waiting] - centres[wanted]) ** 2).sum(1)
+        order = np.lexsort((distance, wanted))  # stable: of equals the first
+        by_centre = wanted[order]
+        rank = np.arange(len(order)) - np.searchsorted(by_centre, by_centre)
+        taken = order[rank < places[by_centre]]
+        codes[waiting[taken]] = wanted[taken]
+        places -= np.bincount(wanted[taken], minlength=n_centres)
+    return codes
+
+
+def kmeans(x: np.ndarray, n_centres: int, seed: int, iterations: int = 100, *, balanced: bool = False) -> np.ndarray:
     """(n_centres, D) float64 centres of the rows of ``x`` (n, D): Lloyd's algorithm from a k-means++ start.
 
-    A centre that loses all its rows moves to the row that is farthest from its own. With no more distinct rows than
-    centres, the remaining centres repeat the first row.
+    ``balanced``: rows are assigned by `nearest_balanced`. A centre that loses all its rows moves to the row that is
+    farthest from its own. With no more distinct rows than centres, the remaining centres repeat the first row.
     """
     x = np.asarray(x, dtype=np.float64)
     centres = _plus_plus(x, n_centres, np.random.default_rng(seed))
-    codes = np.full(len(x), -1)
+    codes, assign = np.full(len(x), -1), nearest_balanced if balanced else nearest
     for _ in range(iterations):
-        before, codes = codes, nearest(x, centres)
+        before, codes = codes, assign(x, centres)
         if np.array_equal(before, codes):
             break
         centres, counts = means_by_code(x, codes, n_centres)

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from .quantize import residual_codes
 from .sinkhorn import sinkhorn
 
 CLUSTERS, LEAST, MOST = 10, 10, 60  # of the codes of a level, for LETTER's diversity
+TINY = torch.finfo(torch.float32).tiny
 
 
 class RqVaeOptions(TokenizerOptions):
@@ -46,12 +47,25 @@ class RqVaeOptions(TokenizerOptions):
         description="which latents levels after the first teach: first: none, as in the released code of LETTER and "
         "ETEGRec; all: the encoder's; full: the codes of earlier levels, too",
     )
-    initialisation: Literal["kmeans", "uniform"] = Field("kmeans", description="of the codebooks")
+    initialisation: Literal["kmeans", "balanced", "uniform"] = Field(
+        "kmeans", description="of the codebooks; balanced: k-means whose clusters are of at most one size"
+    )
     assignment: Literal["nearest", "sinkhorn"] = Field(
         "nearest", description="of codes of the last level in training: sinkhorn uses them evenly, as LETTER does"
     )
     revive: int = Field(
         0, ge=0, description="every so many epochs unused codes move to the latents with the largest error; 0: never"
+    )
+    soft: bool = Field(
+        False,
+        description="latents are decoded from means of all codes, weighted by a softmax of their negative squared "
+        "distances, as in UniGRec; codes of items are the nearest ones all the same",
+    )
+    soft_temperature: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.01, 0.001), description="of that softmax in the first and in the last epoch, linear between"
+    )
+    soft_diversity: float = Field(
+        1e-4, ge=0, description="weight of the negative entropy of a batch's mean softmax on each level, in `soft`"
     )
     epochs: int = Field(3000, ge=1, description="at most")
     patience: int = Field(200, ge=1, description="epochs in which neither loss nor codes move, after which it stops")
@@ -88,6 +102,7 @@ class RqVae(nn.Module):
         self.encoder, self.decoder = _mlp(widths), _mlp(widths[::-1])
         self.codebooks = nn.Parameter(torch.empty(options.levels, options.size, options.latent))
         nn.init.uniform_(self.codebooks, -1 / options.size, 1 / options.size)
+        self.temperature = options.soft_temperature[0]
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
@@ -96,11 +111,16 @@ class RqVae(nn.Module):
         result: Tensor = self.encoder((x - self.mean) / self.deviation)
         return result
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets the temperature of `RqVaeOptions.soft` for an epoch, counted from 1."""
+        first, last = self.options.soft_temperature
+        self.temperature = first + (last - first) * (epoch - 1) / max(self.options.epochs - 1, 1)
+
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (n, levels), the sum of their vectors (n, latent), and the loss of quantization (n,)."""
+        """Codes (n, levels), the sum of their vectors (n, latent), and the weighted loss of quantization (n,)."""
         options = self.options
         left, total = latents, torch.zeros_like(latents)
-        codes, loss = [], latents.new_zeros(len(latents))
+        codes, loss, spread = [], latents.new_zeros(len(latents)), latents.new_zeros(())
         for level, codebook in enumerate(self.codebooks):
             distance = codebook.detach().square().sum(1) - 2 * left.detach() @ codebook.detach().T
             code = distance.argmin(1)
@@ -110,6 +130,10 @@ class RqVae(nn.Module):
             chosen = codebook[code]
             loss = loss + self._reduced((left.detach() - chosen).square())
             loss = loss + options.beta * self._reduced((left - chosen.detach()).square())
+            if options.soft:
+                share = torch.softmax(-_squared_distances(left, codebook) / self.temperature, 1)
+                chosen, mean = share @ codebook, share.mean(0)
+                spread = spread + options.soft_diversity * (mean * mean.clamp_min(TINY).log()).sum()
             codes.append(code)
             total = total + chosen
             match options.residual_gradient:
@@ -119,19 +143,24 @@ class RqVae(nn.Module):
                     left = left - chosen
                 case _:
                     left = (left - chosen).detach()
-        return torch.stack(codes, 1), total, loss
+        return torch.stack(codes, 1), total, options.weight * loss + spread
 
     def loss(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (n, levels), straight-through quantized latents (n, latent), and the loss (n,)."""
+        """Codes (n, levels), quantized latents (n, latent), straight-through but in `soft`, and the loss (n,)."""
         latents = self.latents(x)
         codes, total, quantization = self.quantize(latents)
-        quantized = latents + (total - latents).detach()
+        quantized = total if self.options.soft else latents + (total - latents).detach()
         wanted = (x - self.mean) / self.deviation
         reconstruction = self._reduced((wanted - self.decoder(quantized)).square())
-        return codes, quantized, reconstruction + self.options.weight * quantization
+        return codes, quantized, reconstruction + quantization
 
     def _reduced(self, squares: Tensor) -> Tensor:
         return squares.sum(1) if self.options.reduction == "sum" else squares.mean(1)
+
+
+def _squared_distances(x: Tensor, codebook: Tensor) -> Tensor:
+    """(n, C) of rows (n, D) and codes (C, D)."""
+    return x.square().sum(1, keepdim=True) - 2 * x @ codebook.T + codebook.square().sum(1)
 
 
 def _mlp(widths: list[int]) -> nn.Sequential:
@@ -152,7 +181,7 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
     if options.standardise:
         model.mean.copy_(vectors.mean(0))
         model.deviation.copy_(vectors.std(0).clamp_min(1e-6))
-    if options.initialisation == "kmeans":
+    if options.initialisation != "uniform":
         _start_from_kmeans(model, vectors, options)
     letter = _Letter(options, model, collaborative) if isinstance(options, LetterOptions) else None
     optimiser = torch.optim.AdamW(
@@ -160,6 +189,7 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
     )
     best, still, before = float("inf"), 0, np.zeros((0, 0), dtype=np.int64)
     for epoch in range(1, options.epochs + 1):
+        model.begin_epoch(epoch)
         if letter is not None:
             letter.begin_epoch(epoch)
         total = torch.zeros((), dtype=torch.float64)
@@ -175,8 +205,8 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
             optimiser.step()
             total += len(rows) * loss.detach().double()
         mean = float(total) / len(vectors)
-        if not np.isfinite(mean):
-            raise DmrecError(f"the tokenizer's loss became {mean} in epoch {epoch}; lower learning_rate")
+        if not np.isfinite(mean) or not all(torch.isfinite(p).all() for p in model.parameters()):
+            raise DmrecError(f"a weight of the tokenizer became NaN or infinite in epoch {epoch}; lower learning_rate")
         now = codes.numpy()
         changed = churn(before, now)
         if options.revive and epoch % options.revive == 0:
@@ -206,7 +236,7 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
 def _start_from_kmeans(model: RqVae, vectors: Tensor, options: RqVaeOptions) -> None:
     left = model.latents(vectors).double().numpy()
     for level in range(options.levels):
-        centres = kmeans(left, options.size, options.seed + level)
+        centres = kmeans(left, options.size, options.seed + level, balanced=options.initialisation == "balanced")
         model.codebooks[level] = torch.from_numpy(centres).float()
         codes, _ = residual_codes(left, centres[None])
         left = left - centres[codes[:, 0]]

@@ -103,17 +103,33 @@ def tokenize_dataset(
 
 
 def import_codes(
-    dataset: Dataset, codes: np.ndarray, name: str, *, collisions: str = "keep", force: bool = False, source: str = ""
+    dataset: Dataset,
+    codes: np.ndarray,
+    name: str,
+    *,
+    collisions: str | None = None,
+    force: bool = False,
+    source: str = "",
 ) -> dict[str, Any]:
-    """Stores codes (N, levels) that were made elsewhere; see `tokenize_dataset`."""
+    """Stores codes (N, levels) that were made elsewhere; see `tokenize_dataset`.
+
+    Raises:
+        DmrecError: these are not codes of the items, or items share a tuple and ``collisions`` does not say what
+            happens to them.
+    """
     check_free_name(dataset, check_name(name), force)
     codes = np.asarray(codes)
     size = int(codes.max()) + 1 if codes.size and np.issubdtype(codes.dtype, np.integer) else 1
     size = max(size, 2)
     before = in_collisions(codes) if codes.ndim == 2 else 0
+    if before and collisions is None:
+        raise DmrecError(
+            f"{before} items share all their codes with another; choose what happens to them: --collisions reassign, "
+            "token or keep"
+        )
     if before and collisions == "sinkhorn":
         raise DmrecError("--collisions sinkhorn needs the vectors that codes were made from: choose reassign or token")
-    if before:
+    if before and collisions is not None:
         codes, size = resolve_collisions(codes.astype(np.int64), size, collisions)
     dataset.add_codes(name, codes, size, {"source": source, "collisions": collisions, "in_collisions_before": before})
     return {"name": name, **health_of(np.asarray(codes, dtype=np.int64), size), "in collisions before": before}

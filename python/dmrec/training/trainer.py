@@ -140,6 +140,8 @@ def _train(
         options = {"exclude_seen": config.evaluation.exclude_seen}
         tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
+        if tested.random_ties:
+            result |= {"test_random_ties": tested.random_ties}
         if config.evaluation.per_user:
             run.save_users(tested)
     result |= {"seconds": round(time.perf_counter() - started, 2)}

@@ -103,6 +103,12 @@ class Tiger(TrainedModel):
         self.user_tokens = nn.Parameter(hashed) if options.user_tokens else None
         self.scale = sizes.width**-0.5 if options.head_scale == "root" else 1.0
 
+    @property
+    def tied_items(self) -> Tensor | None:
+        """Items of one tuple."""
+        tuples, number = torch.unique(self.codes, dim=0, return_inverse=True)
+        return number if len(tuples) < len(self.codes) else None
+
     def batch(self, index: Tensor) -> tuple[Block, ...]:
         """The examples ``index`` in `TigerConfig.blocks` parts by the length of their histories."""
         users, history, target = self.examples.rows(index)
