@@ -23,7 +23,7 @@ from dmrec_ext import Csr, csr_aggregate, multinomial_nll, rank_topk
 from . import peers
 from .events import Step, cache_bytes, clock_of, copies_of, extra_bytes, floors, notes, race
 from .ratios import summarise
-from .sizes import RANKING, ROWS, SOFTMAX, SPARSE
+from .sizes import ALIGNMENT, QUANTIZING, RANKING, ROWS, SOFTMAX, SPARSE
 
 RESULT = Path(__file__).parent / "results/ops-cuda.json"
 MATCHING = {"godm": 0.4, "cpdm": 0.2, "mddm": 0.5}
@@ -151,6 +151,47 @@ def softmax(device: torch.device, sizes: dict[str, tuple[int, int, int, int]] = 
         )
 
 
+def codes(device: torch.device) -> Iterator[Workload]:
+    """Quantization and alignment, forward and backward: what is read and written at least."""
+    quantize, align = torch.compile(peers.residual_quantize), torch.compile(peers.code_alignment)
+    for name, (rows, width, levels, n_codes) in QUANTIZING.items():
+
+        def inputs(size: tuple[int, ...] = (rows, width), books: tuple[int, ...] = (levels, n_codes, width)) -> Any:
+            return [torch.randn(shape, device=device, requires_grad=True) for shape in (size, books)]
+
+        contenders = {
+            "ours": lambda of: dmrec_ext.residual_quantize(*of)[1:],
+            "eager": lambda of: peers.residual_quantize(*of),
+            "compile": lambda of: quantize(*of),
+        }
+        yield Workload(
+            f"residual_quantize forward+backward, {name}",
+            inputs,
+            {key: _of_sum(function) for key, function in contenders.items()},
+            4 * rows * (4 * width + 4 * levels),
+        )
+    for name, size in ALIGNMENT.items():
+
+        def logits(size: tuple[int, ...] = size) -> Any:
+            return [torch.randn(size, device=device, requires_grad=True) for _ in range(2)]
+
+        contenders = {
+            "ours": lambda of: [dmrec_ext.code_alignment(*of)],
+            "eager": lambda of: [peers.code_alignment(*of)],
+            "compile": lambda of: [align(*of)],
+        }
+        yield Workload(
+            f"code_alignment forward+backward, {name}",
+            logits,
+            {key: _of_sum(function) for key, function in contenders.items()},
+            24 * size[0] * size[1] * size[2],
+        )
+
+
+def _of_sum(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda inputs: torch.autograd.grad(sum(each.sum() for each in function(inputs)), inputs)
+
+
 def training_step(device: torch.device) -> Iterator[Workload]:
     """A step of DMRec-M, forward, backward and optimiser, and of the same model over dense interactions."""
     from .dmrec.bench_step import made
@@ -236,7 +277,7 @@ def main(result: Path = RESULT) -> int:
     }
     rates = floors(device, clock_of(device))
     found = []
-    for workloads in (rows, sparse, ranking, softmax, training_step):
+    for workloads in (rows, sparse, ranking, softmax, codes, training_step):
         found += measure(device, workloads(device), rates)
         about |= {"floors": rates, "after": notes()}
         result.write_text(json.dumps({"machine": about, "rows": found}, indent=1) + "\n")

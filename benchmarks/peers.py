@@ -54,3 +54,22 @@ def gaussian_kl_distributions(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logv
     """torch.distributions."""
     q, p = Normal(mu_q, torch.exp(logvar_q / 2)), Normal(mu_p, torch.exp(logvar_p / 2))
     return torch.distributions.kl_divergence(q, p).sum(1)
+
+
+def residual_quantize(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
+    """The bottleneck of RQ-VAE as it is usually typed: distances by a product, straight-through; sums and losses."""
+    left, total, loss = x, torch.zeros_like(x), x.new_zeros(len(x))
+    for book in codebooks:
+        distance = left.pow(2).sum(1, keepdim=True) - 2 * left @ book.T + book.pow(2).sum(1)
+        chosen = book[distance.argmin(1)]
+        loss = loss + (left.detach() - chosen).pow(2).sum(1) + 0.25 * (left - chosen.detach()).pow(2).sum(1)
+        total = total + chosen
+        left = left - chosen.detach()
+    return x + (total - x).detach(), loss
+
+
+def code_alignment(target: Tensor, prediction: Tensor) -> Tensor:
+    """SODA's loss from logits, as it is usually typed."""
+    y, log_p = target.softmax(-1), prediction.log_softmax(-1)
+    log_n = log_p.exp().mean(0).log()
+    return torch.nn.functional.softplus(-(y * (log_p - log_n)).sum((1, 2)))

@@ -16,6 +16,14 @@ SOFTMAX = {
     "(256, 1,000,000, 600)": (256, 1_000_000, 600, 18),
 }
 
+# (B, D, L, C): a batch of a tokenizer; all items of a large catalogue
+QUANTIZING = {"(1024, 32) on 4 x 256": (1024, 32, 4, 256), "(1,000,000, 32) on 4 x 256": (1_000_000, 32, 4, 256)}
+
+# (B, L, C): a batch of a recommender; product codes; few wide codebooks
+ALIGNMENT = {
+    size: tuple(map(int, size[1:-1].split(", "))) for size in ("(512, 3, 256)", "(1024, 64, 256)", "(4096, 3, 8192)")
+}
+
 # (B, interactions each, E, N): item vectors of a small catalogue, 1536 wide; a catalogue far beyond the caches
 SPARSE = {
     "1024 x 18, width 1536, 11,010 items": (1024, 18, 1536, 11_010),

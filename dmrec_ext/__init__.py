@@ -8,6 +8,7 @@ from . import reference
 from ._library import NATIVE_ABSENT, OPERATORS, native_path, use_reference
 from .csr import Csr
 from .ops import (
+    code_alignment,
     composite_prior,
     csr_aggregate,
     gaussian_kl,
@@ -18,6 +19,7 @@ from .ops import (
     prepare_items,
     rank_scores,
     rank_topk,
+    residual_quantize,
 )
 from .reference import LOGITS_BUDGET
 from .reference.rank_topk import PreparedItems
@@ -28,6 +30,7 @@ __all__ = [
     "OPERATORS",
     "Csr",
     "PreparedItems",
+    "code_alignment",
     "composite_prior",
     "csr_aggregate",
     "gaussian_kl",
@@ -40,5 +43,6 @@ __all__ = [
     "rank_scores",
     "rank_topk",
     "reference",
+    "residual_quantize",
     "use_reference",
 ]

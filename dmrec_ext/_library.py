@@ -26,6 +26,8 @@ OPERATORS = (
     "csr_aggregate",
     "rank_topk",
     "multinomial_nll",
+    "residual_quantize",
+    "code_alignment",
 )
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 

@@ -152,6 +152,30 @@ def quality(folder: str, dataset: str, *metrics: str) -> str:
     return "\n".join(table) + "\n"
 
 
+def tokenizers(of: str) -> str:
+    """Use of codes by tokenizer."""
+    table = ["| codes | used | perplexity | in collisions before | after | seconds |", f"| --- |{' ---: |' * 5}"]
+    for row in json.loads((RESULTS / f"tokenizers-{of}.json").read_text())["rows"]:
+        used, perplexity = (" / ".join(f"{value:.0f}" for value in row[name]) for name in ("used", "perplexity"))
+        left = row["items in collisions"]
+        before, seconds = row.get("in collisions before", left), row.get("seconds", "-")
+        name = f"{row['codes']} (given)" if row.get("given") else row["codes"]
+        table.append(f"| {name} | {used} | {perplexity} | {before} | {left} | {seconds} |")
+    return "\n".join(table) + "\n"
+
+
+def blocks(*of: str) -> str:
+    """A training step of TIGER in parts by length."""
+    found = [json.loads((RESULTS / f"blocks-{name}.json").read_text()) for name in of]
+    names = [f"{each['dataset']}, {each['size']}" for each in found]
+    table = [f"| parts | {' | '.join(f'padding: {n} | seconds of an epoch' for n in names)} |"]
+    table.append(f"| ---: |{' ---: |' * (2 * len(names))}")
+    for rows in zip(*(each["rows"] for each in found), strict=True):
+        cells = [f"{row['padding']:.0%} | {row['seconds of an epoch']}" for row in rows]
+        table.append(f"| {rows[0]['parts']} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
 def search(of: str) -> str:
     """Exact search and beams on a trained model."""
     found = json.loads((RESULTS / f"search-{of}.json").read_text())
@@ -226,6 +250,8 @@ TABLES = {
     "quality": quality,
     "cold": cold,
     "search": search,
+    "tokenizers": tokenizers,
+    "blocks": blocks,
     "embedding": embedding,
     "phases": phases,
     "kinds": kinds,

@@ -109,6 +109,50 @@ def call_large() -> None:
     )()
 
 
+def call_codes() -> None:
+    """An operator over codebooks."""
+    ops = torch.ops.dmrec_ext
+    rows, levels, codes, width = (random.choice(sizes) for sizes in ([0, 1, 9], [0, 1, 3], [0, 1, 70], [0, 1, 17]))
+    dtype = random.choice(FLOATS)
+    x, number = argument((rows, width), dtype), random.choice([0.25, 0.0, -1.0, float("nan")])
+    books = torch.randn(random.choice([(levels, codes, width), (levels, codes, width + 1), (codes, width)])).to(dtype)
+    kind = random.choice(["first", "all", "full", "no such"])
+    high = [max(codes, 1), rows + 1, max(rows, 1)]
+    shapes = [(rows, levels), (levels, codes + 1), (levels, rows)]
+    found, begin, of_code = (torch.randint(n, size).sort(1).values for n, size in zip(high, shapes, strict=True))
+    if begin.numel():
+        begin[:, 0], begin[:, -1] = 0, rows
+    for tensor in (found, begin, of_code):
+        if tensor.numel() and random.random() < 0.1:
+            tensor.view(-1)[random.randrange(tensor.numel())] = random.choice([-1, 2**62, -(2**63)])
+    grads = [random.choice([None, argument((rows, width), dtype)]), random.choice([None, argument((rows,), dtype)])]
+    logits = [torch.randn(rows, levels, codes).mul(random.choice([1.0, 1e4])).to(dtype) for _ in range(2)]
+    if random.random() < 0.1:
+        logits[0] = random.choice([logits[0][:1], logits[0].double(), logits[0].flatten(1), logits[0].to("meta")])
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
+    options = (
+        random.choice(["forward", "reverse", "symmetric", "no such"]),
+        random.choice(["batch_mean", "leave_one_out", "no such"]),
+        random.random() < 0.5,
+        random.choice([None, torch.ones(levels, dtype=arithmetic), torch.ones(levels + 1)]),
+        random.choice([1.0, 2.0, 0.0]),
+    )
+    sums, columns = torch.randn(4, rows, levels, dtype=arithmetic), torch.randn(4, levels, codes, dtype=arithmetic)
+    saved = [sums, columns, torch.randn(rows, dtype=arithmetic)]
+    if random.random() < 0.2:
+        saved[random.randrange(3)] = random.choice([torch.empty(0), torch.randn(4, 2, 2), torch.randn(rows).half()])
+    needed = random.choice([0, 1, 2, 3, -1])
+    of_rows = argument((rows,), arithmetic)
+    random.choice(
+        [
+            lambda: ops.residual_quantize(x, books, number, kind),
+            lambda: ops._residual_quantize_backward(*grads, x, books, found, begin, of_code, number, kind, needed),
+            lambda: ops.code_alignment(*logits, *options),
+            lambda: ops._code_alignment_backward(of_rows, *logits, *saved, *options, needed),
+        ]
+    )()
+
+
 def prepared(items: Tensor | None, bias: Tensor | None, bf16: bool) -> list[Tensor]:
     """What belongs to the items, or to others."""
     parts = list(torch.ops.dmrec_ext._prepare_items(items, bias, bf16 ^ (random.random() < 0.1)))
@@ -132,7 +176,7 @@ def sparse_order(crow: Tensor, col: Tensor) -> Tensor:
 def call() -> None:
     """One operator, forward or backward."""
     if random.random() < 0.5:
-        return random.choice([call_sparse, call_large])()
+        return random.choice([call_sparse, call_large, call_codes])()
     ops = torch.ops.dmrec_ext
     shape, dtype = random.choice(SHAPES), random.choice(FLOATS)
     rows = [argument(shape, dtype) for _ in range(4)]

@@ -1,5 +1,6 @@
 """The public operators, one file each."""
 
+from .code_alignment import code_alignment
 from .composite_prior import composite_prior
 from .csr_aggregate import csr_aggregate
 from .gaussian_kl import gaussian_kl
@@ -7,8 +8,10 @@ from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
 from .multinomial_nll import multinomial_nll
 from .rank_topk import merge_topk, prepare_items, rank_scores, rank_topk
+from .residual_quantize import residual_quantize
 
 __all__ = [
+    "code_alignment",
     "composite_prior",
     "csr_aggregate",
     "gaussian_kl",
@@ -19,4 +22,5 @@ __all__ = [
     "prepare_items",
     "rank_scores",
     "rank_topk",
+    "residual_quantize",
 ]

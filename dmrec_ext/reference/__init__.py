@@ -3,6 +3,7 @@
 Same signatures and checks as the functions of `dmrec_ext`; gradients are torch's own; float64 stays float64.
 """
 
+from .code_alignment import code_alignment
 from .composite_prior import composite_prior
 from .csr_aggregate import csr_aggregate
 from .gaussian_kl import gaussian_kl
@@ -10,9 +11,11 @@ from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
 from .multinomial_nll import LOGITS_BUDGET, multinomial_nll
 from .rank_topk import merge_topk, rank_scores, rank_topk
+from .residual_quantize import residual_quantize
 
 __all__ = [
     "LOGITS_BUDGET",
+    "code_alignment",
     "composite_prior",
     "csr_aggregate",
     "gaussian_kl",
@@ -22,4 +25,5 @@ __all__ = [
     "multinomial_nll",
     "rank_scores",
     "rank_topk",
+    "residual_quantize",
 ]

@@ -77,9 +77,12 @@ def sasrec() -> Values:
 
 def tiger() -> Values:
     """TIGER (Rajput et al., NeurIPS 2023) on codes of the items, small, searched exactly."""
+    # the published likelihood, over all codes of a level, also has to learn which tuples items have
+    model = {"kind": "tiger", "loss_over": "children", "blocks": 4}
     training = {
         "epochs": 100,
-        "batch_size": 512,
+        "batch_size": 128,
+        "learning_rate": 3e-3,
         "optimiser": "adamw",
         "weight_decay": 0.01,
         "schedule": "cosine",
@@ -88,12 +91,13 @@ def tiger() -> Values:
         "evaluate_every": 4,
         "patience": 5,
     }
-    return deep_merge(NEXT_ITEM, {"name": "tiger", "model": {"kind": "tiger"}, "training": training})
+    return deep_merge(NEXT_ITEM, {"name": "tiger", "model": model, "training": training})
 
 
 def letter() -> Values:
     """LETTER-TIGER (Wang et al., CIKM 2024): TIGER as published, by a beam of 20, on codes called `letter`."""
-    model = {"codes": "letter", "size": "published", "search": "beam", "normalise": "vocabulary"}
+    model = {"codes": "letter", "size": "published", "loss_over": "vocabulary", "blocks": 8}
+    model |= {"search": "beam", "normalise": "vocabulary"}
     training = {"batch_size": 1024, "learning_rate": 5e-4, "warmup": 0.01, "epochs": 200, "patience": 20}
     return deep_merge(tiger(), {"name": "letter", "model": model, "training": training})
 

@@ -74,6 +74,18 @@ def calls(dtype: torch.dtype = torch.float32) -> dict[str, Call]:
         made[f"multinomial_nll, {reduction}"] = Call(
             lambda h, w, b, r=reduction: dmrec_ext.multinomial_nll(h, w, x, b, reduction=r), [hidden, dense, of_items]
         )
+    books, latents = normal(2, 5, WIDTH), normal(ROWS, WIDTH)
+    for kind in ("first", "all", "full"):
+        made[f"residual_quantize, {kind}"] = Call(
+            lambda x, c, k=kind: dmrec_ext.residual_quantize(x, c, residual_gradient=k)[2], [latents, books]
+        )
+    made["residual_quantize, all results"] = Call(dmrec_ext.residual_quantize, [latents, books], False)
+    target, prediction = normal(ROWS, 2, ITEMS), normal(ROWS, 2, ITEMS)
+    for negative in ("batch_mean", "leave_one_out"):
+        made[f"code_alignment, {negative}"] = Call(
+            lambda y, p, n=negative: dmrec_ext.code_alignment(y, p, negative=n, direction="symmetric"),
+            [target, prediction],
+        )
     made["rank_topk"] = Call(lambda q, w: dmrec_ext.rank_topk(q, w, 5), [hidden, dense], False)
     for precision in ("float32", "bf16"):
         made[f"rank_topk, bias and exclude, {precision}"] = Call(

@@ -24,6 +24,11 @@ def _sparse(values=True):
     return Csr(crow, col, torch.arange(1.0, 7.0) if values else None, N)
 
 
+def _quantized_and_loss(x, codebooks):
+    codes, quantized, loss = dmrec_ext.residual_quantize(x, codebooks)
+    return quantized.sum() + loss.sum(), codes
+
+
 ITEMS = torch.randn(N, H, generator=torch.Generator().manual_seed(1))
 BIAS = torch.linspace(-1, 1, N)
 SCORES = torch.randn(B, N, generator=torch.Generator().manual_seed(2))
@@ -33,6 +38,8 @@ CASES = {
     "matching_loss": (dmrec_ext.matching_loss, _rows(4), {"strategy": "mddm", "beta": 0.4}),
     "csr_aggregate": (dmrec_ext.csr_aggregate, [_sparse(), ITEMS, ITEMS[0]], {}),
     "multinomial_nll": (dmrec_ext.multinomial_nll, [_rows(1)[0], ITEMS, _sparse(), BIAS], {"reduction": "none"}),
+    "residual_quantize": (_quantized_and_loss, [_rows(1)[0], ITEMS.view(3, -1, H)], {}),
+    "code_alignment": (dmrec_ext.code_alignment, [ITEMS.view(3, -1, H), ITEMS.flip(0).view(3, -1, H)], {}),
     "rank_topk": (dmrec_ext.rank_topk, [_rows(1)[0], ITEMS, K], {"bias": BIAS, "exclude": _sparse(values=False)}),
     "rank_scores": (dmrec_ext.rank_scores, [SCORES, K], {"exclude": _sparse()}),
     "merge_topk": (dmrec_ext.merge_topk, [SCORES, torch.arange(B * N).view(B, N), K], {}),
