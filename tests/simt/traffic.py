@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dmrec_ext import Csr, csr_aggregate, matching_loss, multinomial_nll, rank_topk
+from dmrec_ext import Csr, code_alignment, csr_aggregate, matching_loss, multinomial_nll, rank_topk, residual_quantize
 
 TABLE = Path(__file__).with_name("traffic.json")
 
@@ -45,6 +45,9 @@ def run_all() -> None:
     csr_aggregate(x._replace(values=values), randn(60, 384)).sum().backward()
     multinomial_nll(randn(64, 8), randn(4096, 8), sparse(64, 4096, 0.005), randn(4096)).backward()
     rank_topk(randn(4, 64), randn(4096, 64), 20, exclude=sparse(4, 4096, 0.01))
+    _, quantized, loss = residual_quantize(randn(64, 32), randn(2, 64, 32))
+    (quantized.sum() + loss.sum()).backward()
+    code_alignment(randn(64, 2, 96), randn(64, 2, 96)).sum().backward()
 
 
 def shares(traffic: dict[str, dict[str, int]]) -> dict[str, dict[str, float]]:

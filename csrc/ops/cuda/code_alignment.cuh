@@ -146,7 +146,7 @@ __global__ void alignment_gaps(Alignment<T> job, T* gaps) {
                                log_negative<Kind>(job.column(level, j), log_p, row.b, job.log_rows));
   }
   gap = sum_over_warp(gap);
-  if (threadIdx.x == 0) gaps[i] = job.weight(level) * gap;
+  if (threadIdx.x == 0) gaps[level * job.n_rows + i / job.levels] = job.weight(level) * gap;
 }
 
 template <class T>
@@ -154,7 +154,7 @@ __global__ void alignment_losses(Alignment<T> job, const T* gaps, T* delta, T* l
   const int64_t b = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (b >= job.n_rows) return;
   T sum = T(0);
-  for (int64_t level = 0; level < job.levels; ++level) sum += gaps[b * job.levels + level];
+  for (int64_t level = 0; level < job.levels; ++level) sum += gaps[level * job.n_rows + b];
   delta[b] = sum;
   loss[b] = alignment_loss(sum, job.slope);
 }

@@ -1,4 +1,4 @@
-// code_alignment on CUDA: kernels of code_alignment.cuh. Scratch: (B, L) parts of delta; for the gradients (B,) and
+// code_alignment on CUDA: kernels of code_alignment.cuh. Scratch: (L, B) parts of delta; for the gradients (B,) and
 // (2, L, C).
 #include <string>
 #include <tuple>
@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> code_alignment(Tensor target, Tensor 
     job.columns = data_to_fill(columns, "columns");
     if (row_sums.numel() > 0) check_launch(op, launch_alignment_row_sums(job, device.stream()));
     if (columns.numel() > 0) check_launch(op, launch_alignment_columns(job, device.stream()));
-    const Tensor gaps = torch::stable::new_zeros(input.target, {input.n_rows, input.levels});
+    const Tensor gaps = torch::stable::new_zeros(input.target, {input.levels, input.n_rows});
     void* to_gaps = data_to_fill(gaps, "gaps");
     was_filled(gaps);
     check_launch(op, launch_alignment_losses(job, to_gaps, data_to_fill(delta, "delta"), data_to_fill(loss, "loss"),

@@ -17,7 +17,7 @@ struct AlignmentJob {
 };
 int launch_alignment_row_sums(const AlignmentJob& job, Stream stream);
 int launch_alignment_columns(const AlignmentJob& job, Stream stream);
-// gaps: (B, L) of scratch
+// gaps: (L, B) of scratch
 int launch_alignment_losses(const AlignmentJob& job, void* gaps, void* delta, void* loss, Stream stream);
 
 struct AlignmentGradientJob {
