@@ -25,7 +25,7 @@ ALLOWED = {
     "config": BASE | {"options", "yaml12", "eval", "models"},
     "recipes": BASE | {"options", "config"},
     "build": BASE | {"config", "models"},
-    "runs": BASE | SETTINGS | {"data", "models", "eval", "build"},
+    "runs": BASE | SETTINGS | {"data", "tokenizers", "models", "eval", "build"},
     "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},
     "inference": BASE | SETTINGS | {"table", "data", "language", "models", "eval", "runs"},
     "experiment": BASE | SETTINGS | {"recipes", "data", "models", "build", "runs", "training"},

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_va
 
 from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
-from .models.base import MODELS, ModelConfig
+from .models.base import MODELS, ModelConfig, WithItemCodes
 from .models.dmrec.options import LanguageConfig, MatchingConfig
+from .models.sequential.alignment import AlignmentConfig
 from .models.vae.model import BackboneConfig
 from .options import LARGEST_SEED, Options, SearchSpace
 from .yaml12 import load_yaml
@@ -90,6 +91,7 @@ class Config(Options):
     model: SerializeAsAny[ModelConfig]
     language: LanguageConfig | None = None
     matching: MatchingConfig | None = None
+    alignment: AlignmentConfig | None = None
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -111,6 +113,8 @@ class Config(Options):
             raise ValueError(
                 f"model '{self.model.kind}' has no posterior to match: leave out 'language' and 'matching'"
             )
+        if self.alignment is not None and not isinstance(self.model, WithItemCodes):
+            raise ValueError(f"model '{self.model.kind}' has no codes to align: leave out 'alignment'")
         try:
             for metric in (*self.evaluation.metrics, self.training.monitor):
                 parse_metric(metric)

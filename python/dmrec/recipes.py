@@ -102,6 +102,16 @@ def letter() -> Values:
     return deep_merge(tiger(), {"name": "letter", "model": model, "training": training})
 
 
+def tiger_soda() -> Values:
+    """TIGER with SODA (Xue et al., RecSys 2026): history and next item agree in their distributions over codes."""
+    return deep_merge(tiger(), {"name": "tiger-soda", "alignment": {"strategy": "soda"}})
+
+
+def letter_soda() -> Values:
+    """LETTER-TIGER with SODA (Xue et al., RecSys 2026)."""
+    return deep_merge(letter(), {"name": "letter-soda", "alignment": {"strategy": "soda"}})
+
+
 STRATEGIES = {
     "g": ("2-Wasserstein distance (GODM)", {"strategy": "godm", "beta": 0.4}),
     "c": ("composite prior (CPDM)", {"strategy": "cpdm", "beta": 0.2}),
@@ -135,7 +145,21 @@ def _variant(base: Callable[[], Values], name: str, matching: Values, remark: st
     return make
 
 
-BASES = (popularity, ease, markov, lightgcn, mult_vae, mult_vae_original, cvga, l_diffrec, sasrec, tiger, letter)
+BASES = (
+    popularity,
+    ease,
+    markov,
+    lightgcn,
+    mult_vae,
+    mult_vae_original,
+    cvga,
+    l_diffrec,
+    sasrec,
+    tiger,
+    letter,
+    tiger_soda,
+    letter_soda,
+)
 RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")
 

@@ -30,40 +30,33 @@ __global__ void __launch_bounds__(warp_size* warps_of_block)
     quantize_rows(Quantize<T> job, const T* transposed, T* left, T* quantized, T* loss, int64_t* out_codes) {
   const int64_t first = (int64_t{blockIdx.x} * warps_of_block + threadIdx.y) * rows_of_warp, width = job.width;
   if (first >= job.n_rows) return;  // whole warps
-  const int lane = threadIdx.x;
-  int64_t row[rows_of_warp];  // beyond the last row: the first one again, which is then not written
-  bool there[rows_of_warp];
-  T total[rows_of_warp];
-  DMREC_UNROLL
-  for (int r = 0; r < rows_of_warp; ++r) {
-    there[r] = first + r < job.n_rows;
-    row[r] = there[r] ? first + r : first;
-    total[r] = T(0);
-    if (!there[r]) continue;
-    for (int64_t d = lane; d < width; d += warp_size) {
-      left[row[r] * width + d] = job.x[row[r] * width + d];
-      quantized[row[r] * width + d] = T(0);
-    }
+  const int lane = threadIdx.x, codes = static_cast<int>(job.codes);
+  const int n = job.n_rows - first < rows_of_warp ? static_cast<int>(job.n_rows - first) : rows_of_warp;
+  left += first * width;  // of the warp's rows
+  quantized += first * width;
+  out_codes += first * job.levels;
+  for (int64_t i = lane; i < n * width; i += warp_size) {
+    left[i] = job.x[first * width + i];
+    quantized[i] = T(0);
   }
+  T total[rows_of_warp] = {};
   for (int64_t level = 0; level < job.levels; ++level) {
     __syncwarp();
     T least[rows_of_warp];
-    int64_t nearest[rows_of_warp];
+    int nearest[rows_of_warp];
     DMREC_UNROLL
     for (int r = 0; r < rows_of_warp; ++r) {
       least[r] = Float<T>::largest;
-      nearest[r] = job.codes;
+      nearest[r] = codes;
     }
-    for (int64_t begin = 0; begin < job.codes; begin += warp_size) {
-      const int64_t code = begin + lane;
-      const bool is_code = code < job.codes;
-      const T* column = transposed + level * width * job.codes + (is_code ? code : 0);
+    for (int code = lane; code - lane < codes; code += warp_size) {
+      const bool is_code = code < codes;
+      const T* column = transposed + level * width * codes + (is_code ? code : 0);
       T sum[rows_of_warp] = {};
-      for (int64_t d = 0; d < width; ++d) {
-        const T of_code = column[d * job.codes];
+      for (int64_t d = 0; d < width; ++d, column += codes) {
         DMREC_UNROLL
-        for (int r = 0; r < rows_of_warp; ++r) {
-          const T gap = left[row[r] * width + d] - of_code;
+        for (int r = 0; r < rows_of_warp; ++r) {  // beyond the last row: the first one again
+          const T gap = left[(r < n ? r : 0) * width + d] - *column;
           sum[r] += gap * gap;
         }
       }
@@ -81,28 +74,28 @@ __global__ void __launch_bounds__(warp_size* warps_of_block)
       DMREC_UNROLL
       for (int distance = warp_size / 2; distance > 0; distance /= 2) {
         const T other = __shfl_xor_sync(whole_warp, least[r], distance);
-        const int64_t code = __shfl_xor_sync(whole_warp, nearest[r], distance);
+        const int code = __shfl_xor_sync(whole_warp, nearest[r], distance);
         if (other < least[r] || (other == least[r] && code < nearest[r])) {
           least[r] = other;
           nearest[r] = code;
         }
       }
-      const int64_t code = nearest[r] < job.codes ? nearest[r] : 0;  // no distance is a number: the first
-      const T* vector = job.codebooks + (level * job.codes + code) * width;
+      const int code = nearest[r] < codes ? nearest[r] : 0;  // no distance is a number: the first
+      const T* vector = job.codebooks + (level * codes + code) * width;
       T squares = T(0);
-      for (int64_t d = lane; there[r] && d < width; d += warp_size) {
-        const T rest = left[row[r] * width + d] - vector[d];
-        left[row[r] * width + d] = rest;
-        quantized[row[r] * width + d] += vector[d];
+      for (int64_t d = lane; r < n && d < width; d += warp_size) {
+        const T rest = left[r * width + d] - vector[d];
+        left[r * width + d] = rest;
+        quantized[r * width + d] += vector[d];
         squares += rest * rest;
       }
       total[r] += sum_over_warp(squares);
-      if (there[r] && lane == 0) out_codes[row[r] * job.levels + level] = code;
+      if (r < n && lane == 0) out_codes[r * job.levels + level] = code;
     }
   }
   DMREC_UNROLL
   for (int r = 0; r < rows_of_warp; ++r) {
-    if (there[r] && lane == 0) loss[row[r]] = (T(1) + job.beta) * total[r];
+    if (r < n && lane == 0) loss[first + r] = (T(1) + job.beta) * total[r];
   }
 }
 

@@ -372,11 +372,13 @@ class Dataset:
         noted = {"levels": int(codes.shape[1]), "size": int(size), "sha256": sha256_of(path), "made": provenance}
         self._note("codes", name, noted)
 
-    def fingerprint_of_codes(self, name: str) -> dict[str, Any]:
-        """The checksum of the codes called ``name``."""
+    def fingerprint_of_codes(self, name: str, *, tokenizer: bool = False) -> dict[str, Any]:
+        """The checksum of the codes called ``name``, and with ``tokenizer`` that of what made them."""
         if name not in self.code_names:
             raise DmrecError(f"dataset {self.folder} has no codes '{name}'{did_you_mean(name, self.code_names)}")
-        return {f"items.{name}.codes.npy": self.manifest["codes"][name]["sha256"]}
+        noted = self.manifest["codes"][name]
+        of_tokenizer = {f"tokenizer.{name}.safetensors": noted["made"].get("state")} if tokenizer else {}
+        return {f"items.{name}.codes.npy": noted["sha256"], **of_tokenizer}
 
     def fingerprint(self, vectors: str | None, *, order: bool = False) -> dict[str, Any]:
         """Checksums of what a trained model depends on: the interactions, the vectors called so, and with ``order`` the

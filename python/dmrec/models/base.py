@@ -55,6 +55,13 @@ class Histories(NamedTuple):
         return torch.where(there, self.items[torch.where(there, start[:, None] + place, 0)], -1)
 
 
+class ItemTokenizer(NamedTuple):
+    """What items were quantized from, and with."""
+
+    latents: np.ndarray  # (N, D) float32
+    codebooks: np.ndarray  # (L, C, D) float32
+
+
 class TrainingData(NamedTuple):
     """What a model may know of the data that it is trained on. Arrays may be mapped from disk."""
 
@@ -64,6 +71,7 @@ class TrainingData(NamedTuple):
     histories: Histories | None = None  # where the model reads the order of interactions
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
     item_codes: np.ndarray | None = None  # (N, levels) integers, where the model reads codes
+    item_tokenizer: ItemTokenizer | None = None  # of these codes, where the run aligns distributions over codes
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
     @property

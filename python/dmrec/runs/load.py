@@ -16,7 +16,8 @@ from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
-from ..models.base import Histories, Model, TrainingData, WithItemCodes
+from ..models.base import Histories, ItemTokenizer, Model, TrainingData, WithItemCodes
+from ..tokenizers.tokenize import restored_tokenizer
 from .provenance import check_data, item_embeddings_of
 from .run import Run
 
@@ -86,8 +87,13 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     splits = splits_learned(config)
     histories = histories_of(dataset, *splits) if config.model.reads_sequences else None
     embeddings = None if state is not None else _item_embeddings(config, dataset)
-    codes = dataset.codes(config.model.codes).codes if isinstance(config.model, WithItemCodes) else None
-    return TrainingData(interactions_of(dataset, *splits), items, users, histories, embeddings, codes, state)
+    codes = tokenizer = None
+    if isinstance(config.model, WithItemCodes):
+        found = dataset.codes(config.model.codes)
+        codes = found.codes
+        tokenizer = None if config.alignment is None else ItemTokenizer(*restored_tokenizer(dataset, found.name))
+    interactions = interactions_of(dataset, *splits)
+    return TrainingData(interactions, items, users, histories, embeddings, codes, tokenizer, state)
 
 
 def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingData:

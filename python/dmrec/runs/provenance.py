@@ -28,7 +28,7 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     of_language = config.language.vectors if config.language else None
     order = config.model.reads_sequences
     codes = config.model.codes if isinstance(config.model, WithItemCodes) else None
-    of_codes = {} if codes is None else dataset.fingerprint_of_codes(codes)
+    of_codes = {} if codes is None else dataset.fingerprint_of_codes(codes, tokenizer=config.alignment is not None)
     return {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors), **of_codes}
 
 

@@ -44,3 +44,7 @@ class TokenizerOptions(Options, ABC):
     @abstractmethod
     def fit(self, x: np.ndarray, collaborative: np.ndarray | None, report: Report) -> Fitted:
         """Fits to the vectors ``x`` (N, E) of all items, and to ``collaborative`` (N, any width) if it reads those."""
+
+    @abstractmethod
+    def restored(self, state: dict[str, np.ndarray]) -> Fitted:
+        """The tokenizer with the `Fitted.state` of one that was fitted with these options."""

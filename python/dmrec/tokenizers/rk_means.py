@@ -32,5 +32,8 @@ class RkMeansOptions(TokenizerOptions):
             left -= codebooks[level][codes]
             error = float((left**2).sum() / max(total, 1e-300))
             report({"level": level + 1, "relative error": error, "codes used": len(np.unique(codes))})
-        kept = codebooks.astype(np.float32)
-        return Fitted(kept, lambda rows: np.asarray(rows, dtype=np.float64), {"codebooks": kept})
+        return self.restored({"codebooks": codebooks.astype(np.float32)})
+
+    def restored(self, state: dict[str, np.ndarray]) -> Fitted:
+        """Vectors are their own latents."""
+        return Fitted(state["codebooks"], lambda rows: np.asarray(rows, dtype=np.float64), state)

@@ -78,6 +78,12 @@ class RqVaeOptions(TokenizerOptions):
         """Trains until loss and codes stand still."""
         return _fit(self, x, collaborative, report)
 
+    def restored(self, state: dict[str, np.ndarray]) -> Fitted:
+        """Encoder and codebooks from their weights."""
+        model = RqVae(len(state["mean"]), self)
+        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        return _fitted(model)
+
 
 class LetterOptions(RqVaeOptions):
     """RQ-VAE with LETTER's collaborative and diversity terms."""
@@ -219,7 +225,12 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
             report({"epoch": epoch, "loss": round(mean, 5), "churn": round(changed, 4), **shown})
         if still >= options.patience:
             break
+    return _fitted(model)
+
+
+def _fitted(model: RqVae) -> Fitted:
     model.eval()
+    state = {name: tensor.detach().float().numpy().copy() for name, tensor in model.state_dict().items()}
 
     def encode(rows: np.ndarray) -> np.ndarray:
         """Latents in float64: the same whatever rows are encoded together."""
@@ -228,7 +239,6 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
             found = [exact.latents(part) for part in torch.from_numpy(np.asarray(rows, np.float64)).split(1024)]
         return np.asarray(torch.cat(found).numpy())
 
-    state = {name: tensor.detach().float().numpy().copy() for name, tensor in model.state_dict().items()}
     return Fitted(state["codebooks"], encode, state)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ..data.dataset import Dataset, check_name
 from ..errors import DmrecError, did_you_mean
+from ..files import sha256_of
 from .base import Fitted, Report, TokenizerOptions
 from .collisions import RULES, in_collisions, resolve_collisions
 from .features import cooccurrence_vectors
@@ -100,6 +101,27 @@ def tokenize_dataset(
     }
     dataset.add_codes(name, codes, size, made, safetensors.numpy.save(_contiguous(fitted)))
     return {"name": name, **health_of(codes, size), "in collisions before": before}
+
+
+def restored_tokenizer(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (N, D) of the items and codebooks (L, C, D), float32, of the tokenizer that made the codes ``name``.
+
+    Raises:
+        DmrecError: the codes were made elsewhere, or the tokenizer's file is missing or damaged.
+    """
+    noted = dataset.manifest["codes"][dataset.codes(name).name]["made"]
+    if "state" not in noted:
+        raise DmrecError(
+            f"the codes '{name}' of {dataset.folder} were made elsewhere, and their tokenizer is not there: make codes "
+            f"with dmrec tokenize {dataset.folder}"
+        )
+    path = dataset.folder / f"tokenizer.{name}.safetensors"
+    if not path.exists() or sha256_of(path) != noted["state"]:
+        raise DmrecError(f"{path} is missing or differs from its checksum: make the codes again (--force)")
+    options = make_tokenizer(**noted["tokenizer"])
+    fitted = options.restored(safetensors.numpy.load_file(path))
+    x = _vectors(dataset, noted["vectors"], 128)
+    return fitted.encode(x).astype(np.float32), fitted.codebooks.astype(np.float32)
 
 
 def import_codes(

@@ -82,7 +82,7 @@ def calibrated_temperature(
         for _ in range(200):
             found[level] = (lowest * highest) ** 0.5
             logits = code_logits(exact, books[: level + 1], found[: level + 1], soft=soft)[:, -1]
-            mean = float(_perplexity(logits).mean())
+            mean = float(perplexity_of(logits).mean())
             if abs(mean - perplexity) <= tolerance:
                 break
             lowest, highest = (found[level].item(), highest) if mean < perplexity else (lowest, found[level].item())
@@ -94,7 +94,7 @@ def calibrated_temperature(
     return found.to(latents.dtype)
 
 
-def _perplexity(logits: Tensor) -> Tensor:
-    """(..) of logits (.., C)."""
+def perplexity_of(logits: Tensor) -> Tensor:
+    """(..): exponentials of the entropies of the distributions with logits (.., C)."""
     log_p = torch.log_softmax(logits, -1)
     return torch.exp(-(log_p.exp() * log_p).sum(-1))

@@ -17,8 +17,9 @@ from dmrec_ext import Csr
 
 from ...errors import DmrecError
 from ...tokenizers.trie import Trie
-from ..base import Losses, Step, TrainedModel, TrainingData, UserBatch, WithItemCodes, register
+from ..base import TrainingData, UserBatch, WithItemCodes, register
 from .examples import NextItemExamples, last_items
+from .generative import GenerativeModel, Predictions
 from .search import beam_topk, exact_topk
 from .t5 import Cache, Decoder, Encoder, Memory, T5Options, initialise
 
@@ -77,7 +78,7 @@ class Block(NamedTuple):
     target: Tensor  # (B,) int64
 
 
-class Tiger(TrainedModel):
+class Tiger(GenerativeModel):
     """An example is a training interaction but the first of a user, with those before it."""
 
     codes: Tensor  # (N, levels) int64
@@ -93,6 +94,7 @@ class Tiger(TrainedModel):
         self.trie = Trie(data.item_codes)
         self.levels, self.codebook = codes.shape[1], int(codes.max()) + 1
         sizes = options.sizes
+        self.width = sizes.width
         self.encoder, self.decoder = Encoder(sizes), Decoder(sizes)
         initialise(self.encoder, sizes)
         initialise(self.decoder, sizes)
@@ -119,16 +121,13 @@ class Tiger(TrainedModel):
             for part in order.chunk(self.options.blocks)
         )
 
-    def loss(self, batch: tuple[Block, ...], step: Step) -> Losses:
-        """``nll``, in nats per item: the mean over examples of the sum over codes."""
-        del step
-        total = sum(len(block.target) for block in batch)
-        nll = torch.stack([self._nll(block).sum() for block in batch]).sum() / total
-        return {"loss": nll, "nll": nll}
+    def predictions(self, batch: tuple[Block, ...]) -> Predictions:
+        """A part of the batch after the other; the history is the mean of the encoder's states of its codes."""
+        return Predictions(*map(torch.cat, zip(*map(self._of_block, batch), strict=True)))
 
-    def _nll(self, block: Block) -> Tensor:
-        """(B,) negative log-likelihood of the codes of the targets."""
-        memory = self.read(block.users, block.history)
+    def _of_block(self, block: Block) -> Predictions:
+        states, there = self.encoded(block.users, block.history)
+        memory = self.decoder.memory(states, there)
         codes = self.codes[block.target]  # (B, levels)
         before = self._embedded(codes[:, :-1])
         start = self.start.expand(len(codes), 1, -1)
@@ -137,17 +136,22 @@ class Tiger(TrainedModel):
         if self.options.loss_over == "children":
             logits = logits.masked_fill(~self._children(codes), -torch.inf)
         picked = torch.log_softmax(logits.float(), -1).gather(2, codes[:, :, None]).squeeze(2)
-        return -picked.sum(1)
+        mean = (states * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
+        return Predictions(-picked.sum(1), mean, block.target)
 
     def read(self, users: Tensor, history: Tensor) -> Memory:
         """What the decoder reads of users (B,) with histories (B, T) of items, -1 where there is none."""
+        return self.decoder.memory(*self.encoded(users, history))
+
+    def encoded(self, users: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, width) states of the encoder, and (B, S) bool: where there is a code or a user's token."""
         there = history >= 0
         x = self._embedded(self.codes[history.clamp_min(0)]).flatten(1, 2)
         there = there.repeat_interleave(self.levels, 1)
         if self.user_tokens is not None:
             of_user = self.user_tokens[users.clamp_min(0) % self.options.user_tokens]
             x, there = torch.cat([of_user[:, None], x], 1), torch.cat([(users >= 0)[:, None], there], 1)
-        return self.decoder.memory(self.encoder(x, there), there)
+        return self.encoder(x, there), there
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, levels, codebook) of hidden states (B, levels, width), one for each level from the first."""
