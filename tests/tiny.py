@@ -13,6 +13,7 @@ from dmrec.data.sequences import Sequences
 from dmrec.data.splits import split_per_user
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
+from dmrec.tokenizers.tokenize import make_tokenizer, tokenize_dataset
 
 KINDS = ("garden spade soil", "guitar string chord", "kettle tea cup", "bicycle chain wheel")
 
@@ -31,6 +32,5 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     described = {"items": items, "users": users, "sequences": sequences}
     dataset = create_dataset(folder, "tiny", splits, **described, provenance={"seed": seed})
     embed_dataset(dataset, TfidfSvd(8))
-    codes = np.column_stack([kind, np.arange(n_items) // 4 // 8, np.arange(n_items) // 4 % 8])
-    dataset.add_codes("letter", codes, 8, {"from": "the kinds of items"})
+    tokenize_dataset(dataset, make_tokenizer("rk-means", levels=3, size=8), vectors="tfidf-svd", name="letter")
     return dataset

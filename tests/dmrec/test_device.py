@@ -27,7 +27,7 @@ def _model(name, dataset, *settings):
 
 
 CLOSED_FORM = ("popularity", "ease", "markov")
-DEPENDS_ON_VALUES = ("tiger", "letter")  # how far a search goes
+DEPENDS_ON_VALUES = ("tiger", "letter", "tiger-soda", "letter-soda")  # how far a search goes
 TRAINED = [name for name, make in RECIPES.items() if make()["model"]["kind"] not in CLOSED_FORM]
 VARIANTS = [
     *((name, ()) for name in TRAINED),

@@ -39,9 +39,11 @@ class Trie(nn.Module):
             changes[1:] = np.maximum.accumulate(ordered[1:] != ordered[:-1], axis=1)
         parent = np.zeros(len(codes), dtype=np.int64)
         n_parents = 1
+        self.widest: list[int] = []  # of each level: the most children that a node above has in it
         for level in range(self.levels):
             starts = np.flatnonzero(changes[:, level])
             first = np.searchsorted(parent[starts], np.arange(n_parents + 1))
+            self.widest.append(int(np.diff(first).max()))
             self.register_buffer(f"codes_{level}", torch.from_numpy(ordered[starts, level]), persistent=False)
             self.register_buffer(f"first_{level}", torch.from_numpy(first), persistent=False)
             parent, n_parents = np.cumsum(changes[:, level]) - 1, len(starts)
@@ -63,9 +65,12 @@ class Trie(nn.Module):
         found: Tensor = getattr(self, f"codes_{level}")
         return found
 
-    def below(self, level: int, nodes: Tensor) -> Children:
-        """The children in ``level`` of ``nodes`` (..) int64 of the level above, or of the root, whose number is 0."""
-        return self._range(getattr(self, f"first_{level}"), nodes, self.codes(level))
+    def below(self, level: int, nodes: Tensor, *, width: int | None = None) -> Children:
+        """The children in ``level`` of ``nodes`` (..) int64 of the level above, or of the root, whose number is 0.
+
+        ``width``: fill up to this number, at least ``widest[level]``; the device is then not waited for.
+        """
+        return self._range(getattr(self, f"first_{level}"), nodes, self.codes(level), width)
 
     def items_of(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
         """The items (.., G) of ``leaves`` (..), and whether they are there."""
@@ -73,10 +78,11 @@ class Trie(nn.Module):
         return found.codes, found.there
 
     @staticmethod
-    def _range(first: Tensor, nodes: Tensor, values: Tensor) -> Children:
+    def _range(first: Tensor, nodes: Tensor, values: Tensor, width: int | None = None) -> Children:
         begin, end = first[nodes], first[nodes + 1]
-        widest = int((end - begin).max()) if nodes.numel() else 0
-        place = begin.unsqueeze(-1) + torch.arange(widest, device=nodes.device)
+        if width is None:
+            width = int((end - begin).max()) if nodes.numel() else 0
+        place = begin.unsqueeze(-1) + torch.arange(width, device=nodes.device)
         there = place < end.unsqueeze(-1)
         place = place.where(there, 0)
         return Children(place, values[place], there)

@@ -84,7 +84,10 @@ class Aligned(TrainedModel):
         widths = [model.width, *options.hidden, latents.shape[1]]
         layers: list[nn.Module] = []
         for i, (narrow, wide) in enumerate(pairwise(widths)):
-            layers += [nn.Linear(narrow, wide), *([nn.ReLU()] if i + 2 < len(widths) else [])]
+            linear = nn.Linear(narrow, wide)
+            nn.init.normal_(linear.weight, std=0.02)  # near the origin: at first a history says what the batch says
+            nn.init.zeros_(linear.bias)
+            layers += [linear, *([nn.ReLU()] if i + 2 < len(widths) else [])]
         self.to_latent = nn.Sequential(*layers)
         self._last: dict[str, Tensor] = {}
 

@@ -6,6 +6,7 @@ likeliest. Released code of ETEGRec and UniGRec has the sign of the distance the
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -36,7 +37,9 @@ def code_logits(
         (B, L, C): (2 r_l C_l - |C_l|^2) / tau_l. That is -|r_l - C_l|^2 / tau_l but for a number that is the same for
         all codes and falls out of every softmax, with its gradient. At least float32, also under autocast.
     """
-    with torch.autocast(latents.device.type, enabled=False):
+    device = latents.device.type
+    exactly = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with exactly:
         left = latents if latents.dtype == torch.float64 else latents.float()
         found = []
         for level, codebook in enumerate(codebooks.to(left.dtype)):

@@ -167,7 +167,7 @@ class Tiger(GenerativeModel):
         found = torch.zeros(*codes.shape, self.codebook + 1, dtype=torch.bool, device=codes.device)
         node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
         for level in range(self.levels):
-            children = self.trie.below(level, node)
+            children = self.trie.below(level, node, width=self.trie.widest[level])
             found[:, level].scatter_(1, children.codes.where(children.there, self.codebook), True)
             is_next = children.there & (children.codes == codes[:, level, None])
             node = children.nodes.gather(1, is_next.to(torch.int8).argmax(1, keepdim=True)).squeeze(1)
