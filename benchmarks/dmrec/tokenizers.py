@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--vectors", nargs="+", default=["svd"])
     parser.add_argument("--tokenizers", nargs="+", default=list(TOKENIZERS))
     parser.add_argument("--epochs", type=int, default=3000)
+    parser.add_argument("--untimed", action="store_true", help="leave the seconds out: something else is running")
     chosen = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +47,8 @@ def main() -> None:
                 made = tokenize_dataset(dataset, tokenizer, vectors=vectors, name=name, force=True, report=last.update)
                 seconds = round(time.perf_counter() - started, 1)
                 epochs = {"epochs": last["epoch"]} if "epoch" in last else {}
-                rows.append({"codes": f"{kind} on {vectors}", **made, **epochs, "seconds": seconds})
+                times = {} if chosen.untimed else {"seconds": seconds}
+                rows.append({"codes": f"{kind} on {vectors}", **made, **epochs, **times})
                 print(rows[-1], flush=True)
     result = {"dataset": dataset.name, "rows": rows}
     (RESULTS / f"tokenizers-{dataset.name}.json").write_text(json.dumps(result, indent=1) + "\n")

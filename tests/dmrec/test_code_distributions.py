@@ -112,3 +112,14 @@ def test_what_cannot_be_calibrated(change, wanted, message):
     x, books = made()
     with pytest.raises(ValueError, match=message):
         calibrated_temperature(x, change * books, wanted)
+
+
+def test_latents_between_codes_do_not_count():
+    """Codes that are there twice, and latents nearest to them."""
+    x, books = made()
+    twice = torch.cat([books, books[:, :1].expand(3, 40, 6)], 1)
+    temperature = calibrated_temperature(x, twice, 2.0)
+    logits = code_logits(x, twice, temperature)[:, 0]
+    alone = (logits == logits.amax(1, keepdim=True)).sum(1) == 1
+    assert 0 < alone.sum() < len(x)
+    assert perplexity(logits[alone]).mean().item() == pytest.approx(2, abs=0.01)

@@ -63,7 +63,8 @@ def calibrated_temperature(
 
     A fixed temperature says little: on unit MiniLM vectors, 1 gives 251 of 256 codes the same probability, .05 a
     perplexity of 2 on the first level and of 36 on the third. So each level's is found by bisection, from the first on,
-    as with ``soft`` later levels depend on it.
+    as with ``soft`` later levels depend on it. Latents with several nearest codes on a level do not count there: no
+    temperature makes them sure of one.
 
     Args:
         latents: (N, D), of all items.
@@ -81,10 +82,14 @@ def calibrated_temperature(
     found = torch.ones(codebooks.shape[0], dtype=torch.float64)
     exact, books = latents.detach().double(), codebooks.detach().double()
     for level in range(len(books)):
-        lowest, highest = 1e-12, 1e12
+        lowest, highest, mean = 1e-12, 1e12, float(n_codes)
+        hard = code_logits(exact, books[: level + 1], found[: level + 1], soft=soft)[:, -1]
+        counted = exact[(hard >= hard.amax(1, keepdim=True) - 1e-9 * hard.abs().amax()).sum(1) == 1]
         for _ in range(200):
             found[level] = (lowest * highest) ** 0.5
-            logits = code_logits(exact, books[: level + 1], found[: level + 1], soft=soft)[:, -1]
+            if not len(counted):
+                continue
+            logits = code_logits(counted, books[: level + 1], found[: level + 1], soft=soft)[:, -1]
             mean = float(perplexity_of(logits).mean())
             if abs(mean - perplexity) <= tolerance:
                 break
