@@ -73,9 +73,9 @@ inline void check_alignment_gradient(const AlignmentInput& input, const Tensor& 
                       columns.size(1) == input.levels && columns.size(2) == input.codes,
                   op, ": row_sums and columns must be those of the forward");
   for (const Tensor& saved : {row_sums, columns}) {
-    STD_TORCH_CHECK(saved.scalar_type() == input.arithmetic && saved.is_contiguous() &&
-                        saved.device() == input.target.device(),
-                    op, ": row_sums and columns must be those of the forward");
+    STD_TORCH_CHECK(
+        saved.scalar_type() == input.arithmetic && saved.is_contiguous() && saved.device() == input.target.device(), op,
+        ": row_sums and columns must be those of the forward");
   }
 }
 

@@ -5,9 +5,9 @@
 #include "ops/library.h"
 
 DMREC_SCHEMAS(m) {
+  m.def("residual_quantize(Tensor x, Tensor codebooks, float beta, str residual_gradient) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "residual_quantize(Tensor x, Tensor codebooks, float beta, str residual_gradient) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "_residual_quantize_backward(Tensor? grad_quantized, Tensor? grad_loss, Tensor x, Tensor codebooks, Tensor codes, "
+      "_residual_quantize_backward(Tensor? grad_quantized, Tensor? grad_loss, Tensor x, Tensor codebooks, Tensor "
+      "codes, "
       "Tensor code_begin, Tensor code_rows, float beta, str residual_gradient, int needed) -> Tensor[]");
 }

@@ -31,9 +31,9 @@ struct QuantizeInput {
     STD_TORCH_CHECK(given_codebooks.dim() == 3 && given_codebooks.size(2) == given_x.size(1) &&
                         given_codebooks.size(1) > 0 && given_codebooks.size(1) < int64_t{1} << 31,
                     op, ": codebooks must be (levels, codes, width of x), with 1 to 2^31 - 1 codes");
-    STD_TORCH_CHECK(given_codebooks.scalar_type() == given_x.scalar_type() &&
-                        given_codebooks.device() == given_x.device(),
-                    op, ": codebooks must have the dtype and device of x");
+    STD_TORCH_CHECK(
+        given_codebooks.scalar_type() == given_x.scalar_type() && given_codebooks.device() == given_x.device(), op,
+        ": codebooks must have the dtype and device of x");
     STD_TORCH_CHECK(beta >= 0, op, ": beta must be at least 0");
     given = given_x.scalar_type();
     arithmetic = arithmetic_type(given);

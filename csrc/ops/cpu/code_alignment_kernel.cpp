@@ -68,7 +68,7 @@ DMREC_CLONES void largest_and_above(const T* row, int64_t count, T* largest, T* 
 }
 
 template <class T>
-struct Alignment {  // functions copy it: a loop that stores must not read pointers anew
+struct Alignment {               // functions copy it: a loop that stores must not read pointers anew
   const T *target, *prediction;  // (B, L, C)
   const T* weights;              // (L,), or null
   int64_t n_rows, levels, codes;
@@ -92,8 +92,8 @@ struct Alignment {  // functions copy it: a loop that stores must not read point
   };
   DMREC_FN Row row(int64_t b, int64_t level) const {
     const int64_t i = b * levels + level;
-    return {target + i * codes, prediction + i * codes, sums(0)[i], sums(1)[i], sums(2)[i], sums(3)[i],
-            static_cast<T>(b)};
+    return {target + i * codes, prediction + i * codes, sums(0)[i], sums(1)[i], sums(2)[i],
+            sums(3)[i],         static_cast<T>(b)};
   }
 
   // Codes [begin, begin + count) of a level, into planes of `out`.

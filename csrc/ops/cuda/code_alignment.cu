@@ -36,7 +36,8 @@ int with_kind(const AlignmentJob& job, const Body& body) {
                                : body.template operator()<AlignmentKind<forward, reverse, false>, T>();
     };
     if (!job.reverse) return of_direction.template operator()<true, false>();
-    return job.forward ? of_direction.template operator()<true, true>() : of_direction.template operator()<false, true>();
+    return job.forward ? of_direction.template operator()<true, true>()
+                       : of_direction.template operator()<false, true>();
   });
 }
 

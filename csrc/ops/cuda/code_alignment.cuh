@@ -39,7 +39,7 @@ struct Alignment {
   __device__ __forceinline__ T weight(int64_t level) const { return weights ? weights[level] : T(1); }
   __device__ __forceinline__ AlignmentRow<T> row(int64_t b, int64_t level) const {
     const int64_t i = b * levels + level, plane = n_rows * levels;
-    return {target + i * codes,       prediction + i * codes,   row_sums[i],      row_sums[plane + i],
+    return {target + i * codes,      prediction + i * codes,  row_sums[i],      row_sums[plane + i],
             row_sums[2 * plane + i], row_sums[3 * plane + i], static_cast<T>(b)};
   }
   __device__ __forceinline__ AlignmentColumn<T> column(int64_t level, int64_t code) const {
@@ -54,8 +54,8 @@ __device__ __forceinline__ void largest_and_above(const T* row, int64_t count, T
   for (int64_t j = threadIdx.x; j < count; j += warp_size) total = total.with({row[j], T(1)});
   DMREC_UNROLL
   for (int distance = warp_size / 2; distance > 0; distance /= 2) {
-    total =
-        total.with({__shfl_xor_sync(whole_warp, total.max, distance), __shfl_xor_sync(whole_warp, total.sum, distance)});
+    total = total.with(
+        {__shfl_xor_sync(whole_warp, total.max, distance), __shfl_xor_sync(whole_warp, total.sum, distance)});
   }
   if (threadIdx.x != 0) return;
   *largest = total.max;
@@ -142,8 +142,8 @@ __global__ void alignment_gaps(Alignment<T> job, T* gaps) {
   T gap = T(0);
   for (int64_t j = threadIdx.x; j < job.codes; j += warp_size) {
     const T log_p = row.log_p(j);
-    gap += alignment_gap<Kind>(row.log_y(j), log_p,
-                               log_negative<Kind>(job.column(level, j), log_p, row.b, job.log_rows));
+    gap +=
+        alignment_gap<Kind>(row.log_y(j), log_p, log_negative<Kind>(job.column(level, j), log_p, row.b, job.log_rows));
   }
   gap = sum_over_warp(gap);
   if (threadIdx.x == 0) gaps[level * job.n_rows + i / job.levels] = job.weight(level) * gap;

@@ -62,7 +62,8 @@ std::vector<Tensor> code_alignment_backward(Tensor grad, Tensor target, Tensor p
   check_alignment_gradient(input, grad, row_sums, columns, delta);
   grad = torch::stable::contiguous(grad);
   delta = torch::stable::contiguous(delta);
-  const Tensor d_target = torch::stable::new_empty(input.target, {needed & 1 ? input.n_rows : 0, input.levels, input.codes});
+  const Tensor d_target =
+      torch::stable::new_empty(input.target, {needed & 1 ? input.n_rows : 0, input.levels, input.codes});
   const Tensor d_prediction =
       torch::stable::new_empty(input.target, {needed & 2 ? input.n_rows : 0, input.levels, input.codes});
   if (input.target.numel() > 0) {

@@ -21,9 +21,9 @@ int launch_alignment_columns(const AlignmentJob& job, Stream stream);
 int launch_alignment_losses(const AlignmentJob& job, void* gaps, void* delta, void* loss, Stream stream);
 
 struct AlignmentGradientJob {
-  const void *grad, *delta;  // (B,)
-  void* of_delta;            // (B,) of scratch
-  void* of_columns;          // (2, L, C) of scratch; null where negatives are constants
+  const void *grad, *delta;       // (B,)
+  void* of_delta;                 // (B,) of scratch
+  void* of_columns;               // (2, L, C) of scratch; null where negatives are constants
   void *d_target, *d_prediction;  // (B, L, C), either may be null
 };
 int launch_alignment_gradient(const AlignmentJob& job, const AlignmentGradientJob& of, Stream stream);

@@ -7,8 +7,9 @@ namespace {
 
 template <class T>
 Quantize<T> typed(const QuantizeJob& job) {
-  return {static_cast<const T*>(job.x), static_cast<const T*>(job.codebooks), job.n_rows, job.levels, job.codes,
-          job.width,                    static_cast<T>(job.beta)};
+  return {
+      static_cast<const T*>(job.x), static_cast<const T*>(job.codebooks), job.n_rows, job.levels, job.codes, job.width,
+      static_cast<T>(job.beta)};
 }
 
 template <class T>

@@ -1,7 +1,7 @@
 // Kernels of residual_quantize, see ops/residual_quantize.h for the equations.
 //   quantize_rows      a warp owns 4 rows through all levels; its lanes own codes, 32 side by side in the transposed
-//                      codebook, whose numbers serve all 4 rows. Reads x, writes codes, sums and losses; what is left of
-//                      a row is scratch that stays in the L1 cache, codebooks stay in L2
+//                      codebook, whose numbers serve all 4 rows. Reads x, writes codes, sums and losses; what is left
+//                      of a row is scratch that stays in the L1 cache, codebooks stay in L2
 //   gradient_of_rows   a warp per row, lanes over dimensions. Reads x and the incoming gradients, writes the gradient
 //   gradient_of_codes  a warp per code, lanes over dimensions, the code's rows in order: no atomics, so bits repeat.
 //                      Reads x and codes of each row once per level
