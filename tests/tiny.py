@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from dmrec.data.create import create_dataset
-from dmrec.data.dataset import Dataset
+from dmrec.data.dataset import Dataset, open_dataset
 from dmrec.data.entities import Entity
 from dmrec.data.sequences import Sequences
 from dmrec.data.splits import split_per_user
@@ -33,4 +33,4 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     dataset = create_dataset(folder, "tiny", splits, **described, provenance={"seed": seed})
     embed_dataset(dataset, TfidfSvd(8))
     tokenize_dataset(dataset, make_tokenizer("rk-means", levels=3, size=8), vectors="tfidf-svd", name="letter")
-    return dataset
+    return open_dataset(folder)  # nothing read yet: files are checked when they are
