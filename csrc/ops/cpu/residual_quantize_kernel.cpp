@@ -43,7 +43,7 @@ struct Quantize {
  private:
   template <int bytes, int n>
   DMREC_FN void rows(int64_t b, T* left) const {
-    memcpy(left, x + b * width, n * width * sizeof(T));
+    std::copy(x + b * width, x + (b + n) * width, left);
     T* sums = quantized + b * width;
     std::fill(sums, sums + n * width, T(0));
     T total[n] = {};
