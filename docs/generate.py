@@ -74,7 +74,8 @@ def _section(section: type[BaseModel], prefix: str) -> list[str]:
 
 def sections_of(field: FieldInfo) -> list[type[BaseModel]]:
     """The sections that a value may be: of a model, all kinds."""
-    found = [each for each in alternatives(field.annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+    parts = [part for each in alternatives(field.annotation) for part in (typing.get_args(each) or [each])]  # of lists
+    found = [each for each in parts if isinstance(each, type) and issubclass(each, BaseModel)]
     return list(MODELS.values()) if ModelConfig in found else found
 
 

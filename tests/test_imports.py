@@ -20,7 +20,7 @@ ALLOWED = {
     "data": BASE,
     "language": BASE | {"data", "runtime"},
     "tokenizers": BASE | {"options", "data"},
-    "models": BASE | {"options", "tokenizers"},
+    "models": BASE | {"options", "runtime", "tokenizers"},
     "eval": BASE | {"models", "runtime"},
     "config": BASE | {"options", "yaml12", "eval", "models"},
     "recipes": BASE | {"options", "config"},

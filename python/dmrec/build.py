@@ -16,7 +16,8 @@ def build_model(config: Config, data: TrainingData) -> Model:
     if config.alignment is not None:
         recommender = config.model.build(data)
         assert isinstance(recommender, GenerativeModel), "the configuration was validated"
-        model = Aligned(recommender, data, config.alignment)
+        learns = any(phase.tokenizer_learns for phase in config.phases)
+        model = Aligned(recommender, data, config.alignment, learns=learns)
     elif config.language is None or config.matching is None:
         model = config.model.build(data)
     else:

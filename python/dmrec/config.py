@@ -12,6 +12,7 @@ from .errors import DmrecError, did_you_mean
 from .eval.metrics import parse_metric
 from .models.base import MODELS, ModelConfig, WithItemCodes
 from .models.dmrec.options import LanguageConfig, MatchingConfig
+from .models.phases import Phase
 from .models.sequential.alignment import AlignmentConfig
 from .models.vae.model import BackboneConfig
 from .options import LARGEST_SEED, Options, SearchSpace
@@ -92,6 +93,9 @@ class Config(Options):
     language: LanguageConfig | None = None
     matching: MatchingConfig | None = None
     alignment: AlignmentConfig | None = None
+    phases: tuple[Phase, ...] = Field(
+        (), description="parts of the training, one after the other; default: one of training.epochs epochs"
+    )
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -115,12 +119,36 @@ class Config(Options):
             )
         if self.alignment is not None and not isinstance(self.model, WithItemCodes):
             raise ValueError(f"model '{self.model.kind}' has no codes to align: leave out 'alignment'")
+        for number, phase in enumerate(self.phases):
+            if phase.tokenizer_learns and self.alignment is None:
+                raise ValueError(f"phases.{number}.mode: {phase.mode} needs the section 'alignment'")
+            if phase.mode == "alternate" and self.training.evaluate_every % phase.cycle:
+                raise ValueError(
+                    f"training.evaluate_every must be a multiple of phases.{number}.cycle ({phase.cycle}), so that "
+                    f"models are measured after the recommender's epochs, got {self.training.evaluate_every}"
+                )
         try:
             for metric in (*self.evaluation.metrics, self.training.monitor):
                 parse_metric(metric)
         except DmrecError as error:
             raise ValueError(str(error)) from None
         return self
+
+    @property
+    def schedule(self) -> tuple[tuple[Phase, TrainingConfig], ...]:
+        """The phases, each with the options of training that hold in it."""
+        training = self.training
+        found = []
+        for phase in self.phases or (Phase(epochs=training.epochs),):
+            own = {name: getattr(phase, name) for name in ("epochs", "patience", "learning_rate")}
+            update = {name: value for name, value in own.items() if value is not None}
+            found.append((phase, training.model_copy(update=update)))
+        return tuple(found)
+
+    @property
+    def epochs(self) -> int:
+        """The most epochs of all phases together."""
+        return sum(phase.epochs for phase, _ in self.schedule)
 
 
 def build_config(values: dict[str, Any]) -> Config:
@@ -190,8 +218,10 @@ def _refuse_unknown(values: dict[str, Any], section: type[BaseModel], prefix: st
             raise DmrecError(f"option '{prefix}{key}' is called '{prefix}{_MOVED[key]}' since version 0.2")
         if key not in fields:
             raise DmrecError(f"unknown option '{prefix}{key}'{did_you_mean(str(key), fields)}")
-        if isinstance(value, dict) and (inner := _section_of(fields[key].annotation, value)):
-            _refuse_unknown(value, inner, f"{prefix}{key}.")
+        parts = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
+        for number, part in parts:
+            if isinstance(part, dict) and (inner := _section_of(fields[key].annotation, part)):
+                _refuse_unknown(part, inner, f"{prefix}{key}." if number is None else f"{prefix}{key}.{number}.")
 
 
 def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:

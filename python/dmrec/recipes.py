@@ -112,6 +112,34 @@ def letter_soda() -> Values:
     return deep_merge(letter(), {"name": "letter-soda", "alignment": {"strategy": "soda"}})
 
 
+def etegrec() -> Values:
+    """ETEGRec (Liu et al., SIGIR 2025): recommender and tokenizer learn in turns, joined by SIA and PSA."""
+    transformer = {
+        "layers": 6,
+        "width": 128,
+        "feed_forward": 512,
+        "heads": 4,
+        "head_width": 64,
+        "initialisation": "normal",
+    }
+    model = {"transformer": transformer, "head_scale": "one", "history": 50, "loss_over": "vocabulary", "blocks": 8}
+    model |= {"search": "beam", "normalise": "vocabulary"}
+    alignment = {"strategy": "sia", "weight": 1e-4, "temperature": 1.0, "psa_weight": 3e-4, "distinct_targets": True}
+    phases = [
+        {"mode": "alternate", "epochs": 200, "cycle": 2, "alignment_from": 11, "patience": 15},
+        {"mode": "frozen", "epochs": 100, "learning_rate": 5e-4, "patience": 10},
+    ]
+    training = {"batch_size": 512, "learning_rate": 5e-3, "weight_decay": 0.05, "warmup": 0.1, "evaluate_every": 2}
+    values = {"name": "etegrec", "model": model, "alignment": alignment, "phases": phases, "training": training}
+    return deep_merge(tiger(), values)
+
+
+def etegrec_soda() -> Values:
+    """ETEGRec with SODA (Xue et al., RecSys 2026) in place of SIA."""
+    alignment = {"strategy": "soda", "weight": 0.1, "temperature": "calibrated", "refresh_temperature": True}
+    return deep_merge(etegrec(), {"name": "etegrec-soda", "alignment": alignment})
+
+
 STRATEGIES = {
     "g": ("2-Wasserstein distance (GODM)", {"strategy": "godm", "beta": 0.4}),
     "c": ("composite prior (CPDM)", {"strategy": "cpdm", "beta": 0.2}),
@@ -157,8 +185,10 @@ BASES = (
     sasrec,
     tiger,
     letter,
+    etegrec,
     tiger_soda,
     letter_soda,
+    etegrec_soda,
 )
 RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")

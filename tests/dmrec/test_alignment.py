@@ -57,13 +57,15 @@ def test_the_loss_is_that_of_the_recommender_and_the_alignment(walks):
     model.eval()
     index = torch.arange(0, model.n_examples, 7)
     found = model.loss(model.batch(index), Step())
-    alone = model.model.loss(model.batch(index), Step())
+    alone = model.model.loss(model.model.batch(index), Step())
     assert found["nll"].item() == pytest.approx(alone["loss"].item())
     assert found["loss"].item() == pytest.approx(alone["loss"].item() + 0.3 * found["alignment"].item())
 
-    predictions = model.model.predictions(model.batch(index))
-    y = code_logits(model.latents[predictions.target], model.codebooks, model.temperature).softmax(-1)
-    p = code_logits(model.to_latent(predictions.history), model.codebooks, model.temperature).softmax(-1)
+    predictions = model.model.predictions(model.model.batch(index))
+    latents = model.tokenizer.latents(model.vectors[model.model.targets(index)])
+    y = code_logits(latents, model.tokenizer.codebooks, model.temperature).softmax(-1)
+    latents = model.history_latents(predictions.reading.history)
+    p = code_logits(latents, model.tokenizer.codebooks, model.temperature).softmax(-1)
     delta = (y * (p.log() - p.mean(0).log())).sum((1, 2))
     assert found["alignment"].item() == pytest.approx(torch.log1p(torch.exp(-delta)).mean().item(), rel=1e-5)
     base = made(walks, name="tiger")[1].eval()
@@ -76,23 +78,22 @@ def test_history_is_the_mean_of_what_is_there(walks):
     """Padding, parts by length and the order of examples change nothing."""
     model = made(walks)[1].model.eval()
     index = torch.randperm(model.n_examples)[:40]
-    found = model.predictions(model.batch(index))
-    users, history, target = model.examples.rows(index)
+    found, alone = model.predictions(model.batch(index)), model.reading(model.batch(index))
+    torch.testing.assert_close(alone, found.reading)
+    users, history, _ = model.examples.rows(index)
     for example in range(0, 40, 9):
         items = history[example][history[example] >= 0][None]
         states, there = model.encoded(users[example : example + 1], items)
         assert there.all()
-        place = (found.target == target[example]).nonzero().squeeze(1)
-        nearest = (found.history[place] - states.mean(1)).abs().sum(1).min()
-        assert nearest < 1e-4
+        torch.testing.assert_close(found.reading.history[example], states[0].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_temperatures_are_calibrated_and_kept(walks):
     model = made(walks, "alignment.perplexity=3")[1]
-    logits = code_logits(model.latents, model.codebooks, model.temperature)
+    logits = code_logits(model.tokenizer.latents(model.vectors), model.tokenizer.codebooks, model.temperature)
     assert perplexity_of(logits).mean(0).tolist() == pytest.approx([3, 3], abs=0.01)
     assert "temperature" in model.state_dict()
-    assert "latents" not in model.state_dict()
+    assert "vectors" not in model.state_dict()
     assert made(walks, "alignment.temperature=0.5")[1].temperature.tolist() == [0.5, 0.5]
 
 
@@ -103,7 +104,8 @@ def test_tokenizers_come_back_as_they_were(kind, walks):
     tokenize_dataset(
         walks, make_tokenizer(kind, levels=2, size=8, **options), vectors="svd", collisions="keep", name=name
     )
-    latents, codebooks = restored_tokenizer(walks, name)
+    fitted = restored_tokenizer(walks, name).fitted
+    latents, codebooks = fitted.encode(restored_tokenizer(walks, name).vectors), fitted.codebooks
     codes = code_logits(
         torch.from_numpy(latents).double(), torch.from_numpy(codebooks).double(), torch.ones(2, dtype=torch.float64)
     ).argmax(-1)
@@ -128,7 +130,7 @@ def test_options(option, walks):
     found["loss"].backward()
     assert model.to_latent[0].weight.grad.abs().sum() > 0
     assert model.model.encoder.layers[0].attention.v.weight.grad.abs().sum() > 0
-    assert model.codebooks.grad is None, "the tokenizer is frozen"
+    assert model.tokenizer.codebooks.grad is None, "the tokenizer is frozen"
 
 
 def test_sia_of_equal_distributions_is_0(walks):

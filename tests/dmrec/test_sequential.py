@@ -12,7 +12,7 @@ from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
-from dmrec.models.base import Histories, Step, TrainingData, UserBatch, evaluating
+from dmrec.models.base import Histories, ItemCodes, Step, TrainingData, UserBatch, evaluating
 from dmrec.models.sequential.examples import NextItemExamples, last_items
 from dmrec.models.sequential.search import all_scores
 from dmrec.models.sequential.tiger import Tiger, TigerConfig
@@ -202,7 +202,7 @@ def test_items_of_one_tuple_share_its_score_and_follow_by_id(walks):
     n = walks.n_items
     data = TrainingData(Csr.from_scipy(walks.matrix("train")), histories=histories([0, 1], [2, 3]))
     codes = np.column_stack([np.arange(n) // 8, np.arange(n) // 2 % 4])
-    model = Tiger(data._replace(item_codes=codes), TigerConfig()).eval()
+    model = Tiger(data._replace(item_codes=ItemCodes(codes, int(codes.max()) + 1)), TigerConfig()).eval()
     empty = Csr.from_torch(torch.zeros(1, n))
     scores, items = model.rank(UserBatch(None, empty, None, torch.tensor([[0, 1]])), n)
     assert sorted(items[0].tolist()) == list(range(n))

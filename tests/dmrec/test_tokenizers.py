@@ -16,7 +16,7 @@ from dmrec.tokenizers.health import check_health, churn, health_of
 from dmrec.tokenizers.kmeans import kmeans, nearest, nearest_balanced
 from dmrec.tokenizers.quantize import residual_codes
 from dmrec.tokenizers.rq_vae import LetterOptions, RqVae, RqVaeOptions, _Letter, balanced_clusters
-from dmrec.tokenizers.sinkhorn import sinkhorn, sinkhorn_rounds
+from dmrec.tokenizers.sinkhorn import sinkhorn
 from dmrec.tokenizers.tokenize import TOKENIZERS, import_codes, make_tokenizer, tokenize_dataset
 
 
@@ -92,11 +92,11 @@ def test_soft_codes_become_hard_ones_as_it_grows_cold():
     for epoch, temperature in ((1, 2.0), (3, 1.0000005), (5, 1e-6)):
         soft.begin_epoch(epoch)
         assert soft.temperature == pytest.approx(temperature)
-    for a, b in zip(soft.quantize(x), hard.quantize(x), strict=True):
+    for a, b in zip(soft.bottleneck(x), hard.bottleneck(x), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     soft.begin_epoch(1)
-    codes, quantized, _ = soft.loss(x)
-    assert torch.equal(codes[:, 0], hard.loss(x)[0][:, 0]), "the nearest code of the first level is the same"
+    _, codes, quantized, _ = soft.quantize(x)
+    assert torch.equal(codes[:, 0], hard.quantize(x).codes[:, 0]), "the nearest code of the first level is the same"
     shares = torch.softmax(-(soft.latents(x)[:, None] - soft.codebooks[0]).square().sum(2) / 2.0, 1)
     left = soft.latents(x) - shares @ soft.codebooks[0]
     shares = torch.softmax(-(left[:, None] - soft.codebooks[1]).square().sum(2) / 2.0, 1)
@@ -107,7 +107,7 @@ def test_soft_codes_become_hard_ones_as_it_grows_cold():
     even.load_state_dict(hard.state_dict())
     plain = RqVae(4, RqVaeOptions(**options, soft=True, soft_temperature=(1e6, 1e6), soft_diversity=0.0))
     plain.load_state_dict(hard.state_dict())
-    added = (even.loss(x)[2] - plain.loss(x)[2]).detach()
+    added = (even.quantize(x).loss - plain.quantize(x).loss).detach()
     assert torch.allclose(added, torch.full_like(added, -2 * 0.25 * np.log(8)), atol=1e-4), "two levels, log 8 each"
 
 
@@ -120,7 +120,7 @@ def test_residual_quantization_of_one_number():
         with torch.no_grad():
             model.codebooks.copy_(torch.tensor([[[0.75], [-0.75]], [[0.2], [-0.2]]]))
         x = torch.tensor([[1.0]], requires_grad=True)
-        codes, total, loss = model.quantize(x)
+        codes, total, loss = model.bottleneck(x)
         assert codes.tolist() == [[0, 0]]
         assert total.item() == pytest.approx(0.95)
         assert loss.item() == pytest.approx(1.25 * (0.0625 + 0.0025))
@@ -194,7 +194,8 @@ def test_sinkhorn_uses_codes_evenly():
     assert np.isfinite(sinkhorn(np.full((5, 3), 7.0))).all()
     codes = np.zeros((6, 2), dtype=int)
     residuals, codebook = random.normal(size=(6, 2)), random.normal(size=(16, 2))
-    assert in_collisions(sinkhorn_rounds(codes, residuals, codebook)) < 6
+    spread, _ = resolve_collisions(codes, 16, "sinkhorn", residuals, codebook)
+    assert in_collisions(spread) < 6
 
 
 def test_health():
@@ -233,13 +234,13 @@ def letter(**options):
 def test_letters_terms_reach_what_they_should():
     x = torch.from_numpy(clustered(50)).float()
     model, terms = letter(diversity_weight=0.0)
-    codes, quantized, _ = model.loss(x)
+    _, codes, quantized, _ = model.quantize(x)
     terms.loss(torch.arange(50), quantized, codes, torch.Generator()).backward()
     assert model.codebooks.grad is None or not model.codebooks.grad.any(), "the collaborative term teaches the encoder"
     assert model.encoder[0].weight.grad.abs().sum() > 0
     assert terms.loss(torch.arange(1), quantized[:1], codes[:1], torch.Generator()).item() == pytest.approx(0, abs=1e-6)
     model, terms = letter(collaborative_weight=0.0)
-    codes, quantized, _ = model.loss(x)
+    _, codes, quantized, _ = model.quantize(x)
     terms.loss(torch.arange(50), quantized, codes, torch.Generator()).backward()
     assert not model.encoder[0].weight.grad.any(), "diversity teaches the codes"
     assert model.codebooks.grad.abs().sum() > 0

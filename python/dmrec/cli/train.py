@@ -128,7 +128,7 @@ train.__doc__ = HELP
 
 
 def _describe_final(config: Config) -> str:
-    epochs = f" for {config.training.epochs} epochs, the best on validation" if config.model.is_random else ""
+    epochs = f" for {config.epochs} epochs, the best on validation" if config.model.is_random else ""
     return f"{config.name}: trains on all interactions{epochs}"
 
 

@@ -174,6 +174,6 @@ def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if "epochs" in rows[0]:
             result["best_epoch"] = [row["best_epoch"] for row in rows]
             result["seconds_per_epoch"] = statistics.mean(row["seconds_per_epoch"] for row in rows)
-            result["epoch_limit"] = cell.config.training.epochs
+            result["epoch_limit"] = cell.config.epochs
         results.append(result)
     return results

@@ -29,7 +29,7 @@ from ..runs.provenance import depends_on
 from ..runs.resolve import resolve
 from ..runs.run import run_folder
 
-SECTIONS = ("language", "matching", "alignment", "training", "evaluation")
+SECTIONS = ("language", "matching", "alignment", "phases", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", *SECTIONS)
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = [
@@ -57,8 +57,9 @@ class Job:
         Runs with equal digests are runs of one model, whose results may be averaged.
         """
         values = self.config.model_dump(mode="json")
-        if values["alignment"] is None:
-            del values["alignment"]
+        for section in ("alignment", "phases"):
+            if not values[section]:
+                del values[section]
         values["data"] = self.data
         values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
         for section, name in LATER:

@@ -8,7 +8,7 @@ which model it has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -22,6 +22,8 @@ from dmrec_ext import Csr
 
 from ..errors import DmrecError
 from ..options import Options
+from ..tokenizers.base import Tokenizer
+from .phases import Phase
 
 Losses = dict[str, Tensor]
 """() each: ``"loss"``, which is minimised, and the parts of it that are logged."""
@@ -55,11 +57,19 @@ class Histories(NamedTuple):
         return torch.where(there, self.items[torch.where(there, start[:, None] + place, 0)], -1)
 
 
-class ItemTokenizer(NamedTuple):
-    """What items were quantized from, and with."""
+class ItemCodes(NamedTuple):
+    """Codes of the items."""
 
-    latents: np.ndarray  # (N, D) float32
-    codebooks: np.ndarray  # (L, C, D) float32
+    codes: np.ndarray  # (N, levels) integers
+    size: int  # codes of a level
+
+
+class ItemTokenizer(NamedTuple):
+    """What codes of the items were made with, and from."""
+
+    tokenizer: Tokenizer
+    vectors: np.ndarray  # (N, E) float32
+    collisions: str  # the rule for items that share a tuple, see `tokenizers.collisions.RULES`
 
 
 class TrainingData(NamedTuple):
@@ -70,7 +80,7 @@ class TrainingData(NamedTuple):
     user_text_vectors: np.ndarray | None = None  # (M, E)
     histories: Histories | None = None  # where the model reads the order of interactions
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
-    item_codes: np.ndarray | None = None  # (N, levels) integers, where the model reads codes
+    item_codes: ItemCodes | None = None  # where the model reads codes
     item_tokenizer: ItemTokenizer | None = None  # of these codes, where the run aligns distributions over codes
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
@@ -188,18 +198,34 @@ class TrainedModel(Model):
         """The loss of a batch and its parts, () each. The batch is on the model's device, which is not waited for."""
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
-        """Groups for the optimiser; default: all parameters at the configured rate."""
+        """Groups for the optimiser; default: all parameters at the configured rate.
+
+        Groups of one ``"name"`` are clipped together, and their learning rate follows the schedule in those epochs in
+        which they learn.
+        """
         return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+    def learning(self, epoch: int) -> Collection[str] | None:
+        """The names of the groups that learn in an epoch of the phase, counted from 1; default, None: all."""
+        del epoch
+        return None
 
     def metrics(self) -> dict[str, Tensor]:
         """Further values of the last batch for the log, () each; default: none."""
         return {}
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Called before the first batch of an epoch; default: nothing."""
+    def begin_phase(self, phase: Phase) -> None:
+        """Called before `parameter_groups` when a phase begins or goes on after a stop; default: nothing."""
 
-    def end_epoch(self, epoch: int) -> None:
-        """Called after the last batch of an epoch; default: nothing."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first batch of an epoch, or the next after a stop, counted within the phase; default:
+        nothing.
+        """
+
+    def end_epoch(self, epoch: int) -> Mapping[str, float]:
+        """Called after the last batch of an epoch; returns further values for the log; default: none."""
+        del epoch
+        return {}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
-from ..models.base import Histories, ItemTokenizer, Model, TrainingData, WithItemCodes
+from ..models.base import Histories, ItemCodes, ItemTokenizer, Model, TrainingData, WithItemCodes
 from ..tokenizers.tokenize import restored_tokenizer
 from .provenance import check_data, item_embeddings_of
 from .run import Run
@@ -66,7 +66,7 @@ def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfini
     state_of_run, remark = run.state()
     if state_of_run != "finished" and not unfinished:
         raise DmrecError(
-            f"{run.folder} is not finished ({state_of_run}, {remark} of {run.config.training.epochs}): continue it "
+            f"{run.folder} is not finished ({state_of_run}, {remark} of {run.config.epochs}): continue it "
             f"with dmrec resume {run.folder}, or use its best state so far: --unfinished (unfinished=True in Python)"
         )
     state, metadata = run.load()
@@ -90,8 +90,10 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     codes = tokenizer = None
     if isinstance(config.model, WithItemCodes):
         found = dataset.codes(config.model.codes)
-        codes = found.codes
-        tokenizer = None if config.alignment is None else ItemTokenizer(*restored_tokenizer(dataset, found.name))
+        codes = ItemCodes(found.codes, found.size)
+        if config.alignment is not None:
+            restored = restored_tokenizer(dataset, found.name)
+            tokenizer = ItemTokenizer(restored.fitted.tokenizer, restored.vectors, restored.collisions)
     interactions = interactions_of(dataset, *splits)
     return TrainingData(interactions, items, users, histories, embeddings, codes, tokenizer, state)
 

@@ -64,11 +64,14 @@ def final_config(run: Run) -> Config:
         name: (value,) if isinstance(getattr(config.model, name), tuple) else value for name, value in chosen.items()
     }
     training = {"interactions": "all", **({"epochs": result["best_epoch"]} if "best_epoch" in result else {})}
+    best = zip(config.phases, result.get("best_in_phases", ()), strict=False)
+    phases = tuple(phase.model_copy(update={"epochs": epochs}) for phase, epochs in best if epochs)
     return config.model_copy(
         update={
             "name": f"{config.name}-final",
             "model": config.model.model_copy(update=options),
             "training": config.training.model_copy(update=training),
+            "phases": phases,
         }
     )
 

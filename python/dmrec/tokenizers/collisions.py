@@ -6,8 +6,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import DmrecError, did_you_mean
+from .sinkhorn import sinkhorn
 
 RULES = ("reassign", "token", "sinkhorn", "keep")
+SINKHORN_ROUNDS = 20
 
 
 def groups_of(codes: np.ndarray) -> list[np.ndarray]:
@@ -33,7 +35,8 @@ def resolve_collisions(
         codes: (n, levels), each below ``size``.
         rule: "reassign" moves as few items as possible to free codes of the last level, and of these to near ones;
             where more than ``size`` items share all codes but the last, "token" is used. "token" adds a level that
-            numbers the items of a tuple. "keep" leaves them; so does "sinkhorn" here, see `sinkhorn_rounds`.
+            numbers the items of a tuple. "sinkhorn" gives the items of a tuple other codes of the last level, up to 20
+            times, where there are residuals; what is left stays. "keep" leaves them.
         residuals: (n, D) what the levels but the last have left; without, all free codes are equally near.
         codebook: (size, D) of the last level.
 
@@ -42,6 +45,8 @@ def resolve_collisions(
     """
     if rule not in RULES:
         raise DmrecError(f"unknown rule for collisions '{rule}'{did_you_mean(rule, RULES)}")
+    if rule == "sinkhorn" and residuals is not None and codebook is not None:
+        return _sinkhorn_rounds(codes, residuals, codebook), size
     if rule in ("keep", "sinkhorn"):
         return codes, size
     if rule == "reassign":
@@ -51,18 +56,41 @@ def resolve_collisions(
     return with_token(codes, size)
 
 
+def codes_of_width(
+    codes: np.ndarray, size: int, rule: str, residuals: np.ndarray, codebook: np.ndarray, *, levels: int
+) -> np.ndarray:
+    """(n, levels): like `resolve_collisions`, for a number of levels that cannot change, whatever the codes are.
+
+    With a level more than ``codes`` have, it numbers the items of a tuple, those from ``size`` on alike. Otherwise what
+    the rule cannot tell apart stays as it is.
+    """
+    if levels > codes.shape[1]:
+        return np.column_stack([codes, np.minimum(_numbers(codes), size - 1)])
+    if rule == "reassign":
+        moved = reassigned(codes, size, residuals, codebook)
+        return codes if moved is None else moved
+    return resolve_collisions(codes, size, rule, residuals, codebook)[0]
+
+
 def with_token(codes: np.ndarray, size: int) -> tuple[np.ndarray, int]:
     """A further level: the number of an item among those of its tuple, in order; 0 for all others."""
-    token = np.zeros(len(codes), dtype=np.int64)
-    for rows in groups_of(codes):
-        if len(rows) > size:
-            shared = ", ".join(map(str, codes[rows[0]].tolist()))
-            raise DmrecError(
-                f"{len(rows)} items have the codes {shared}, more than the {size} codes of a level that could number "
-                "them: the tokenizer tells them not apart; train it longer, or with other vectors"
-            )
-        token[rows] = np.arange(len(rows))
+    token = _numbers(codes)
+    if token.max(initial=0) >= size:
+        worst = int(token.argmax())
+        shared = ", ".join(map(str, codes[worst].tolist()))
+        raise DmrecError(
+            f"{token[worst] + 1} items have the codes {shared}, more than the {size} codes of a level that could "
+            "number them: the tokenizer tells them not apart; train it longer, or with other vectors"
+        )
     return np.column_stack([codes, token]), size
+
+
+def _numbers(codes: np.ndarray) -> np.ndarray:
+    """(n,) the number of each row among those that are equal, in order."""
+    found = np.zeros(len(codes), dtype=np.int64)
+    for rows in groups_of(codes):
+        found[rows] = np.arange(len(rows))
+    return found
 
 
 def reassigned(
@@ -89,4 +117,17 @@ def reassigned(
         change = distance.sum() + len(rows) * tie[-1] + 1.0
         _, chosen = linear_sum_assignment(np.where(stays, 0.0, change) + distance + tie)
         found[rows, -1] = chosen
+    return found
+
+
+def _sinkhorn_rounds(codes: np.ndarray, residuals: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """Codes with other codes of the last level for items that share a tuple: up to 20 times; what is left stays."""
+    found = np.array(codes, dtype=np.int64)
+    for _ in range(SINKHORN_ROUNDS):
+        groups = groups_of(found)
+        if not groups:
+            break
+        for rows in groups:
+            distance = ((residuals[rows, None, :] - codebook[None].astype(np.float64)) ** 2).sum(2)
+            found[rows, -1] = sinkhorn(distance)
     return found

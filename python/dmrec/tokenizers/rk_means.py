@@ -8,9 +8,13 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
-from .base import Fitted, Report, TokenizerOptions
+from dmrec_ext import residual_quantize
+
+from .base import Fitted, Quantization, Report, Tokenizer, TokenizerOptions
 from .kmeans import kmeans, nearest
 
 
@@ -35,5 +39,26 @@ class RkMeansOptions(TokenizerOptions):
         return self.restored({"codebooks": codebooks.astype(np.float32)})
 
     def restored(self, state: dict[str, np.ndarray]) -> Fitted:
-        """Vectors are their own latents."""
-        return Fitted(state["codebooks"], lambda rows: np.asarray(rows, dtype=np.float64), state)
+        """From the codebooks."""
+        return Fitted(RkMeans(torch.from_numpy(np.array(state["codebooks"]))))
+
+
+class RkMeans(Tokenizer):
+    """Vectors are their own latents; the codebooks learn."""
+
+    def __init__(self, codebooks: Tensor) -> None:
+        super().__init__()
+        self.codebooks = nn.Parameter(codebooks)
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The vectors."""
+        return x
+
+    def decoded(self, quantized: Tensor) -> Tensor:
+        """The quantized vectors."""
+        return quantized
+
+    def quantize(self, x: Tensor) -> Quantization:
+        """The loss is what all levels leave, sum_l |r_{l+1}|^2."""
+        codes, quantized, loss = residual_quantize(x, self.codebooks, beta=0.0)
+        return Quantization(x, codes, quantized, loss)

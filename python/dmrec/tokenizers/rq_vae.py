@@ -19,8 +19,10 @@ from pydantic import Field, PositiveFloat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from dmrec_ext import residual_quantize
+
 from ..errors import DmrecError
-from .base import Fitted, Report, TokenizerOptions
+from .base import Fitted, Quantization, Report, Tokenizer, TokenizerOptions
 from .health import churn, health_of
 from .kmeans import kmeans
 from .quantize import residual_codes
@@ -82,7 +84,7 @@ class RqVaeOptions(TokenizerOptions):
         """Encoder and codebooks from their weights."""
         model = RqVae(len(state["mean"]), self)
         model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-        return _fitted(model)
+        return Fitted(model.eval())
 
 
 class LetterOptions(RqVaeOptions):
@@ -95,7 +97,7 @@ class LetterOptions(RqVaeOptions):
     diversity_weight: float = Field(1e-4, ge=0, description="of the term that spreads the codes")
 
 
-class RqVae(nn.Module):
+class RqVae(Tokenizer):
     """Encoder, codebooks and decoder."""
 
     mean: Tensor
@@ -114,7 +116,16 @@ class RqVae(nn.Module):
 
     def latents(self, x: Tensor) -> Tensor:
         """(n, latent) of vectors (n, E)."""
-        result: Tensor = self.encoder((x - self.mean) / self.deviation)
+        result: Tensor = self.encoder(self.wanted(x))
+        return result
+
+    def wanted(self, x: Tensor) -> Tensor:
+        """(n, E): vectors (n, E), standardised where the options say so."""
+        return (x - self.mean) / self.deviation
+
+    def decoded(self, quantized: Tensor) -> Tensor:
+        """(n, E) of quantized latents (n, latent)."""
+        result: Tensor = self.decoder(quantized)
         return result
 
     def begin_epoch(self, epoch: int) -> None:
@@ -122,17 +133,33 @@ class RqVae(nn.Module):
         first, last = self.options.soft_temperature
         self.temperature = first + (last - first) * (epoch - 1) / max(self.options.epochs - 1, 1)
 
-    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (n, levels), the sum of their vectors (n, latent), and the weighted loss of quantization (n,)."""
+    def quantize(self, x: Tensor) -> Quantization:
+        """The loss is that of reconstruction and quantization; codes are straight-through but in `soft`."""
+        latents = self.latents(x)
+        codes, quantized, quantization = self.bottleneck(latents)
+        reconstruction = self._reduced((self.wanted(x) - self.decoder(quantized)).square())
+        return Quantization(latents, codes, quantized, reconstruction + quantization)
+
+    def bottleneck(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (n, levels), what is decoded (n, latent), and the weighted loss of quantization (n,)."""
+        options = self.options
+        if options.soft or (self.training and options.assignment == "sinkhorn"):
+            return self._bottleneck(latents)
+        codes, quantized, loss = residual_quantize(
+            latents, self.codebooks, beta=options.beta, residual_gradient=options.residual_gradient
+        )
+        return codes, quantized, options.weight * (loss if options.reduction == "sum" else loss / latents.shape[1])
+
+    def _bottleneck(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """With codes that are not the nearest ones, or means of all."""
         options = self.options
         left, total = latents, torch.zeros_like(latents)
         codes, loss, spread = [], latents.new_zeros(len(latents)), latents.new_zeros(())
         for level, codebook in enumerate(self.codebooks):
-            distance = codebook.detach().square().sum(1) - 2 * left.detach() @ codebook.detach().T
+            distance = _squared_distances(left.detach(), codebook.detach())
             code = distance.argmin(1)
             if self.training and options.assignment == "sinkhorn" and level + 1 == options.levels:
-                exact = distance + left.detach().square().sum(1, keepdim=True)
-                code = torch.from_numpy(sinkhorn(exact.numpy()))
+                code = torch.from_numpy(sinkhorn(distance.numpy()))
             chosen = codebook[code]
             loss = loss + self._reduced((left.detach() - chosen).square())
             loss = loss + options.beta * self._reduced((left - chosen.detach()).square())
@@ -149,16 +176,8 @@ class RqVae(nn.Module):
                     left = left - chosen
                 case _:
                     left = (left - chosen).detach()
-        return torch.stack(codes, 1), total, options.weight * loss + spread
-
-    def loss(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (n, levels), quantized latents (n, latent), straight-through but in `soft`, and the loss (n,)."""
-        latents = self.latents(x)
-        codes, total, quantization = self.quantize(latents)
-        quantized = total if self.options.soft else latents + (total - latents).detach()
-        wanted = (x - self.mean) / self.deviation
-        reconstruction = self._reduced((wanted - self.decoder(quantized)).square())
-        return codes, quantized, reconstruction + quantization
+        quantized = total if options.soft else latents + (total - latents).detach()
+        return torch.stack(codes, 1), quantized, options.weight * loss + spread
 
     def _reduced(self, squares: Tensor) -> Tensor:
         return squares.sum(1) if self.options.reduction == "sum" else squares.mean(1)
@@ -201,10 +220,10 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
         total = torch.zeros((), dtype=torch.float64)
         codes = torch.empty(len(vectors), options.levels, dtype=torch.int64)
         for rows in torch.randperm(len(vectors), generator=shuffle).split(options.batch_size):
-            codes[rows], quantized, each = model.loss(vectors[rows])
-            loss = each.mean()
+            found = model.quantize(vectors[rows])
+            codes[rows], loss = found.codes, found.loss.mean()
             if letter is not None:
-                loss = loss + letter.loss(rows, quantized, codes[rows], shuffle)
+                loss = loss + letter.loss(rows, found.quantized, found.codes, shuffle)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -225,21 +244,7 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
             report({"epoch": epoch, "loss": round(mean, 5), "churn": round(changed, 4), **shown})
         if still >= options.patience:
             break
-    return _fitted(model)
-
-
-def _fitted(model: RqVae) -> Fitted:
-    model.eval()
-    state = {name: tensor.detach().float().numpy().copy() for name, tensor in model.state_dict().items()}
-
-    def encode(rows: np.ndarray) -> np.ndarray:
-        """Latents in float64: the same whatever rows are encoded together."""
-        with torch.no_grad():
-            exact = model.double()
-            found = [exact.latents(part) for part in torch.from_numpy(np.asarray(rows, np.float64)).split(1024)]
-        return np.asarray(torch.cat(found).numpy())
-
-    return Fitted(state["codebooks"], encode, state)
+    return Fitted(model.eval())
 
 
 @torch.no_grad()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from .collisions import groups_of
-
-EPS, ROUNDS, MOST_ROUNDS = 0.003, 50, 20
+EPS, ROUNDS = 0.003, 50
 
 
 def sinkhorn(distance: np.ndarray, eps: float = EPS, rounds: int = ROUNDS) -> np.ndarray:
@@ -25,16 +23,3 @@ def sinkhorn(distance: np.ndarray, eps: float = EPS, rounds: int = ROUNDS) -> np
         log_q = log_q - logsumexp(log_q, axis=0, keepdims=True) - np.log(size)
         log_q = log_q - logsumexp(log_q, axis=1, keepdims=True) - np.log(n)
     return np.asarray(log_q.argmax(1))
-
-
-def sinkhorn_rounds(codes: np.ndarray, residuals: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-    """Codes with other codes of the last level for items that share a tuple: up to 20 times; what is left stays."""
-    found = np.array(codes, dtype=np.int64)
-    for _ in range(MOST_ROUNDS):
-        groups = groups_of(found)
-        if not groups:
-            break
-        for rows in groups:
-            distance = ((residuals[rows, None, :] - codebook[None].astype(np.float64)) ** 2).sum(2)
-            found[rows, -1] = sinkhorn(distance)
-    return found

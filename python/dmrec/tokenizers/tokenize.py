@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -17,7 +17,6 @@ from .features import cooccurrence_vectors
 from .health import check_health, health_of
 from .rk_means import RkMeansOptions
 from .rq_vae import LetterOptions, RqVaeOptions
-from .sinkhorn import sinkhorn_rounds
 
 TOKENIZERS: dict[str, type[TokenizerOptions]] = {
     each.model_fields["kind"].default: each for each in (RkMeansOptions, RqVaeOptions, LetterOptions)
@@ -89,8 +88,6 @@ def tokenize_dataset(
     codes, residuals = fitted.codes(x)
     check_health(codes, tokenizer.size)
     before = in_collisions(codes)
-    if collisions == "sinkhorn":
-        codes = sinkhorn_rounds(codes, residuals, fitted.codebooks[-1])
     codes, size = resolve_collisions(codes, tokenizer.size, collisions, residuals, fitted.codebooks[-1])
     made = {
         "tokenizer": tokenizer.model_dump(mode="json"),
@@ -99,12 +96,20 @@ def tokenize_dataset(
         "collisions": collisions,
         "in_collisions_before": before,
     }
-    dataset.add_codes(name, codes, size, made, safetensors.numpy.save(_contiguous(fitted)))
+    dataset.add_codes(name, codes, size, made, safetensors.numpy.save(fitted.state))
     return {"name": name, **health_of(codes, size), "in collisions before": before}
 
 
-def restored_tokenizer(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (N, D) of the items and codebooks (L, C, D), float32, of the tokenizer that made the codes ``name``.
+class Restored(NamedTuple):
+    """A tokenizer that was fitted, with what it was fitted to, and the rule for collisions of its codes."""
+
+    fitted: Fitted
+    vectors: np.ndarray  # (N, E) float32
+    collisions: str
+
+
+def restored_tokenizer(dataset: Dataset, name: str) -> Restored:
+    """The tokenizer that made the codes ``name``.
 
     Raises:
         DmrecError: the codes were made elsewhere, or the tokenizer's file is missing or damaged.
@@ -120,8 +125,7 @@ def restored_tokenizer(dataset: Dataset, name: str) -> tuple[np.ndarray, np.ndar
         raise DmrecError(f"{path} is missing or differs from its checksum: make the codes again (--force)")
     options = make_tokenizer(**noted["tokenizer"])
     fitted = options.restored(safetensors.numpy.load_file(path))
-    x = _vectors(dataset, noted["vectors"], 128)
-    return fitted.encode(x).astype(np.float32), fitted.codebooks.astype(np.float32)
+    return Restored(fitted, _vectors(dataset, noted["vectors"], 128), noted["collisions"])
 
 
 def import_codes(
@@ -170,7 +174,3 @@ def _vectors(dataset: Dataset, name: str, width: int) -> np.ndarray:
     if name == SVD and SVD not in dataset.vector_names:
         return cooccurrence_vectors(dataset, width)
     return np.asarray(dataset.vectors(name).items, dtype=np.float32)
-
-
-def _contiguous(fitted: Fitted) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(value) for name, value in fitted.state.items()}

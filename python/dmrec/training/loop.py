@@ -23,7 +23,7 @@ from ..runs.run import Run
 from ..runtime import Runtime
 from .observer import Observer
 from .signals import GracefulInterrupt, Stopped
-from .state import TrainState, checkpoint_of, restore
+from .state import TrainState, checkpoint_of, restore, restored_state
 from .timing import TRAINING, PhaseTimer
 
 
@@ -35,6 +35,7 @@ class FitResult:
     epochs: int
     phases: dict[str, float]  # mean seconds of an epoch by phase
     validation: dict[str, float]
+    best_in_phases: tuple[int, ...]  # the last epoch of each phase that was the best so far, counted within it; 0: none
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -61,56 +62,93 @@ def fit(
 ) -> FitResult:
     """Trains to the best validation score, saving each best state. Dropout and noise follow torch's global seed.
 
-    Without ``valid`` it trains for exactly the configured epochs, and the last state is kept.
+    Phases (`Config.schedule`) follow each other; each begins from the best state so far, with a fresh optimiser.
+    Without ``valid`` each is trained for exactly its epochs, and the last state is kept.
 
     A run that is resumed from a checkpoint ends bit for bit like one that was never stopped. Where ``interrupt`` asks
     for it, `Stopped` is raised after a checkpoint.
     """
-    settings = config.training
-    interrupt = interrupt or GracefulInterrupt()
-    metrics = all_metrics(config)
-    run_metadata = {**metadata, "config": config.model_dump(mode="json")}
-    shuffle = torch.Generator().manual_seed(seed_of("shuffle", settings.seed))
-    optimiser = optimiser_of(model, settings)
-    state = TrainState()
-    if resume is not None:
-        state = restore(resume, model, optimiser, shuffle, runtime, run)
-    timer = PhaseTimer(state.spent)
-    saved = time.perf_counter()
-    for observer in observers:
-        observer.on_start(run, config, state.epoch)
+    training = _Training(
+        model, config, data, valid, run, metadata, runtime, observers, interrupt or GracefulInterrupt()
+    )
+    return training.run_all(resume)
 
-    def save_if_due(shuffle_before: Tensor) -> None:
-        nonlocal saved
-        asked = interrupt.requested
-        if not asked and time.perf_counter() - saved < 60 * settings.checkpoint_minutes:
-            return
-        timer.restart()
-        save_checkpoint(run.folder, checkpoint_of(state, model, optimiser, shuffle_before, runtime, run, run_metadata))
-        timer.lap("saving")
-        saved = time.perf_counter()
-        if asked:
-            raise Stopped
 
-    while state.epoch <= settings.epochs and not state.stopped_early:
-        before = shuffle.get_state()
+class _Training:
+    """`fit`, with what its parts share."""
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        config: Config,
+        data: TrainingData,
+        valid: Csr | None,
+        run: Run,
+        metadata: dict[str, Any],
+        runtime: Runtime,
+        observers: Sequence[Observer],
+        interrupt: GracefulInterrupt,
+    ) -> None:
+        self.model, self.config, self.data, self.valid = model, config, data, valid
+        self.run, self.metadata, self.runtime = run, metadata, runtime
+        self.observers, self.interrupt = observers, interrupt
+        self.schedule = config.schedule
+        self.optimiser: torch.optim.Optimizer | None = None  # after the last phase
+        self.shuffle = torch.Generator().manual_seed(seed_of("shuffle", config.training.seed))
+        self.state = TrainState()
+        self.saved = time.perf_counter()
+
+    def run_all(self, resume: Checkpoint | None) -> FitResult:
+        """All phases, from the beginning or from a checkpoint."""
+        state = self.state
+        if resume is not None:
+            state = self.state = restored_state(resume, self.run, self.runtime)
+        self.timer = PhaseTimer(state.spent)
+        if state.phase < len(self.schedule):
+            self._enter_phase()
+        if resume is not None:
+            restore(resume, self.model, self.optimiser, self.shuffle, self.runtime, self.run)
+        for observer in self.observers:
+            observer.on_start(self.run, self.config, state.epoch)
+        while state.phase < len(self.schedule):
+            self._epoch()
+        state.finish_epoch()
+        if self.valid is not None:
+            self.model.load_state_dict(state.best_state)
+        epochs = state.epoch - 1
+        phases = {phase: round(seconds / epochs, 4) for phase, seconds in state.phases.items()}
+        return FitResult(state.best_epoch, epochs, phases, state.validation, tuple(state.best_in_phases))
+
+    def _enter_phase(self) -> None:
+        """Options, model and optimiser of the phase that the state names."""
+        self.phase, self.settings = self.schedule[self.state.phase]
+        self.model.begin_phase(self.phase)
+        self.optimiser = optimiser_of(self.model, self.settings)
+        self.learning = [self.model.learning(epoch) for epoch in range(1, self.settings.epochs + 1)]
+
+    def _epoch(self) -> None:
+        """One epoch, what is left of it after a stop, and what follows it."""
+        model, state, timer, settings = self.model, self.state, self.timer, self.settings
+        assert self.optimiser is not None
+        before = self.shuffle.get_state()
         model.train()
-        model.begin_epoch(state.epoch)
         timer.restart()
-        batches = list(shuffled_batches(model.n_examples, settings.batch_size, shuffle))
+        model.begin_epoch(state.epoch_of_phase)
+        timer.lap("data")
+        batches = list(shuffled_batches(model.n_examples, settings.batch_size, self.shuffle))
         for index in batches[state.batch :]:
-            batch = runtime.move(model.batch(index))
+            batch = self.runtime.move(model.batch(index))
             timer.lap("data")
             step = Step(state.step, state.epoch, settings.annealing.at(state.step))
-            set_learning_rates(optimiser, learning_rate_factor(settings, state.step, len(batches)))
-            state.add(train_step(model, batch, step, optimiser, runtime, timer, settings.clip))
+            self._set_learning_rates(len(batches))
+            state.add(train_step(model, batch, step, self.optimiser, self.runtime, timer, settings.clip))
             if state.step % settings.log_terms_every == 0:
                 state.terms = model.metrics()
             state.step, state.batch = state.step + 1, state.batch + 1
             timer.lap("other")
             if state.batch < len(batches):
-                save_if_due(before)
-        model.end_epoch(state.epoch)
+                self._save_if_due(before)
+        ended = model.end_epoch(state.epoch_of_phase)
         means = {name: float(total) / len(batches) for name, total in state.sums.items()}
         terms = {name: float(value) for name, value in state.terms.items()}
         if not all(torch.isfinite(p).all() for p in model.parameters()):
@@ -118,36 +156,90 @@ def fit(
                 f"a weight became NaN or infinite in epoch {state.epoch}; lower training.learning_rate"
             )
         timer.lap("other")
-        phases = {phase: round(state.spent[phase], 4) for phase in TRAINING}
-        values = {"seconds": round(sum(phases.values()), 4), "phases": phases, **means, **terms}
-        run.log("epoch", epoch=state.epoch, **values)
-        for observer in observers:
+        phases = {phase: round(state.spent[phase], 4) for phase in TRAINING if phase in state.spent}
+        values = {"seconds": round(sum(phases.values()), 4), "phases": phases, **means, **terms, **ended}
+        if len(self.schedule) > 1:
+            values["phase"] = state.phase + 1
+        self.run.log("epoch", epoch=state.epoch, **values)
+        for observer in self.observers:
             observer.on_epoch(state.epoch, values)
-
-        if valid is None and state.epoch == settings.epochs:
-            state.best_epoch, state.best_state = state.epoch, copy.deepcopy(model.state_dict())
-            run.save(state.best_state, {**metadata, "epoch": state.epoch})
-            timer.lap("saving")
-        elif valid is not None and (state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs):
-            validation = evaluate(model, data, valid, metrics, exclude_seen=config.evaluation.exclude_seen).means
-            run.log("evaluation", epoch=state.epoch, seconds=round(timer.lap("evaluation"), 4), **validation)
-            score = validation[settings.monitor]
-            if score > state.best_score:
-                state.best_epoch, state.best_score, state.validation = state.epoch, score, validation
-                state.best_state = copy.deepcopy(model.state_dict())
-                run.save(state.best_state, {**metadata, "epoch": state.epoch})
-                timer.lap("saving")
-            for observer in observers:
-                observer.on_evaluation(state.epoch, validation, score, state.best_score)
-            state.stopped_early = state.epoch - state.best_epoch >= settings.patience * settings.evaluate_every
+        settled = ended.get("churn", 1.0) < self.phase.until_churn
+        over = self._evaluated() or state.epoch_of_phase == settings.epochs or settled
         state.next_epoch()
-        save_if_due(shuffle.get_state())
+        if over:
+            self._next_phase()
+        self._save_if_due(self.shuffle.get_state())
 
-    state.finish_epoch()
-    model.load_state_dict(state.best_state)
-    epochs = state.epoch - 1
-    phases = {phase: round(seconds / epochs, 4) for phase, seconds in state.phases.items()}
-    return FitResult(state.best_epoch, epochs, phases, state.validation)
+    def _evaluated(self) -> bool:
+        """Measures the model where it is time for that, keeps its state if it is the best; whether to stop early."""
+        model, state, settings = self.model, self.state, self.settings
+        epoch = state.epoch_of_phase
+        if self.valid is None:
+            return False
+        if epoch % settings.evaluate_every and epoch != settings.epochs:
+            return False
+        metrics, seen = all_metrics(self.config), self.config.evaluation.exclude_seen
+        validation = evaluate(model, self.data, self.valid, metrics, exclude_seen=seen).means
+        self.run.log("evaluation", epoch=state.epoch, seconds=round(self.timer.lap("evaluation"), 4), **validation)
+        score = validation[settings.monitor]
+        if score > state.best_score:
+            state.best_score, state.validation = score, validation
+            self._keep()
+        for observer in self.observers:
+            observer.on_evaluation(state.epoch, validation, score, state.best_score)
+        since = epoch - state.best_in_phases[-1]
+        return since >= settings.patience * settings.evaluate_every
+
+    def _keep(self) -> None:
+        """The state of the model is the best so far."""
+        state = self.state
+        state.best_epoch, state.best_in_phases[-1] = state.epoch, state.epoch_of_phase
+        state.best_state = copy.deepcopy(self.model.state_dict())
+        self.run.save(state.best_state, {**self.metadata, "epoch": state.epoch})
+        self.timer.lap("saving")
+
+    def _next_phase(self) -> None:
+        """From the best state; after the last phase, nothing."""
+        state = self.state
+        state.phase += 1
+        if self.valid is None and state.phase == len(self.schedule):
+            state.epoch -= 1  # the one that has just ended
+            self._keep()
+            state.epoch += 1
+        if state.phase == len(self.schedule):
+            self.optimiser = None
+            return
+        state.epochs_before, state.best_in_phases = state.epoch - 1, [*state.best_in_phases, 0]
+        if self.valid is not None and state.best_state:
+            self.model.load_state_dict(state.best_state)
+        self._enter_phase()
+
+    def _set_learning_rates(self, steps_per_epoch: int) -> None:
+        """Of each group, by the schedule over the epochs of this phase in which it learns."""
+        state = self.state
+        assert self.optimiser is not None
+        for group in self.optimiser.param_groups:
+            own = [names is None or group.get("name") in names for names in self.learning]
+            step = sum(own[: state.epoch_of_phase - 1]) * steps_per_epoch + state.batch
+            factor = learning_rate_factor(self.settings, step, max(sum(own), 1) * steps_per_epoch)
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * factor
+
+    def _save_if_due(self, shuffle_before: Tensor) -> None:
+        """A checkpoint, where it is time or asked for. It holds the generator before this epoch's permutation."""
+        asked = self.interrupt.requested
+        if not asked and time.perf_counter() - self.saved < 60 * self.config.training.checkpoint_minutes:
+            return
+        self.timer.restart()
+        metadata = {**self.metadata, "config": self.config.model_dump(mode="json")}
+        checkpoint = checkpoint_of(
+            self.state, self.model, self.optimiser, shuffle_before, self.runtime, self.run, metadata
+        )
+        save_checkpoint(self.run.folder, checkpoint)
+        self.timer.lap("saving")
+        self.saved = time.perf_counter()
+        if asked:
+            raise Stopped
 
 
 def train_step(
@@ -161,7 +253,7 @@ def train_step(
 ) -> dict[str, Tensor]:
     """Loss, gradients, one step of the optimiser; returns the losses. The device is not waited for.
 
-    ``clip``: the largest norm of the gradient of all weights.
+    ``clip``: the largest norm of the gradient of all weights, or of all in groups of one name.
     """
     with runtime.autocast():
         losses = model.loss(batch, step)
@@ -169,7 +261,8 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
     if clip is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        for parameters in _by_name(optimiser).values():
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
     timer.lap("backward")
     optimiser.step()
     timer.lap("optimiser")
@@ -184,22 +277,22 @@ def optimiser_of(model: TrainedModel, settings: TrainingConfig) -> torch.optim.O
     return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
 
 
-def learning_rate_factor(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """What the learning rates are multiplied by in a step, counted from 0: a function of it alone."""
-    total = settings.epochs * steps_per_epoch
+def _by_name(optimiser: torch.optim.Optimizer) -> dict[str | None, list[Tensor]]:
+    """The parameters in groups of one name."""
+    found: dict[str | None, list[Tensor]] = {}
+    for group in optimiser.param_groups:
+        found.setdefault(group.get("name"), []).extend(group["params"])
+    return found
+
+
+def learning_rate_factor(settings: TrainingConfig, step: int, total: int) -> float:
+    """What learning rates are multiplied by in a step of ``total``, counted from 0: a function of these alone."""
     warmup = settings.warmup * total
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if settings.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-def set_learning_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Each group's own rate times ``factor``."""
-    for group in optimiser.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-        group["lr"] = group["initial_lr"] * factor
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:

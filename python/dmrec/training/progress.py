@@ -37,7 +37,7 @@ class ProgressBar(Observer):
 
     def on_start(self, run: Run, config: Config, first_epoch: int) -> None:
         """Starts the live line."""
-        self.label, self.epochs, self.first_epoch = config.name, config.training.epochs, first_epoch
+        self.label, self.epochs, self.first_epoch = config.name, config.epochs, first_epoch
         self.validation, self.losses = "", ""
         self.started = self.reported = time.monotonic()
         self.task = self.bar.add_task(self.label, total=self.epochs, completed=first_epoch - 1, figures="")

@@ -20,6 +20,8 @@ class TrainState:
     """The epoch and batch that come next, and what was gathered on the way."""
 
     epoch: int = 1
+    phase: int = 0  # of `Config.schedule`, from 0
+    epochs_before: int = 0  # of the phases before this one
     batch: int = 0
     step: int = 0
     spent: dict[str, float] = field(default_factory=dict)  # seconds by phase, in this epoch
@@ -28,9 +30,14 @@ class TrainState:
     terms: dict[str, Tensor] = field(default_factory=dict)  # () on the device: metrics of the model, last read
     best_epoch: int = 0
     best_score: float = -1.0
+    best_in_phases: list[int] = field(default_factory=lambda: [0])  # by phase: its last best epoch
     validation: dict[str, float] = field(default_factory=dict)
-    stopped_early: bool = False
     best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch_of_phase(self) -> int:
+        """The epoch, counted from 1 within the phase."""
+        return self.epoch - self.epochs_before
 
     def add(self, losses: dict[str, Tensor]) -> None:
         """Adds the losses of a step; the device is not waited for."""
@@ -56,7 +63,7 @@ TENSORS = ("sums", "terms")  # of a state; numbers in checkpoints
 def checkpoint_of(
     state: TrainState,
     model: TrainedModel,
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     shuffle_before: Tensor,
     runtime: Runtime,
     run: Run,
@@ -65,7 +72,8 @@ def checkpoint_of(
     """Everything that the run is. ``shuffle_before``: the state of the generator before this epoch's permutation."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_state.items()}
-    for index, values in optimiser.state_dict()["state"].items():
+    of_optimiser = {} if optimiser is None else optimiser.state_dict()["state"]  # none after the last phase
+    for index, values in of_optimiser.items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in values.items()}
     tensors |= {**runtime.random_state(), "shuffle": shuffle_before}
     place = {name: value for name, value in vars(state).items() if name != "best_state"}
@@ -73,18 +81,27 @@ def checkpoint_of(
     return Checkpoint(tensors, {"place": place, "about": metadata, "log_bytes": run.log_bytes()})
 
 
+def restored_state(checkpoint: Checkpoint, run: Run, runtime: Runtime) -> TrainState:
+    """The state that a checkpoint holds."""
+    place = dict(checkpoint.values["place"])
+    if place.keys() != {each.name for each in fields(TrainState)} - {"best_state"}:
+        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
+    for name in TENSORS:
+        numbers = place[name].items()
+        place[name] = {key: torch.tensor(value, dtype=torch.float64, device=runtime.device) for key, value in numbers}
+    return TrainState(**place, best_state=part_of(checkpoint.tensors, "best."))
+
+
 def restore(
     checkpoint: Checkpoint,
     model: TrainedModel,
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | None,
     shuffle: torch.Generator,
     runtime: Runtime,
     run: Run,
-) -> TrainState:
-    """Puts everything back in its place; the log is cut to the length that it had."""
-    tensors, place = checkpoint.tensors, dict(checkpoint.values["place"])
-    if place.keys() != {each.name for each in fields(TrainState)} - {"best_state"}:
-        raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
+) -> None:
+    """Puts everything else back in its place; the log is cut to the length that it had."""
+    tensors = checkpoint.tensors
     try:
         model.load_state_dict(part_of(tensors, "model."))
     except RuntimeError as error:
@@ -93,11 +110,8 @@ def restore(
     for name, tensor in part_of(tensors, "optimiser.").items():
         index, _, part = name.partition(".")
         values.setdefault(int(index), {})[part] = tensor
-    optimiser.load_state_dict({"state": values, "param_groups": optimiser.state_dict()["param_groups"]})
+    if optimiser is not None:
+        optimiser.load_state_dict({"state": values, "param_groups": optimiser.state_dict()["param_groups"]})
     runtime.set_random_state(tensors)
     shuffle.set_state(tensors["shuffle"])
     run.cut_log(checkpoint.values["log_bytes"])
-    for name in TENSORS:
-        numbers = place[name].items()
-        place[name] = {key: torch.tensor(value, dtype=torch.float64, device=runtime.device) for key, value in numbers}
-    return TrainState(**place, best_state=part_of(tensors, "best."))

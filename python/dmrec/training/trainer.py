@@ -125,6 +125,7 @@ def _train(
         result |= {
             "best_epoch": fitted.best_epoch,
             "epochs": fitted.epochs,
+            **({"best_in_phases": fitted.best_in_phases} if config.phases else {}),
             "seconds_per_epoch": round(fitted.seconds_per_epoch, 4),
             "phases": fitted.phases,
             "precision": config.training.precision,

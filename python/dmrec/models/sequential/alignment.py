@@ -3,14 +3,19 @@
 The text of the paper is not public. From its abstract and figure: the target item's latent has a distribution over the
 codes of each level of its tokenizer; so has the history's, a map of what the recommender has read of it. The history's
 should be nearer to the target's than the average of the batch is. What the paper leaves open is an option here.
+
+ETEGRec (Liu et al., SIGIR 2025) is the same model with two other terms: SIA, the symmetric KL divergence of these
+distributions, and PSA, InfoNCE between a map of the decoder's first state and the target's vector as the tokenizer
+decodes it. In both the tokenizer may learn, too: see `Phase`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
@@ -19,11 +24,18 @@ from dmrec_ext import Csr, code_alignment
 
 from ...errors import DmrecError
 from ...options import Options, SearchSpace
-from ..base import Losses, Step, TrainedModel, TrainingData, UserBatch
+from ...runtime import move
+from ...tokenizers.base import Fitted, Quantization
+from ...tokenizers.collisions import codes_of_width
+from ...tokenizers.health import check_health, churn, health_of
+from ..base import Losses, Step, TrainedModel, TrainingData, UserBatch, evaluating
+from ..phases import Phase
 from .code_distributions import calibrated_temperature, code_logits, perplexity_of
-from .generative import GenerativeModel
+from .generative import GenerativeModel, Reading
 
 MOST_CALIBRATED = 20_000  # items that temperatures are calibrated on, evenly spaced
+MOST_KEPT = 64 * 2**20  # logits of all items that are kept for an epoch
+READ_AT_ONCE = 1024  # examples, where the recommender stands still
 
 
 class AlignmentConfig(Options):
@@ -35,6 +47,10 @@ class AlignmentConfig(Options):
         "soft-ce: cross entropy, the control for the contrast",
     )
     weight: float = Field(0.1, ge=0, description="beside the negative log-likelihood of the codes")
+    tokenizer_weight: float | None = Field(
+        None, ge=0, description="beside the tokenizer's own loss, in epochs of its own; default: `weight`"
+    )
+    joint_tokenizer_weight: float = Field(0.5, ge=0, description="of the tokenizer's own loss in joint steps")
     temperature: PositiveFloat | Literal["calibrated"] = Field(
         "calibrated", description="of the softmax of squared distances, or one for each level that gives `perplexity`"
     )
@@ -60,65 +76,176 @@ class AlignmentConfig(Options):
     residual_gradient: Literal["first", "all", "full"] = Field(
         "all", description="what levels after the first teach, see the tokenizers"
     )
+    likeliest: Literal["nearest", "farthest"] = Field(
+        "nearest", description="farthest: the sign of the distance in the released code of ETEGRec and UniGRec"
+    )
+    refresh_temperature: bool = Field(False, description="calibrate anew whenever a tokenizer that learns forms codes")
+    distinct_targets: bool = Field(False, description="of examples of a batch with one target, only the first counts")
+    psa_weight: float = Field(
+        0.0, ge=0, description="of ETEGRec's preference-semantic alignment with the target's decoded vector; 0: none"
+    )
+    psa_temperature: float = Field(0.07, gt=0, description="cosines are divided by it")
 
     search_space: ClassVar[SearchSpace] = {"weight": {"low": 0.01, "high": 1.0, "log": True}}
 
 
+class AlignedBatch(NamedTuple):
+    """B examples with K distinct targets."""
+
+    inputs: Any  # the recommender's batch; None where it stands still
+    examples: Tensor  # (B,) int64
+    items: Tensor  # (K,) int64 targets
+    of_example: Tensor  # (B,) int64: which of them is an example's
+    first: Tensor  # (K,) int64: the first example of each
+
+
 class Aligned(TrainedModel):
-    """A generative recommender whose loss has an alignment; it ranks as before. The tokenizer is frozen."""
+    """A generative recommender whose loss has an alignment; it ranks as before.
 
-    latents: Tensor  # (N, D) of the items
-    codebooks: Tensor  # (L, C, D)
+    Args:
+        model: the recommender.
+        data: with the tokenizer of the codes.
+        options: of the alignment.
+        learns: whether the tokenizer learns in some phase; codes are then part of the model's state.
+    """
+
+    vectors: Tensor  # (N, E) of the items
     temperature: Tensor  # (L,)
+    centre: Tensor  # (D,) mean of the items' latents
+    spread: Tensor  # (D,) and their standard deviation
+    item_codes: Tensor  # (N, levels) int64, where the tokenizer learns
 
-    def __init__(self, model: GenerativeModel, data: TrainingData, options: AlignmentConfig) -> None:
+    def __init__(
+        self, model: GenerativeModel, data: TrainingData, options: AlignmentConfig, *, learns: bool = False
+    ) -> None:
         super().__init__()
         if data.item_tokenizer is None:
             raise DmrecError("an alignment needs the tokenizer of the codes")
-        self.model, self.options = model, options
+        self.model, self.options, self.learns = model, options, learns
         self.n_examples = model.n_examples
-        latents, codebooks = (torch.from_numpy(each).float() for each in data.item_tokenizer)
-        self.register_buffer("latents", latents, persistent=False)
-        self.register_buffer("codebooks", codebooks, persistent=False)
-        self.register_buffer("temperature", self._temperature(data.state is not None))
-        widths = [model.width, *options.hidden, latents.shape[1]]
-        layers: list[nn.Module] = []
-        for i, (narrow, wide) in enumerate(pairwise(widths)):
-            linear = nn.Linear(narrow, wide)
-            nn.init.normal_(linear.weight, std=0.02)  # near the origin: at first a history says what the batch says
-            nn.init.zeros_(linear.bias)
-            layers += [linear, *([nn.ReLU()] if i + 2 < len(widths) else [])]
-        self.to_latent = nn.Sequential(*layers)
+        self.tokenizer, vectors, self.collisions = data.item_tokenizer
+        self.tokenizer.requires_grad_(False)
+        self.register_buffer("vectors", torch.from_numpy(np.array(vectors, dtype=np.float32)), persistent=False)
+        with torch.no_grad():
+            latents = self.tokenizer.latents(self.vectors)
+        self.register_buffer("temperature", self._temperature(latents, data.state is not None))
+        self.register_buffer("centre", latents.mean(0))
+        self.register_buffer("spread", latents.std(0, correction=0))
+        if learns:
+            self.register_buffer("item_codes", model.codes.clone())
+            taking: Any = self.register_load_state_dict_post_hook  # it has no types
+            taking(lambda module, keys: model.set_codes(self.item_codes.clone()))
+        self.to_latent = _small_mlp([model.width, *options.hidden, latents.shape[1]])
+        self.to_vector = nn.Linear(model.width, vectors.shape[1]) if options.psa_weight else None
+        self.phase, self.turn, self.aligns = Phase(), "recommender", True
+        self._of_items: tuple[Tensor, Tensor] | None = None
+        self._read: tuple[Tensor, Tensor | None] | None = None
         self._last: dict[str, Tensor] = {}
 
-    def _temperature(self, will_be_loaded: bool) -> Tensor:
-        options, levels = self.options, len(self.codebooks)
+    def _temperature(self, latents: Tensor, will_be_loaded: bool = False) -> Tensor:
+        options, codebooks = self.options, self.tokenizer.codebooks.detach()
         if options.temperature != "calibrated" or will_be_loaded:
             value = 1.0 if options.temperature == "calibrated" else options.temperature
-            return torch.full((levels,), float(value))
-        wanted = options.perplexity or max(self.codebooks.shape[1] / 32, 1.5)
-        some = self.latents[:: -(-len(self.latents) // MOST_CALIBRATED)]
+            return torch.full((len(codebooks),), float(value))
+        wanted = options.perplexity or max(codebooks.shape[1] / 32, 1.5)
+        some = latents[:: -(-len(latents) // MOST_CALIBRATED)]
         try:
-            return calibrated_temperature(some, self.codebooks, wanted, soft=options.residual == "soft")
+            return calibrated_temperature(some, codebooks, wanted, soft=options.residual == "soft")
         except ValueError as error:
             raise DmrecError(f"alignment.perplexity: {error}") from None
 
-    def batch(self, index: Tensor) -> Any:
-        """That of the recommender."""
-        return self.model.batch(index)
+    def batch(self, index: Tensor) -> AlignedBatch:
+        """The recommender's, and the distinct targets."""
+        items, of_example = self.model.targets(index).unique(return_inverse=True)
+        first = torch.full((len(items),), len(index)).scatter_reduce_(0, of_example, torch.arange(len(index)), "amin")
+        inputs = None if self.turn == "tokenizer" else self.model.batch(index)
+        return AlignedBatch(inputs, index, items, of_example, first)
 
-    def loss(self, batch: Any, step: Step) -> Losses:
-        """``nll`` and ``alignment``, the latter before its weight, in nats per example."""
+    def loss(self, batch: AlignedBatch, step: Step) -> Losses:
+        """Where the recommender learns, its ``nll``; where the tokenizer does, its ``quantization``; ``alignment`` and
+        ``psa``, before their weights, in nats per example.
+        """
         del step
-        found = self.model.predictions(batch)
-        options = {"soft": self.options.residual == "soft", "residual_gradient": self.options.residual_gradient}
+        losses: Losses = {}
+        quantization, latent, preference = None, None, None
+        total = self.vectors.new_zeros(())
+        if self.turn != "tokenizer":
+            found = self.model.predictions(batch.inputs)
+            losses["nll"] = found.nll.mean()
+            total = total + losses["nll"]
+            latent, preference = self._projected(found.reading)
+        elif self.aligns:
+            assert self._read is not None, "begin_epoch reads the histories"
+            latent, preference = (None if each is None else each[batch.examples] for each in self._read)
+        if self.turn != "recommender":
+            quantization = self.tokenizer.quantize(self.vectors[batch.items])
+            losses["quantization"] = quantization.loss.mean()
+            weight = self.options.joint_tokenizer_weight if self.turn == "joint" else 1.0
+            total = total + weight * losses["quantization"]
+        if self.aligns:
+            assert latent is not None
+            logits, vectors = self._targets(batch.items, quantization)
+            codebooks = self.tokenizer.codebooks if quantization is not None else self.tokenizer.codebooks.detach()
+            prediction = self._logits(latent, codebooks)
+            if self.options.distinct_targets:
+                prediction = prediction[batch.first]
+            else:
+                logits = logits[batch.of_example]
+            each = self._alignment(logits, prediction)
+            losses["alignment"] = each.mean()
+            weight = self.options.weight
+            if self.turn == "tokenizer" and self.options.tokenizer_weight is not None:
+                weight = self.options.tokenizer_weight
+            total = total + weight * losses["alignment"]
+            self._last = {"target": logits.detach(), "prediction": prediction.detach(), "each": each.detach()}
+            if preference is not None:
+                if self.options.distinct_targets:
+                    preference = preference[batch.first]
+                else:
+                    vectors = vectors[batch.of_example]
+                losses["psa"] = info_nce(preference, vectors, self.options.psa_temperature)
+                total = total + self.options.psa_weight * losses["psa"]
+        return {"loss": total, **losses}
+
+    def history_latents(self, history: Tensor) -> Tensor:
+        """(B, D) from what was read of histories (B, width): the map's values are in standard deviations of the items'
+        latents from their mean. In units of the latents themselves, a step of Adam would be many such deviations.
+        """
+        result: Tensor = self.centre + self.spread * self.to_latent(history)
+        return result
+
+    def _projected(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """Latents (B, D) of histories, and vectors (B, E) for PSA."""
+        return self.history_latents(reading.history), None if self.to_vector is None else self.to_vector(reading.first)
+
+    def _logits(self, latents: Tensor, codebooks: Tensor) -> Tensor:
+        """(n, L, C) of latents (n, D)."""
+        options = self.options
+        logits = code_logits(
+            latents,
+            codebooks,
+            self.temperature,
+            residual_gradient=options.residual_gradient,
+            soft=options.residual == "soft",
+        )
+        return logits if options.likeliest == "nearest" else -logits
+
+    def _targets(self, items: Tensor, quantization: Quantization | None) -> tuple[Tensor, Tensor]:
+        """Logits (K, L, C) and decoded vectors (K, E) of items: with gradients, if they are being quantized."""
+        if quantization is not None:
+            logits = self._logits(quantization.latents, self.tokenizer.codebooks)
+            return logits, self.tokenizer.decoded(quantization.quantized)
         with torch.no_grad():
-            target = code_logits(self.latents[found.target], self.codebooks, self.temperature, **options)  # type: ignore[arg-type]
-        latent = self.to_latent(found.history)
-        prediction = code_logits(latent, self.codebooks, self.temperature, **options)  # type: ignore[arg-type]
-        nll, alignment = found.nll.mean(), self._alignment(target, prediction).mean()
-        self._last = {"target": target, "prediction": prediction.detach()}
-        return {"loss": nll + self.options.weight * alignment, "nll": nll, "alignment": alignment.detach()}
+            if self._of_items is not None:
+                return self._of_items[0][items], self._of_items[1][items]
+            if len(self.vectors) * self.tokenizer.codebooks[..., 0].numel() > MOST_KEPT:
+                return self._constants(items)
+            self._of_items = self._constants(torch.arange(len(self.vectors), device=items.device))
+            return self._targets(items, None)
+
+    def _constants(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.tokenizer.quantize(self.vectors[items])
+        return self._logits(found.latents, self.tokenizer.codebooks), self.tokenizer.decoded(found.quantized)
 
     def _alignment(self, target: Tensor, prediction: Tensor) -> Tensor:
         """(B,) of logits (B, L, C)."""
@@ -142,30 +269,84 @@ class Aligned(TrainedModel):
 
     @torch.no_grad()
     def metrics(self) -> dict[str, Tensor]:
-        """Of the last batch: by level the mean perplexity of targets and histories, how often both have one code."""
+        """Of the last batch: by level the mean perplexity of targets and histories, how often both have one code; with
+        SODA also what share of its full gradient a row still has, on average, and the share of rows with less than 1 %.
+        """
         if not self._last:
             return {}
-        target, prediction = self._last["target"], self._last["prediction"]
+        target, prediction, each = self._last["target"], self._last["prediction"], self._last["each"]
         same = (target.argmax(-1) == prediction.argmax(-1)).double().mean(0)
         found = {}
         for level in range(target.shape[1]):
             found[f"perplexity_target_{level + 1}"] = perplexity_of(target[:, level]).mean()
             found[f"perplexity_history_{level + 1}"] = perplexity_of(prediction[:, level]).mean()
             found[f"same_code_{level + 1}"] = same[level]
+        if self.options.strategy == "soda":
+            pace = -torch.expm1(-each / self.options.slope)  # sigmoid(-delta / slope)
+            found |= {"pace": pace.mean(), "pace_below_1_percent": (pace < 0.01).double().mean()}
         return found
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
-        """Those of the recommender, and the map to latents at the configured rate."""
-        of_map = {"params": list(self.to_latent.parameters()), "lr": learning_rate}
-        return [*self.model.parameter_groups(learning_rate), of_map]
+        """``recommender``: its own groups and the maps; ``tokenizer``, where it learns in this phase."""
+        groups = [{**group, "name": "recommender"} for group in self.model.parameter_groups(learning_rate)]
+        maps = [*self.to_latent.parameters(), *([] if self.to_vector is None else self.to_vector.parameters())]
+        groups.append({"params": maps, "lr": learning_rate, "name": "recommender"})
+        if self.phase.tokenizer_learns:
+            rate = self.phase.tokenizer_learning_rate
+            groups.append({"params": list(self.tokenizer.parameters()), "lr": rate, "name": "tokenizer"})
+        return groups
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Decides whether the tokenizer learns."""
+        self.phase = phase
+        self.tokenizer.requires_grad_(phase.tokenizer_learns)
+
+    def learning(self, epoch: int) -> Collection[str]:
+        """``tokenizer`` in the first epoch of each cycle, if the two alternate."""
+        if self.phase.mode == "joint":
+            return ("recommender", "tokenizer")
+        turn = self.phase.mode == "alternate" and (epoch - 1) % self.phase.cycle == 0
+        return ("tokenizer",) if turn else ("recommender",)
 
     def begin_epoch(self, epoch: int) -> None:
-        """That of the recommender."""
+        """Whose turn it is. What stands still in the epoch is computed once: all histories, or all targets."""
         self.model.begin_epoch(epoch)
+        turns = self.learning(epoch)
+        self.turn = "joint" if len(turns) > 1 else next(iter(turns))
+        self.aligns = epoch >= self.phase.alignment_from
+        self._of_items, self._read, self._last = None, None, {}
+        if self.turn == "tokenizer" and self.aligns:
+            self._read = self._read_all()
 
-    def end_epoch(self, epoch: int) -> None:
-        """That of the recommender."""
-        self.model.end_epoch(epoch)
+    def _read_all(self) -> tuple[Tensor, Tensor | None]:
+        with evaluating(self):
+            batches = map(self.model.batch, torch.arange(self.n_examples).split(READ_AT_ONCE))
+            parts = [self._projected(self.model.reading(move(batch, self.device))) for batch in batches]
+        latents, vectors = zip(*parts, strict=True)
+        return torch.cat(latents), None if self.to_vector is None else torch.cat(vectors)
+
+    def end_epoch(self, epoch: int) -> Mapping[str, float]:
+        """Where the tokenizer has learned, the items get their codes anew; returns their health, and ``churn``, the
+        share of items whose codes have changed.
+        """
+        values = dict(self.model.end_epoch(epoch))
+        if self.turn == "recommender":
+            return values
+        before, vectors = self.model.codes.cpu().numpy(), self.vectors.cpu().numpy()
+        fitted = Fitted(self.tokenizer)
+        codes, residuals = fitted.codes(vectors)
+        size = self.tokenizer.codebooks.shape[1]
+        check_health(codes, size)
+        codes = codes_of_width(codes, size, self.collisions, residuals, fitted.codebooks[-1], levels=before.shape[1])
+        self.item_codes.copy_(torch.from_numpy(codes))
+        self.model.set_codes(self.item_codes.clone())
+        if self.options.refresh_temperature:
+            with torch.no_grad():
+                self.temperature.copy_(self._temperature(self.tokenizer.latents(self.vectors)))
+        health = health_of(codes, size)
+        for level, (used, perplexity) in enumerate(zip(health["used"], health["perplexity"], strict=True), start=1):
+            values |= {f"codes_used_{level}": used, f"codes_perplexity_{level}": perplexity}
+        return {**values, "items_in_collisions": health["items in collisions"], "churn": churn(before, codes)}
 
     @property
     def tied_items(self) -> Tensor | None:
@@ -175,3 +356,23 @@ class Aligned(TrainedModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """That of the recommender."""
         return self.model.rank(batch, k, exclude)
+
+
+def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """(): cross entropy of the cosines of rows x (B, E) with all rows y (B, E), over the temperature, and their own;
+    the mean of that and of y with x. 0 for one row.
+    """
+    scores = nn.functional.normalize(x, dim=1) @ nn.functional.normalize(y, dim=1).T / temperature
+    own = torch.arange(len(scores), device=scores.device)
+    return (nn.functional.cross_entropy(scores, own) + nn.functional.cross_entropy(scores.T, own)) / 2
+
+
+def _small_mlp(widths: list[int]) -> nn.Sequential:
+    """Linear maps with ReLU between, near 0 at first: a history then says what the average item says."""
+    layers: list[nn.Module] = []
+    for i, (narrow, wide) in enumerate(pairwise(widths)):
+        linear = nn.Linear(narrow, wide)
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, *([nn.ReLU()] if i + 2 < len(widths) else [])]
+    return nn.Sequential(*layers)

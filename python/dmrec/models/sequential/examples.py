@@ -24,16 +24,24 @@ class NextItemExamples:
     def __len__(self) -> int:
         return int(self.first[-1])
 
+    def targets(self, index: Tensor) -> Tensor:
+        """(B,) the items of examples ``index``."""
+        return self.histories.items[self._place(index)[1]]
+
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Users (B,), histories (B, T) oldest first and filled up with -1, and targets (B,) of examples ``index``."""
-        user = torch.searchsorted(self.first, index, right=True) - 1
-        target = self.histories.indptr[user] + 1 + index - self.first[user]  # position among all interactions
+        user, target = self._place(index)
         begin = torch.maximum(self.histories.indptr[user], target - self.length)
         longest = int((target - begin).max()) if len(index) else 0
         place = begin[:, None] + torch.arange(longest)
         there = place < target[:, None]
         history = torch.where(there, self.histories.items[place.clamp_max(len(self.histories.items) - 1)], -1)
         return user, history, self.histories.items[target]
+
+    def _place(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) the users of examples, and the places of their targets among all interactions."""
+        user = torch.searchsorted(self.first, index, right=True) - 1
+        return user, self.histories.indptr[user] + 1 + index - self.first[user]
 
 
 def last_items(sequences: Tensor, count: int) -> Tensor:

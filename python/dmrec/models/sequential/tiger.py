@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from dmrec_ext import Csr
 
 from ...errors import DmrecError
-from ...tokenizers.trie import Trie
 from ..base import TrainingData, UserBatch, WithItemCodes, register
 from .examples import NextItemExamples, last_items
-from .generative import GenerativeModel, Predictions
+from .generative import GenerativeModel, Predictions, Reading
 from .search import beam_topk, exact_topk
 from .t5 import Cache, Decoder, Encoder, Memory, T5Options, initialise
 
@@ -73,6 +72,7 @@ class TigerConfig(WithItemCodes):
 class Block(NamedTuple):
     """Some examples of a batch, of nearly equal length."""
 
+    place: Tensor  # (B,) int64: which of the batch
     users: Tensor  # (B,) int64 rows; -1 for an unknown user
     history: Tensor  # (B, T) int64 items, oldest first, then -1
     target: Tensor  # (B,) int64
@@ -81,35 +81,23 @@ class Block(NamedTuple):
 class Tiger(GenerativeModel):
     """An example is a training interaction but the first of a user, with those before it."""
 
-    codes: Tensor  # (N, levels) int64
-
     def __init__(self, data: TrainingData, options: TigerConfig) -> None:
-        super().__init__()
-        if data.item_codes is None or data.histories is None:
-            raise DmrecError("tiger needs codes of the items and the order of interactions")
+        super().__init__(data)
+        if data.histories is None:
+            raise DmrecError("tiger needs the order of interactions")
         self.options, self.examples = options, NextItemExamples(data.histories, options.history)
         self.n_examples = len(self.examples)
-        codes = torch.from_numpy(data.item_codes.astype("int64"))
-        self.register_buffer("codes", codes, persistent=False)
-        self.trie = Trie(data.item_codes)
-        self.levels, self.codebook = codes.shape[1], int(codes.max()) + 1
         sizes = options.sizes
         self.width = sizes.width
         self.encoder, self.decoder = Encoder(sizes), Decoder(sizes)
         initialise(self.encoder, sizes)
         initialise(self.decoder, sizes)
         deviation = 1.0 if sizes.initialisation == "t5" else 0.02
-        self.tokens = nn.Parameter(deviation * torch.randn(self.levels, self.codebook, sizes.width))
+        self.tokens = nn.Parameter(deviation * torch.randn(self.levels, self.codebook_size, sizes.width))
         self.start = nn.Parameter(deviation * torch.randn(sizes.width))
         hashed = deviation * torch.randn(options.user_tokens, sizes.width)
         self.user_tokens = nn.Parameter(hashed) if options.user_tokens else None
         self.scale = sizes.width**-0.5 if options.head_scale == "root" else 1.0
-
-    @property
-    def tied_items(self) -> Tensor | None:
-        """Items of one tuple."""
-        tuples, number = torch.unique(self.codes, dim=0, return_inverse=True)
-        return number if len(tuples) < len(self.codes) else None
 
     def batch(self, index: Tensor) -> tuple[Block, ...]:
         """The examples ``index`` in `TigerConfig.blocks` parts by the length of their histories."""
@@ -117,13 +105,31 @@ class Tiger(GenerativeModel):
         length = (history >= 0).sum(1)
         order = length.argsort(stable=True)
         return tuple(
-            Block(users[part], history[part, : max(int(length[part].max()), 1)], target[part])
+            Block(part, users[part], history[part, : max(int(length[part].max()), 1)], target[part])
             for part in order.chunk(self.options.blocks)
         )
 
+    def targets(self, index: Tensor) -> Tensor:
+        """(B,) the items after the histories."""
+        return self.examples.targets(index)
+
     def predictions(self, batch: tuple[Block, ...]) -> Predictions:
-        """A part of the batch after the other; the history is the mean of the encoder's states of its codes."""
-        return Predictions(*map(torch.cat, zip(*map(self._of_block, batch), strict=True)))
+        """A part of the batch after the other."""
+        parts = [self._of_block(block) for block in batch]
+        order = torch.cat([block.place for block in batch]).argsort()
+        reading = Reading(*(torch.cat(each)[order] for each in zip(*(part.reading for part in parts), strict=True)))
+        return Predictions(torch.cat([part.nll for part in parts])[order], reading)
+
+    def reading(self, batch: tuple[Block, ...]) -> Reading:
+        """Means of the encoder's states of the codes, and what the decoder makes of the start alone."""
+        parts = []
+        for block in batch:
+            states, there = self.encoded(block.users, block.history)
+            start = self.start.expand(len(there), 1, -1)
+            first = self.decoder(start, self.decoder.memory(states, there)).squeeze(1)
+            parts.append(Reading(_mean(states, there), first))
+        order = torch.cat([block.place for block in batch]).argsort()
+        return Reading(*(torch.cat(each)[order] for each in zip(*parts, strict=True)))
 
     def _of_block(self, block: Block) -> Predictions:
         states, there = self.encoded(block.users, block.history)
@@ -132,12 +138,11 @@ class Tiger(GenerativeModel):
         before = self._embedded(codes[:, :-1])
         start = self.start.expand(len(codes), 1, -1)
         hidden = self.decoder(torch.cat([start, before], 1), memory)
-        logits = self.logits(hidden) / self.options.temperature  # (B, levels, codebook)
+        logits = self.logits(hidden) / self.options.temperature  # (B, levels, codes)
         if self.options.loss_over == "children":
             logits = logits.masked_fill(~self._children(codes), -torch.inf)
         picked = torch.log_softmax(logits.float(), -1).gather(2, codes[:, :, None]).squeeze(2)
-        mean = (states * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
-        return Predictions(-picked.sum(1), mean, block.target)
+        return Predictions(-picked.sum(1), Reading(_mean(states, there), hidden[:, 0]))
 
     def read(self, users: Tensor, history: Tensor) -> Memory:
         """What the decoder reads of users (B,) with histories (B, T) of items, -1 where there is none."""
@@ -154,7 +159,7 @@ class Tiger(GenerativeModel):
         return self.encoder(x, there), there
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(B, levels, codebook) of hidden states (B, levels, width), one for each level from the first."""
+        """(B, levels, codes) of hidden states (B, levels, width), one for each level from the first."""
         return self.scale * torch.einsum("blh,lch->blc", hidden, self.tokens[: hidden.shape[1]])
 
     def _embedded(self, codes: Tensor) -> Tensor:
@@ -163,12 +168,12 @@ class Tiger(GenerativeModel):
         return self.tokens[level, codes]
 
     def _children(self, codes: Tensor) -> Tensor:
-        """(B, levels, codebook) bool: which codes items have after the codes before."""
-        found = torch.zeros(*codes.shape, self.codebook + 1, dtype=torch.bool, device=codes.device)
+        """(B, levels, codes) bool: which codes items have after the codes before."""
+        found = torch.zeros(*codes.shape, self.codebook_size + 1, dtype=torch.bool, device=codes.device)
         node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
         for level in range(self.levels):
             children = self.trie.below(level, node, width=self.trie.widest[level])
-            found[:, level].scatter_(1, children.codes.where(children.there, self.codebook), True)
+            found[:, level].scatter_(1, children.codes.where(children.there, self.codebook_size), True)
             is_next = children.there & (children.codes == codes[:, level, None])
             node = children.nodes.gather(1, is_next.to(torch.int8).argmax(1, keepdim=True)).squeeze(1)
         return found[:, :, :-1]
@@ -197,6 +202,11 @@ class Tiger(GenerativeModel):
         users = torch.full((len(history),), -1, device=self.device) if ids is None else ids
         memory = self.read(users, history)
         return Behind.first(self, memory)
+
+
+def _mean(states: Tensor, there: Tensor) -> Tensor:
+    """(B, width): means of states (B, S, width) where something is there (B, S)."""
+    return (states * there[:, :, None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
 
 
 class Behind:
