@@ -138,16 +138,17 @@ def call_codes() -> None:
         random.choice([1.0, 2.0, 0.0]),
     )
     sums, columns = torch.randn(4, rows, levels, dtype=arithmetic), torch.randn(4, levels, codes, dtype=arithmetic)
-    saved = [sums, columns, torch.randn(rows, dtype=arithmetic)]
+    kept = torch.rand(random.choice([0, 2]), rows, levels, codes, dtype=arithmetic)
+    saved = [sums, columns, torch.randn(rows, dtype=arithmetic), kept]
     if random.random() < 0.2:
-        saved[random.randrange(3)] = random.choice([torch.empty(0), torch.randn(4, 2, 2), torch.randn(rows).half()])
+        saved[random.randrange(4)] = random.choice([torch.empty(0), torch.randn(4, 2, 2), torch.randn(rows).half()])
     needed = random.choice([0, 1, 2, 3, -1])
     of_rows = argument((rows,), arithmetic)
     random.choice(
         [
             lambda: ops.residual_quantize(x, books, number, kind),
             lambda: ops._residual_quantize_backward(*grads, x, books, found, begin, of_code, number, kind, needed),
-            lambda: ops.code_alignment(*logits, *options),
+            lambda: ops.code_alignment(*logits, *options, random.random() < 0.5),
             lambda: ops._code_alignment_backward(of_rows, *logits, *saved, *options, needed),
         ]
     )()

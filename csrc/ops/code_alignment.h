@@ -61,7 +61,7 @@ struct AlignmentInput {
 };
 
 inline void check_alignment_gradient(const AlignmentInput& input, const Tensor& grad, const Tensor& row_sums,
-                                     const Tensor& columns, const Tensor& delta) {
+                                     const Tensor& columns, const Tensor& delta, const Tensor& kept) {
   const char* op = "code_alignment";
   for (const Tensor& vector : {grad, delta}) {
     STD_TORCH_CHECK(vector.dim() == 1 && vector.size(0) == input.n_rows && vector.scalar_type() == input.arithmetic &&
@@ -70,12 +70,14 @@ inline void check_alignment_gradient(const AlignmentInput& input, const Tensor& 
   }
   STD_TORCH_CHECK(row_sums.dim() == 3 && row_sums.size(0) == 4 && row_sums.size(1) == input.n_rows &&
                       row_sums.size(2) == input.levels && columns.dim() == 3 && columns.size(0) == 4 &&
-                      columns.size(1) == input.levels && columns.size(2) == input.codes,
-                  op, ": row_sums and columns must be those of the forward");
-  for (const Tensor& saved : {row_sums, columns}) {
+                      columns.size(1) == input.levels && columns.size(2) == input.codes && kept.dim() == 4 &&
+                      (kept.size(0) == 0 || kept.size(0) == 2) && kept.size(1) == input.n_rows &&
+                      kept.size(2) == input.levels && kept.size(3) == input.codes,
+                  op, ": row_sums, columns and kept must be those of the forward");
+  for (const Tensor& saved : {row_sums, columns, kept}) {
     STD_TORCH_CHECK(
         saved.scalar_type() == input.arithmetic && saved.is_contiguous() && saved.device() == input.target.device(), op,
-        ": row_sums and columns must be those of the forward");
+        ": row_sums, columns and kept must be those of the forward");
   }
 }
 

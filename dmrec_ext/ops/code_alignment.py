@@ -14,6 +14,8 @@ from .._torch_private import is_batched
 from ..reference.code_alignment import alignment_of_logits, checked_alignment_inputs
 from ..reference.gaussian_kl import in_arithmetic_type
 
+MOST_KEPT = 64 * 2**20  # bytes
+
 
 def code_alignment(
     target: Tensor,
@@ -59,8 +61,9 @@ def code_alignment(
     Note:
         Sums of exponentials are formed in float32 (float64 for float64), without a difference where one row is left
         out. A row depends on the whole batch, so a NaN in a prediction reaches all rows, one in a target its own.
-        Nothing of the size of the logits is kept for the backward. Bits do not depend on threads. At most 2^24 rows
-        on the native path; second derivatives on plain torch.
+        For the backward, the probabilities of both are kept on the CPU up to 64 MiB; beyond, and on a GPU, nothing of
+        the size of the logits. Bits do not depend on threads. At most 2^24 rows on the native path; second derivatives
+        on plain torch.
 
     >>> import torch
     >>> code_alignment(torch.randn(1, 3, 8), torch.randn(1, 3, 8))  # one row: its own average
@@ -81,13 +84,15 @@ def code_alignment(
     if level_weights is not None:
         dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
         weights = torch.tensor(level_weights, dtype=dtype, device=target.device)
-    options = (direction, negative, detach_negative, weights, slope)
+    learns = torch.is_grad_enabled() and (target.requires_grad or prediction.requires_grad)
+    keep = learns and 2 * target.numel() * (8 if target.dtype == torch.float64 else 4) <= MOST_KEPT
+    options = (direction, negative, detach_negative, weights, slope, keep)
     loss: Tensor = torch.ops.dmrec_ext.code_alignment.default(target, prediction, *options)[0]
     return loss
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    target, prediction, direction, negative, detached, weights, slope = inputs
+    target, prediction, direction, negative, detached, weights, slope, _ = inputs
     ctx.save_for_backward(target, prediction, weights, *output[1:])
     ctx.options = (direction, negative, detached, slope)
     ctx.mark_non_differentiable(*output[1:])
@@ -97,7 +102,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor | None, ...]:
     del of_others  # they only serve the backward
     wanted = [i for i in range(2) if ctx.needs_input_grad[i]]
-    result: list[Tensor | None] = [None] * 7
+    result: list[Tensor | None] = [None] * 8
     if grad is None or not wanted:
         return tuple(result)
     target, prediction, weights, *saved = ctx.saved_tensors
@@ -119,15 +124,15 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
     return tuple(result)
 
 
-def _fake(target: Tensor, prediction: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    direction, negative, _, weights, slope = options
+def _fake(target: Tensor, prediction: Tensor, *options: Any) -> tuple[Tensor, ...]:
+    direction, negative, _, weights, slope, keep = options
     level_weights = None if weights is None else [1.0] * weights.shape[0]
     checked_alignment_inputs(target, prediction, direction, negative, level_weights, slope)
     arithmetic = torch.float64 if target.dtype == torch.float64 else torch.float32
     b, levels, codes = target.shape
-    shapes: list[tuple[int, ...]] = [(b,), (4, b, levels), (4, levels, codes), (b,)]
-    loss, row_sums, columns, delta = (target.new_empty(shape, dtype=arithmetic) for shape in shapes)
-    return loss, row_sums, columns, delta
+    kept = (2 if keep and target.device.type == "cpu" else 0, b, levels, codes)
+    shapes: list[tuple[int, ...]] = [(b,), (4, b, levels), (4, levels, codes), (b,), kept]
+    return tuple(target.new_empty(shape, dtype=arithmetic) for shape in shapes)
 
 
 def _fake_backward(grad: Tensor, target: Tensor, prediction: Tensor, *others: Any) -> list[Tensor]:

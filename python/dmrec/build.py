@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
+from .errors import DmrecError
 from .models.base import Model, TrainingData
 from .models.dmrec.model import Dmrec
 from .models.sequential.alignment import Aligned
@@ -15,7 +16,8 @@ def build_model(config: Config, data: TrainingData) -> Model:
     model: Model
     if config.alignment is not None:
         recommender = config.model.build(data)
-        assert isinstance(recommender, GenerativeModel), "the configuration was validated"
+        if not isinstance(recommender, GenerativeModel):
+            raise DmrecError(f"model '{config.model.kind}' is not a GenerativeModel, which an alignment needs")
         learns = any(phase.tokenizer_learns for phase in config.phases)
         model = Aligned(recommender, data, config.alignment, learns=learns)
     elif config.language is None or config.matching is None:

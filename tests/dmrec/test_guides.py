@@ -57,6 +57,35 @@ def test_a_closed_form_model_that_reads_order(ordered, tmp_path):
     assert "i4" in subprocess.run(new, cwd=tmp_path, capture_output=True, text=True).stdout
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_generative_recommender(aligned, ordered, tmp_path):
+    """The page's program and configuration, as they are: it learns the circle, and its tokenizer learns with it."""
+    page = (Path(__file__).parents[2] / "docs/adding-a-generative-recommender.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (session,) = re.findall(r"```text\n(.*?)```", page, re.S)
+    (tmp_path / "parallel_codes.py").write_text(program)
+    shown = re.search(r"cat parallel-soda.yaml\n(.*?)\$ dmrec", session, re.S)[1]
+    bare = "{name: parallel-soda, model: {kind: parallel-codes}, training: {epochs: 16, evaluate_every: 2}}"
+    (tmp_path / "parallel-soda.yaml").write_text(shown if aligned else bare)
+    options = {"levels": 2, "size": 4}
+    dmrec.tokenize(ordered, "rk-means", vectors="svd", **options)
+    settings = ["training.learning_rate=0.02", "training.batch_size=32"]
+    command = [sys.executable, "parallel_codes.py", "train", "--config", "parallel-soda.yaml", "--data", "data"]
+    for setting in [*settings, *(["alignment.perplexity=2"] if aligned else [])]:
+        command += ["--set", setting]
+    done = subprocess.run([*command, "--no-baselines"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/data/parallel-soda/seed-0"
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert any("churn" in event for event in events) == aligned
+    result = json.loads((folder / "result.json").read_text())
+    assert result["valid"]["recall@20"] == 1
+    assert result["valid"]["ndcg@5"] > 0.7, "the next one on the circle"
+    evaluated = [sys.executable, "parallel_codes.py", "evaluate", str(folder), "--split", "valid", "--json"]
+    again = json.loads(subprocess.run(evaluated, cwd=tmp_path, capture_output=True, text=True).stdout)
+    assert again["ndcg@5"] == result["valid"]["ndcg@5"]
+
+
 def test_a_model_that_reads_order_needs_it(tmp_path):
     random = np.random.default_rng(0)
     splits, _ = split_per_user(sp.csr_matrix(random.random((40, 20)) < 0.4), 0)

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from dmrec.models.sequential.alignment import info_nce
 from dmrec.models.sequential.code_distributions import code_logits
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
+from dmrec.runs.checkpoint import load_checkpoint
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
 from dmrec.tokenizers.tokenize import make_tokenizer, tokenize_dataset
@@ -306,28 +306,41 @@ def test_runs_are_resumed_bit_for_bit_from_any_batch(phases, codes, walks, tmp_p
     assert bits(folder) == wanted
 
 
+DYING = """
+import resource, signal, sys
+from dmrec.cli.main import main
+from dmrec.training import loop
+save, left, n_bytes = loop.save_checkpoint, int(sys.argv[1]), int(sys.argv[2])
+def saving(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    save(*arguments)
+loop.save_checkpoint = saving
+main(sys.argv[3:])
+"""
+
+
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(walks, tmp_path):
-    """A process that is killed loses at most what came after its last checkpoint, and no bit."""
-    more = ["training.checkpoint_minutes=0", "training.batch_size=16"]
+def test_twenty_kills_at_random_bytes(walks, tmp_path):
+    """The process dies with some byte of some checkpoint, in every phase; what is resumed ends as if it had not."""
+    more = ["training.checkpoint_minutes=0"]
     assert run(*command(walks, tmp_path / "whole", more=more)) == 0
     wanted = bits(tmp_path / "whole/walks/etegrec-soda/seed-0")
     folder = tmp_path / "killed/walks/etegrec-soda/seed-0"
-    draw, kills = random.Random(0), 0
-    first = [str(part) for part in command(walks, tmp_path / "killed", more=more)]
-    while kills < 20 and not (folder / "result.json").exists():
-        going = (folder / "checkpoint.safetensors").exists()
-        arguments = ["resume", str(folder)] if going else [*first, "--force"]
-        process = subprocess.Popen([sys.executable, "-m", "dmrec", *arguments], stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (folder / "log.jsonl").exists():
-            time.sleep(0.05)
-        time.sleep(draw.uniform(3.0, 6.0))
-        process.kill()
-        process.wait()
-        kills += 1
-    while not (folder / "result.json").exists():
-        assert run("resume", folder) == 0
-    assert kills >= 5
+    draw, phases = random.Random(0), set()
+    arguments = [str(part) for part in command(walks, tmp_path / "killed", more=more)]
+    for _ in range(20):
+        saves, n_bytes = draw.randrange(3, 8), draw.randrange(1, 60_000)
+        done = subprocess.run([sys.executable, "-c", DYING, str(saves), str(n_bytes), *arguments], capture_output=True)
+        assert done.returncode == -signal.SIGXFSZ, done.stderr.decode()
+        phases.add(load_checkpoint(folder).values["place"]["phase"])
+        arguments = ["resume", str(folder)]
+    assert phases == {0, 1}
+    assert run("resume", folder) == 0
     assert bits(folder) == wanted
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from dmrec.config import build_config, read_config
 from dmrec.errors import DmrecError
-from dmrec.experiment.comparisons import collect, summary
+from dmrec.experiment.comparisons import base_of, collect, summary
 from dmrec.experiment.ledger import ROWS, append_row, read_rows, run_folder
 from dmrec.experiment.plan import read_models
 from dmrec.experiment.report.paper import published_figures
@@ -62,6 +62,22 @@ def test_tables(make):
     assert [cell.model for cell in cells] == ["mult-vae", "dmrec-m", "popularity"]
     assert len(failed) == 1
     assert latex.count(r"\\") == 1 + len(cells) + 1
+
+
+def test_an_alignment_is_compared_with_the_same_model_without(make):
+    names = ("tiger", "tiger-soda", "letter", "etegrec", "etegrec-soda")
+    folder = make({name: {"recall@20": {0: 0.1 + n / 100, 1: 0.1}} for n, name in enumerate(names)})
+    cells, _ = collect(folder)
+    assert [base and base.model for base in (base_of(cell, cells) for cell in cells)] == [
+        None,
+        "tiger",
+        None,
+        None,
+        "etegrec",
+    ]
+    markdown, _ = tables(folder)
+    assert "| d: tiger-soda - tiger | recall@20 | 2 | +0.0050 |" in markdown
+    assert "| d: etegrec-soda - etegrec | recall@20 | 2 | +0.0050 |" in markdown
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -281,7 +281,7 @@ def test_registration(native):
     for b, negative in ((4, "batch_mean"), (4, "leave_one_out"), (0, "batch_mean")):
         leaves = [x.requires_grad_() for x in logits(b, dtype=torch.float32)]
         weights = torch.ones(3) if b else None
-        torch.library.opcheck(op, (*leaves, "symmetric", negative, False, weights, 1.0))
+        torch.library.opcheck(op, (*leaves, "symmetric", negative, False, weights, 1.0, True))
     leaves = [x.requires_grad_() for x in logits(dtype=torch.float32)]
     compiled = torch.compile(code_alignment, fullgraph=True, backend="aot_eager")
     of = [torch.autograd.grad(f(*leaves).sum(), leaves) for f in (compiled, code_alignment)]
@@ -297,19 +297,43 @@ def test_autocast():
 
 
 @pytest.mark.cpu_only("the bound on a GPU is in tests/gpu")
-def test_nothing_of_the_size_of_the_logits_is_kept(native):
+def test_what_is_kept_for_the_backward(native):
+    """Probabilities, where gradients are asked for and both take at most 64 MiB; else nothing of the logits' size."""
     leaves = [torch.randn(2048, 2, 256, requires_grad=True) for _ in "yp"]
+    n, little = leaves[0].numel() * 4, 1 << 20
+    with torch.no_grad():
+        assert extra_bytes(lambda: code_alignment(*leaves)) < little
+    assert 2 * n <= extra_bytes(lambda: code_alignment(*leaves)) < 2 * n + little
+    leaves = [torch.randn(4200, 2, 1024, requires_grad=True) for _ in "yp"]
     n = leaves[0].numel() * 4
-    assert extra_bytes(lambda: code_alignment(*leaves)) < 1 << 20
-    assert extra_bytes(lambda: torch.autograd.grad(code_alignment(*leaves).sum(), leaves)) < 2 * n + (1 << 20)
+    assert extra_bytes(lambda: code_alignment(*leaves)) < little
+    assert extra_bytes(lambda: torch.autograd.grad(code_alignment(*leaves).sum(), leaves)) < 2 * n + little
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "symmetric"])
+def test_codes_that_hardly_any_row_has(keep, direction, native):
+    """Some means of probabilities vanish, others do not; what is kept changes nothing."""
+    y, p = logits(5, dtype=torch.float32)
+    p[:, 1, 2], p[:, 2, 3], p[1:, 0, 1] = -120.0, -50.0, -300.0
+    exact = [x.double().requires_grad_() for x in (y, p)]
+    wanted = reference.code_alignment(*exact, direction=direction)
+    op = torch.ops.dmrec_ext
+    options = (direction, "batch_mean", False, None, 1.0)
+    loss, *saved = op.code_alignment(y, p, *options, keep)
+    assert saved[-1].shape[0] == (2 if keep else 0)
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-6)
+    gradients = op._code_alignment_backward(torch.ones(5), y, p, *saved, *options, 3)
+    for found, right in zip(gradients, torch.autograd.grad(wanted.sum(), exact), strict=True):
+        torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=2e-6)
 
 
 def test_the_raw_operator_takes_what_fits(native):
     op = torch.ops.dmrec_ext
     x, y = logits(dtype=torch.float32)
     options = ("forward", "batch_mean", False, None, 1.0)
-    loss, row_sums, columns, delta = op.code_alignment(x, y, *options)
-    good = (loss, x, y, row_sums, columns, delta, *options, 3)
+    loss, row_sums, columns, delta, kept = op.code_alignment(x, y, *options, True)
+    good = (loss, x, y, row_sums, columns, delta, kept, *options, 3)
     op._code_alignment_backward(*good)
     for place, bad in (
         (0, loss[:2]),
@@ -319,10 +343,12 @@ def test_the_raw_operator_takes_what_fits(native):
         (4, columns[:, :, :3]),
         (4, columns.transpose(1, 2)),
         (5, delta[:1]),
-        (6, "back"),
-        (7, "none"),
-        (9, torch.ones(2)),
-        (10, 0.0),
+        (6, kept[:1]),
+        (6, kept.double()),
+        (7, "back"),
+        (8, "none"),
+        (10, torch.ones(2)),
+        (11, 0.0),
     ):
         with pytest.raises(RuntimeError, match="code_alignment"):
             op._code_alignment_backward(*good[:place], bad, *good[place + 1 :])

@@ -17,6 +17,12 @@ void with_stored_type(ScalarType dtype, const Body& body) {
   }
 }
 
+// body.template operator()<T>() with the C++ type of a type of arithmetic
+template <class Body>
+auto with_arithmetic_type(ScalarType type, const Body& body) {
+  return type == ScalarType::Double ? body.template operator()<double>() : body.template operator()<float>();
+}
+
 // The rows of a (B, D) tensor of that dtype whose rows have adjacent elements.
 template <class Stored>
 Rows<const Stored> rows_in(const Tensor& matrix) {

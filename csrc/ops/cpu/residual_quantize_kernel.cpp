@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "ops/cpu/dispatch.h"
 #include "ops/cpu/target.h"
 #include "ops/cpu/vector.h"
 #include "ops/library.h"
@@ -17,6 +18,32 @@ namespace {
 
 constexpr int rows_together = 4, vectors_together = 2;
 constexpr int64_t padding = 128;  // codes of a level are padded to whole blocks of the widest registers
+
+// Takes a code off what is left of a row and adds it to its sum; the squares of what is left then. A function of its
+// own, for rows that come alone and together: inlined into both, the compiler fuses other multiplications with
+// additions.
+template <class T>
+DMREC_CLONES T take_off(const T* code, int64_t width, T* left, T* sum) {
+  constexpr int lanes = 8;
+  T squares[lanes] = {};
+  int64_t d = 0;
+  for (; d + lanes <= width; d += lanes) {
+    for (int l = 0; l < lanes; ++l) {
+      left[d + l] -= code[d + l];
+      sum[d + l] += code[d + l];
+      squares[l] += left[d + l] * left[d + l];
+    }
+  }
+  for (int l = 0; d + l < width; ++l) {
+    left[d + l] -= code[d + l];
+    sum[d + l] += code[d + l];
+    squares[l] += left[d + l] * left[d + l];
+  }
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) squares[l] += squares[l + half];
+  }
+  return squares[0];
+}
 
 template <class T>
 struct Quantize {
@@ -52,33 +79,11 @@ struct Quantize {
       find<bytes, n>(transposed + level * width * padded, left, nearest);
       for (int r = 0; r < n; ++r) {
         out_codes[(b + r) * levels + level] = nearest[r];
-        total[r] += take_off(codebooks + (level * codes + nearest[r]) * width, left + r * width, sums + r * width);
+        const T* code = codebooks + (level * codes + nearest[r]) * width;
+        total[r] += take_off(code, width, left + r * width, sums + r * width);
       }
     }
     for (int r = 0; r < n; ++r) loss[b + r] = (T(1) + beta) * total[r];
-  }
-
-  // Takes a code off what is left of a row and adds it to its sum; the squares of what is left then.
-  DMREC_FN T take_off(const T* code, T* left, T* sum) const {
-    constexpr int lanes = 8;
-    T squares[lanes] = {};
-    int64_t d = 0;
-    for (; d + lanes <= width; d += lanes) {
-      for (int l = 0; l < lanes; ++l) {
-        left[d + l] -= code[d + l];
-        sum[d + l] += code[d + l];
-        squares[l] += left[d + l] * left[d + l];
-      }
-    }
-    for (int l = 0; d + l < width; ++l) {
-      left[d + l] -= code[d + l];
-      sum[d + l] += code[d + l];
-      squares[l] += left[d + l] * left[d + l];
-    }
-    for (int half = lanes / 2; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) squares[l] += squares[l + half];
-    }
-    return squares[0];
   }
 
   // The nearest code of n rows, of several the first; 0 where no distance is a number.
@@ -222,11 +227,6 @@ struct QuantizeBackward {
     }
   }
 };
-
-template <class Body>
-auto with_arithmetic_type(ScalarType type, const Body& body) {
-  return type == ScalarType::Double ? body.template operator()<double>() : body.template operator()<float>();
-}
 
 template <class T>
 const T* data(const Tensor& tensor) {

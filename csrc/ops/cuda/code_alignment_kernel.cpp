@@ -29,9 +29,9 @@ AlignmentJob job_of(const AlignmentInput& input) {
           nullptr};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> code_alignment(Tensor target, Tensor prediction, std::string direction,
-                                                          std::string negative, bool, std::optional<Tensor> weights,
-                                                          double slope) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> code_alignment(Tensor target, Tensor prediction,
+                                                                  std::string direction, std::string negative, bool,
+                                                                  std::optional<Tensor> weights, double slope, bool) {
   const OnDevice device(target);
   const AlignmentInput input(target, prediction, direction, negative, weights, slope);
   const Tensor loss = torch::stable::new_empty(input.target, {input.n_rows});
@@ -50,16 +50,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> code_alignment(Tensor target, Tensor 
     check_launch(op, launch_alignment_losses(job, to_gaps, data_to_fill(delta, "delta"), data_to_fill(loss, "loss"),
                                              device.stream()));
   }
-  return {loss, row_sums, columns, delta};
+  // exponentials cost less than what is kept would have to be read again
+  return {loss, row_sums, columns, delta,
+          torch::stable::new_empty(input.target, {0, input.n_rows, input.levels, input.codes})};
 }
 
 std::vector<Tensor> code_alignment_backward(Tensor grad, Tensor target, Tensor prediction, Tensor row_sums,
-                                            Tensor columns, Tensor delta, std::string direction, std::string negative,
-                                            bool detached, std::optional<Tensor> weights, double slope,
-                                            int64_t needed) {
+                                            Tensor columns, Tensor delta, Tensor kept, std::string direction,
+                                            std::string negative, bool detached, std::optional<Tensor> weights,
+                                            double slope, int64_t needed) {
   const OnDevice device(target);
   const AlignmentInput input(target, prediction, direction, negative, weights, slope);
-  check_alignment_gradient(input, grad, row_sums, columns, delta);
+  check_alignment_gradient(input, grad, row_sums, columns, delta, kept);
   grad = torch::stable::contiguous(grad);
   delta = torch::stable::contiguous(delta);
   const Tensor d_target =

@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import DmrecError, did_you_mean
 from ..runs.run import CONFIG, USERS, read_run_config
 from .ledger import ROWS, Row, differing_data, read_rows, run_folder
-from .plan import backbone_of
+from .plan import NOT_IN_DIGEST, backbone_of
 from .statistics import PairedTest, paired_test
 
 NO_VALUES = np.zeros(0)
@@ -86,16 +86,32 @@ def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
 
 
 def base_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell with the same backbone and dataset but without language; None if there is none, or ``cell`` is it.
+    """What ``cell`` is compared with on its dataset; None if there is none, or ``cell`` is a base itself.
 
-    Of several, the one that has the name of the backbone.
+    For a model with language, the one with the same backbone and no language; of several, the one that has the name of
+    the backbone. For a model with an alignment of codes, the first that is the same in everything but the alignment: it
+    has none, or, as a tokenizer that learns needs one, ETEGRec's.
     """
+    others = [each for each in cells if each.dataset == cell.dataset]
+    if cell.config.alignment is not None:
+        same = [each for each in others if _but_alignment(each) == _but_alignment(cell)]
+        bare = [each for each in same if each.config.alignment is None]
+        own = [each for each in same if each.config.alignment and each.config.alignment.strategy == "sia"]
+        first = next(iter([*bare, *own]), None)
+        return None if first is cell else first
     kind = backbone_of(cell.config)
     if kind is None or cell.config.language is None:
         return None
-    same_kind = [each for each in cells if each.dataset == cell.dataset and backbone_of(each.config) == kind]
-    bases = sorted((each for each in same_kind if each.config.language is None), key=lambda each: each.model != kind)
-    return bases[0] if bases else None
+    bases = [each for each in others if backbone_of(each.config) == kind and each.config.language is None]
+    return min(bases, key=lambda each: each.model != kind, default=None)
+
+
+def _but_alignment(cell: Cell) -> dict[str, Any]:
+    """All options that decide what the recommender is and how long it learns."""
+    options = cell.config.model_dump(exclude={"name", "data", "alignment"})
+    for name in NOT_IN_DIGEST:
+        options["training"].pop(name)
+    return options
 
 
 def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Comparison]:
