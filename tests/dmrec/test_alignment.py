@@ -118,7 +118,7 @@ def test_tokenizers_come_back_as_they_were(kind, walks):
 
 
 @pytest.mark.parametrize(
-    "option", ["strategy=sia", "strategy=soft-ce", "anchor=history", "levels=mean", "residual=soft"]
+    "option", ["strategy=sia", "strategy=soft-ce", "anchor=history", "levels=mean", "residual=soft", "residual=target"]
 )
 def test_options(option, walks):
     model = made(walks, f"alignment.{option}")[1].eval()
@@ -131,6 +131,20 @@ def test_options(option, walks):
     assert model.to_latent[0].weight.grad.abs().sum() > 0
     assert model.model.encoder.layers[0].attention.v.weight.grad.abs().sum() > 0
     assert model.tokenizer.codebooks.grad is None, "the tokenizer is frozen"
+
+
+def test_levels_of_histories_after_the_codes_of_the_target(walks):
+    """On the first level as with the nearest code; then of what the target's codes leave."""
+    model = made(walks, "alignment.residual=target")[1].eval()
+    index = torch.arange(20)
+    model.loss(model.batch(index), Step())
+    found = model._last["prediction"]
+    books, items = model.tokenizer.codebooks, model.model.targets(index)
+    latents = model.history_latents(model.model.predictions(model.model.batch(index)).reading.history)
+    left = latents - books[0][torch.from_numpy(walks.codes("codes").codes.astype(int))[items, 0]]
+    for level, r in enumerate((latents, left)):
+        wanted = -(r[:, None] - books[level]).square().sum(2) / model.temperature[level]
+        torch.testing.assert_close(found[:, level].softmax(-1), wanted.softmax(-1), rtol=1e-3, atol=1e-5)
 
 
 def test_sia_of_equal_distributions_is_0(walks):

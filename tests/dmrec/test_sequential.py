@@ -279,3 +279,32 @@ def test_codes_and_order_that_are_missing_or_other_ones(walks, tmp_path, tiger):
     data._note("codes", "of-clusters", None)
     with pytest.raises(DmrecError, match="has no codes of its items; make some: dmrec tokenize"):
         train("tiger", data, progress=False)
+
+
+def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
+    """`children_of: seen`: the loss is over items with training interactions; all are ranked, and sum to 1."""
+    config = resolve(build_config(apply_overrides(recipe("tiger"), [f"model={SMALL}".replace("model.", "")])), walks)
+    data = training_data(config, walks)
+    kept = data.histories.items % 7 != 3
+    lengths = torch.tensor([int(part.sum()) for part in kept.split(data.histories.indptr.diff().tolist())])
+    indptr = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    data = data._replace(histories=Histories(indptr, data.histories.items[kept]))
+    unseen = torch.tensor([item for item in range(data.n_items) if item not in set(data.histories.items.tolist())])
+    assert len(unseen) > 5
+    losses = {}
+    for which in ("all", "seen"):
+        torch.manual_seed(0)
+        options = TigerConfig(children_of=which, loss_over="children", **{k[6:]: v for k, v in SMALL.items()})
+        model = Tiger(data, options).eval()
+        batch = model.batch(torch.arange(40))
+        losses[which] = model.predictions(batch).nll
+        with evaluating(model):
+            users = data.users(torch.arange(6))
+            scores = all_scores(model.behind(users.ids, users.sequences), model.trie)
+        assert torch.allclose(scores.exp().sum(1), torch.ones(6), atol=1e-5)
+        assert torch.isfinite(scores[:, unseen]).all()
+        of_all = model.predictions(batch).nll
+        model.set_codes(model.codes.clone())
+        assert torch.equal(model.predictions(batch).nll, of_all)
+    assert (losses["seen"] <= losses["all"] + 1e-5).all()
+    assert losses["seen"].mean() < losses["all"].mean() - 0.05

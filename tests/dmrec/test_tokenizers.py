@@ -11,7 +11,14 @@ import torch
 from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.tokenizers.collisions import groups_of, in_collisions, reassigned, resolve_collisions, with_token
+from dmrec.tokenizers.collisions import (
+    codes_of_new_items,
+    groups_of,
+    in_collisions,
+    reassigned,
+    resolve_collisions,
+    with_token,
+)
 from dmrec.tokenizers.health import check_health, churn, health_of
 from dmrec.tokenizers.kmeans import kmeans, nearest, nearest_balanced
 from dmrec.tokenizers.quantize import residual_codes
@@ -196,6 +203,27 @@ def test_sinkhorn_uses_codes_evenly():
     residuals, codebook = random.normal(size=(6, 2)), random.normal(size=(16, 2))
     spread, _ = resolve_collisions(codes, 16, "sinkhorn", residuals, codebook)
     assert in_collisions(spread) < 6
+
+
+def test_new_items_take_free_codes_and_known_ones_keep_theirs():
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        size = int(random.integers(3, 7))
+        n_known, n_new = int(random.integers(1, size)), int(random.integers(1, 4))
+        known = np.column_stack([np.zeros(n_known, dtype=int), random.permutation(size)[:n_known]])
+        new = np.column_stack([np.zeros(n_new, dtype=int), random.integers(0, size, n_new)])
+        residuals, codebook = random.normal(size=(n_new, 2)), random.normal(size=(size, 2))
+        found = codes_of_new_items(known, new, size, residuals, codebook)
+        if n_known + n_new > size:
+            assert np.array_equal(found, new), "no room: they share"
+            continue
+        free = np.setdiff1d(np.arange(size), known[:, 1])
+        costs = []
+        for chosen in itertools.permutations(free, n_new):
+            changes = sum(a != b for a, b in zip(chosen, new[:, 1], strict=True))
+            costs.append((changes, ((residuals - codebook[list(chosen)]) ** 2).sum(), chosen))
+        assert tuple(found[:, 1]) == min(costs)[2]
+        assert not found[:, 0].any()
 
 
 def test_health():

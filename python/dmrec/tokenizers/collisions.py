@@ -93,12 +93,38 @@ def _numbers(codes: np.ndarray) -> np.ndarray:
     return found
 
 
+def codes_of_new_items(
+    known: np.ndarray, new: np.ndarray, size: int, residuals: np.ndarray, codebook: np.ndarray
+) -> np.ndarray:
+    """Codes of items that join others: as `reassigned` for the new ones alone; those of the known ones stay.
+
+    Args:
+        known: (N, levels) codes of the items that there are.
+        new: (n, levels) codes that a tokenizer gives the new ones.
+        size: codes of a level.
+        residuals: (n, D) what the levels but the last have left of the new ones.
+        codebook: (size, D) of the last level.
+
+    Returns:
+        (n, levels). Where more than ``size`` items share all codes but the last, some share all.
+    """
+    all_codes = np.concatenate([known, new]).astype(np.int64)
+    padded = np.concatenate([np.zeros((len(known), residuals.shape[1])), residuals])
+    found = reassigned(all_codes, size, padded, codebook, fixed=len(known))
+    return (all_codes if found is None else found)[len(known) :]
+
+
 def reassigned(
-    codes: np.ndarray, size: int, residuals: np.ndarray | None = None, codebook: np.ndarray | None = None
+    codes: np.ndarray,
+    size: int,
+    residuals: np.ndarray | None = None,
+    codebook: np.ndarray | None = None,
+    *,
+    fixed: int = 0,
 ) -> np.ndarray | None:
     """Distinct tuples by other codes of the last level: as few as possible, then as near as possible, then the lowest.
 
-    None where more than ``size`` items share all codes but the last.
+    The first ``fixed`` rows keep theirs. None where more than ``size`` items share all codes but the last.
     """
     found = np.array(codes, dtype=np.int64)
     _, prefix = np.unique(found[:, :-1], axis=0, return_inverse=True)
@@ -111,12 +137,15 @@ def reassigned(
         distance = np.zeros((len(rows), size))
         if residuals is not None and codebook is not None:
             distance = ((residuals[rows, None, :] - codebook[None].astype(np.float64)) ** 2).sum(2)
-        # a change costs more than all distances together; the lowest code breaks ties
+        stands = rows < fixed
+        distance[stands] = 0
+        # a change costs more than all distances together, of a row that stands more than all changes; then the lowest
         tie = np.arange(size) * (1e-12 * max(float(distance.max()), 1.0) / size)
         stays = np.arange(size) == found[rows, -1][:, None]
         change = distance.sum() + len(rows) * tie[-1] + 1.0
-        _, chosen = linear_sum_assignment(np.where(stays, 0.0, change) + distance + tie)
-        found[rows, -1] = chosen
+        price = np.where(stands, (len(rows) + 1) * change, change)[:, None]
+        _, chosen = linear_sum_assignment(np.where(stays, 0.0, price) + distance + tie)
+        found[rows, -1] = np.where(stands, found[rows, -1], chosen)
     return found
 
 

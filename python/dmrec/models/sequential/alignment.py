@@ -70,8 +70,10 @@ class AlignmentConfig(Options):
     levels: Literal["sum", "mean"] = Field("sum", description="over levels; the mean saturates later")
     slope: float = Field(1.0, gt=0, description="s in s softplus(-delta / s)")
     hidden: tuple[int, ...] = Field((), description="widths of hidden layers of the map from histories to latents")
-    residual: Literal["hard", "soft"] = Field(
-        "hard", description="what a level takes off: the nearest code, or the mean of all by their probabilities"
+    residual: Literal["hard", "soft", "target"] = Field(
+        "hard",
+        description="what a level takes off: the nearest code; the mean of all by their probabilities; of histories, "
+        "the code of the target, as a decoder in training is given the right codes before",
     )
     residual_gradient: Literal["first", "all", "full"] = Field(
         "all", description="what levels after the first teach, see the tokenizers"
@@ -186,11 +188,14 @@ class Aligned(TrainedModel):
             assert latent is not None
             logits, vectors = self._targets(batch.items, quantization)
             codebooks = self.tokenizer.codebooks if quantization is not None else self.tokenizer.codebooks.detach()
-            prediction = self._logits(latent, codebooks)
             if self.options.distinct_targets:
-                prediction = prediction[batch.first]
+                latent = latent[batch.first]
             else:
                 logits = logits[batch.of_example]
+            of_target = None
+            if self.options.residual == "target":
+                of_target = (logits if self.options.likeliest == "nearest" else -logits).detach().argmax(-1)
+            prediction = self._logits(latent, codebooks, of_target)
             each = self._alignment(logits, prediction)
             losses["alignment"] = each.mean()
             weight = self.options.weight
@@ -218,7 +223,7 @@ class Aligned(TrainedModel):
         """Latents (B, D) of histories, and vectors (B, E) for PSA."""
         return self.history_latents(reading.history), None if self.to_vector is None else self.to_vector(reading.first)
 
-    def _logits(self, latents: Tensor, codebooks: Tensor) -> Tensor:
+    def _logits(self, latents: Tensor, codebooks: Tensor, codes: Tensor | None = None) -> Tensor:
         """(n, L, C) of latents (n, D)."""
         options = self.options
         logits = code_logits(
@@ -227,6 +232,7 @@ class Aligned(TrainedModel):
             self.temperature,
             residual_gradient=options.residual_gradient,
             soft=options.residual == "soft",
+            codes=codes,
         )
         return logits if options.likeliest == "nearest" else -logits
 

@@ -22,6 +22,7 @@ def code_logits(
     *,
     residual_gradient: ResidualGradient = "all",
     soft: bool = False,
+    codes: Tensor | None = None,
 ) -> Tensor:
     """Logits over the codes of each level.
 
@@ -32,6 +33,7 @@ def code_logits(
         residual_gradient: what levels after the first teach: ``"all"``, the latents; ``"full"``, codes of earlier
             levels, too; ``"first"``, neither.
         soft: a level takes the mean of its codes off, weighted by their probabilities, in place of the nearest one.
+        codes: (B, L) int64 that levels take off in place of the nearest ones.
 
     Returns:
         (B, L, C): (2 r_l C_l - |C_l|^2) / tau_l. That is -|r_l - C_l|^2 / tau_l but for a number that is the same for
@@ -45,7 +47,10 @@ def code_logits(
         for level, codebook in enumerate(codebooks.to(left.dtype)):
             logits = (2 * left @ codebook.T - codebook.square().sum(1)) / temperature[level]
             found.append(logits)
-            taken = torch.softmax(logits, -1) @ codebook if soft else codebook[logits.detach().argmax(-1)]
+            if soft:
+                taken = torch.softmax(logits, -1) @ codebook
+            else:
+                taken = codebook[logits.detach().argmax(-1) if codes is None else codes[:, level]]
             match residual_gradient:
                 case "all":
                     left = left - taken.detach()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dmrec_ext import Csr
 
 from ...errors import DmrecError
+from ...tokenizers.trie import Trie
 from ..base import TrainingData, UserBatch, WithItemCodes, register
 from .examples import NextItemExamples, last_items
 from .generative import GenerativeModel, Predictions, Reading
@@ -48,6 +49,11 @@ class TigerConfig(WithItemCodes):
         "vocabulary",
         description="softmax of a code over all codes of its level, as published, or over those that items have after "
         "the codes before it: then the loss is the negative log-likelihood of the item",
+    )
+    children_of: Literal["all", "seen"] = Field(
+        "all",
+        description="with `loss_over: children`, of which items: all, or those with training interactions; the codes "
+        "of items without any are then not learned to be improbable",
     )
     temperature: float = Field(1.0, gt=0, description="logits are divided by it in training (LETTER)")
     normalise: Literal["trie", "vocabulary"] = Field(
@@ -87,6 +93,8 @@ class Tiger(GenerativeModel):
             raise DmrecError("tiger needs the order of interactions")
         self.options, self.examples = options, NextItemExamples(data.histories, options.history)
         self.n_examples = len(self.examples)
+        self.seen = data.histories.items.unique()
+        self._tree_of_loss()
         sizes = options.sizes
         self.width = sizes.width
         self.encoder, self.decoder = Encoder(sizes), Decoder(sizes)
@@ -98,6 +106,17 @@ class Tiger(GenerativeModel):
         hashed = deviation * torch.randn(options.user_tokens, sizes.width)
         self.user_tokens = nn.Parameter(hashed) if options.user_tokens else None
         self.scale = sizes.width**-0.5 if options.head_scale == "root" else 1.0
+
+    def set_codes(self, codes: Tensor) -> None:
+        """Takes other codes (N, levels) int64 of the items."""
+        super().set_codes(codes)
+        self._tree_of_loss()
+
+    def _tree_of_loss(self) -> None:
+        """The tree of the items whose codes the loss is over; its items are not used."""
+        of_all = self.options.children_of == "all"
+        some = self.codes.cpu()[self.seen].numpy()
+        self.tree_of_loss = self.trie if of_all else Trie(some).to(self.codes.device)
 
     def batch(self, index: Tensor) -> tuple[Block, ...]:
         """The examples ``index`` in `TigerConfig.blocks` parts by the length of their histories."""
@@ -172,7 +191,8 @@ class Tiger(GenerativeModel):
         found = torch.zeros(*codes.shape, self.codebook_size + 1, dtype=torch.bool, device=codes.device)
         node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
         for level in range(self.levels):
-            children = self.trie.below(level, node, width=self.trie.widest[level])
+            tree = self.tree_of_loss
+            children = tree.below(level, node, width=tree.widest[level])
             found[:, level].scatter_(1, children.codes.where(children.there, self.codebook_size), True)
             is_next = children.there & (children.codes == codes[:, level, None])
             node = children.nodes.gather(1, is_next.to(torch.int8).argmax(1, keepdim=True)).squeeze(1)
