@@ -31,6 +31,7 @@ SMALL = {
     "model.blocks": 2,
     "model.transformer": {"layers": 1, "width": 32, "feed_forward": 64, "heads": 2, "head_width": 16},
 }
+SMALL_OPTIONS = {name.removeprefix("model."): value for name, value in SMALL.items()}
 FAST = {"batch_size": 64, "learning_rate": 5e-3, "epochs": 24, "evaluate_every": 8}
 
 
@@ -283,8 +284,7 @@ def test_codes_and_order_that_are_missing_or_other_ones(walks, tmp_path, tiger):
 
 def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
     """`children_of: seen`: the loss is over items with training interactions; all are ranked, and sum to 1."""
-    config = resolve(build_config(apply_overrides(recipe("tiger"), [f"model={SMALL}".replace("model.", "")])), walks)
-    data = training_data(config, walks)
+    data = training_data(resolve(build_config(recipe("tiger")), walks), walks)
     kept = data.histories.items % 7 != 3
     lengths = torch.tensor([int(part.sum()) for part in kept.split(data.histories.indptr.diff().tolist())])
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -294,7 +294,7 @@ def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
     losses = {}
     for which in ("all", "seen"):
         torch.manual_seed(0)
-        options = TigerConfig(children_of=which, loss_over="children", **{k[6:]: v for k, v in SMALL.items()})
+        options = TigerConfig(children_of=which, loss_over="children", **SMALL_OPTIONS)
         model = Tiger(data, options).eval()
         batch = model.batch(torch.arange(40))
         losses[which] = model.predictions(batch).nll
@@ -308,3 +308,30 @@ def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
         assert torch.equal(model.predictions(batch).nll, of_all)
     assert (losses["seen"] <= losses["all"] + 1e-5).all()
     assert losses["seen"].mean() < losses["all"].mean() - 0.05
+
+
+def test_items_join_after_training(walks):
+    """They are ranked by their codes and read in histories; the first of a free tuple takes none of another's."""
+    config = resolve(build_config(recipe("tiger")), walks)
+    torch.manual_seed(0)
+    model = Tiger(training_data(config, walks), TigerConfig(**SMALL_OPTIONS)).eval()
+    n = len(model.codes)
+    free = next(c for c in np.ndindex(4, 4, 4) if not (model.codes == torch.tensor(c)).all(1).any())
+    loss = model.predictions(model.batch(torch.arange(30))).nll
+    model.add_items(torch.tensor([free, model.codes[3].tolist()]))
+    assert torch.equal(model.predictions(model.batch(torch.arange(30))).nll, loss), "what is learned stays"
+    assert model.tied_items[n + 1] == model.tied_items[3]
+    with evaluating(model):
+        behind = model.behind(None, torch.tensor([[5, n, 7], [n + 1, 4, -1]]))
+        scores = all_scores(behind, model.trie)
+        assert scores.shape == (2, n + 2)
+        assert torch.equal(scores[:, 3], scores[:, n + 1])
+        ranked = model.rank(UserBatch(None, None, None, torch.tensor([[5, n, 7], [n + 1, 4, -1]])), n + 2)
+        assert ranked[1].sort(1).values.tolist() == [list(range(n + 2))] * 2
+        as_known = model.behind(None, torch.tensor([[5, 3, 7]]))
+        as_new = model.behind(None, torch.tensor([[5, n + 1, 7]]))
+        assert torch.equal(all_scores(as_known, model.trie), all_scores(as_new, model.trie))
+    with pytest.raises(ValueError, match=r"codes must be \(n, 3\)"):
+        model.add_items(torch.zeros(1, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="codes must lie between 0 and 3"):
+        model.add_items(torch.full((1, 3), 4))

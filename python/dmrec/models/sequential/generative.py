@@ -59,6 +59,17 @@ class GenerativeModel(TrainedModel):
         self.codes = codes.to(self.codes.device)
         self.trie = Trie(codes.cpu().numpy()).to(self.codes.device)
 
+    def add_items(self, codes: Tensor) -> None:
+        """Items with codes (n, levels) int64 join after training, behind those that there are: they are ranked, and
+        read in histories. `tokenizers.collisions.codes_of_new_items` makes such codes.
+        """
+        if codes.dim() != 2 or codes.shape[1] != self.levels:
+            raise ValueError(f"codes must be (n, {self.levels}), got {tuple(codes.shape)}")
+        if len(codes) and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
+            raise ValueError(f"codes must lie between 0 and {self.codebook_size - 1}")
+        self.codes = torch.cat([self.codes, codes.to(self.codes.device)])
+        self.trie = Trie(self.codes.cpu().numpy()).to(self.codes.device)
+
     @property
     def tied_items(self) -> Tensor | None:
         """Items of one tuple."""
