@@ -2,8 +2,9 @@
 
 One item in twenty loses all its interactions before anything is fitted. Tokenizer and TIGER then learn from the others.
 The new items get the tokenizer's codes of their vectors, moved to free codes of the last level where they collide, and
-join the tree; nothing is trained again. Measured are recall@10 of users whose last item is new, among all items, next to
-the cosine of the mean vector of the history; and that of all other users before and after they joined. Written to ``results/cold-codes-DATASET.json``.
+join the tree; nothing is trained again. Measured are recall@10 of users whose last item is new, among all items, next
+to the cosine of the mean vector of the history; and that of all other users before and after they joined. Written to
+``results/cold-codes-DATASET.json``.
 """
 
 from __future__ import annotations

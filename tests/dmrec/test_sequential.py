@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from dmrec import dataset as from_frame
 from dmrec import load, train
@@ -312,11 +313,11 @@ def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
 
 def test_items_join_after_training(walks):
     """They are ranked by their codes and read in histories; the first of a free tuple takes none of another's."""
-    config = resolve(build_config(recipe("tiger")), walks)
+    data = training_data(resolve(build_config(recipe("tiger")), walks), walks)
     torch.manual_seed(0)
-    model = Tiger(training_data(config, walks), TigerConfig(**SMALL_OPTIONS)).eval()
-    n = len(model.codes)
-    free = next(c for c in np.ndindex(4, 4, 4) if not (model.codes == torch.tensor(c)).all(1).any())
+    data = data._replace(item_codes=ItemCodes(data.item_codes.codes, 5))
+    model = Tiger(data, TigerConfig(**SMALL_OPTIONS)).eval()
+    n, free = len(model.codes), [4, 0, 0]
     loss = model.predictions(model.batch(torch.arange(30))).nll
     model.add_items(torch.tensor([free, model.codes[3].tolist()]))
     assert torch.equal(model.predictions(model.batch(torch.arange(30))).nll, loss), "what is learned stays"
@@ -326,12 +327,13 @@ def test_items_join_after_training(walks):
         scores = all_scores(behind, model.trie)
         assert scores.shape == (2, n + 2)
         assert torch.equal(scores[:, 3], scores[:, n + 1])
-        ranked = model.rank(UserBatch(None, None, None, torch.tensor([[5, n, 7], [n + 1, 4, -1]])), n + 2)
+        nothing = Csr.from_scipy(sp.csr_matrix((2, n + 2), dtype=np.float32))
+        ranked = model.rank(UserBatch(None, nothing, None, torch.tensor([[5, n, 7], [n + 1, 4, -1]])), n + 2)
         assert ranked[1].sort(1).values.tolist() == [list(range(n + 2))] * 2
         as_known = model.behind(None, torch.tensor([[5, 3, 7]]))
         as_new = model.behind(None, torch.tensor([[5, n + 1, 7]]))
         assert torch.equal(all_scores(as_known, model.trie), all_scores(as_new, model.trie))
     with pytest.raises(ValueError, match=r"codes must be \(n, 3\)"):
         model.add_items(torch.zeros(1, 2, dtype=torch.int64))
-    with pytest.raises(ValueError, match="codes must lie between 0 and 3"):
-        model.add_items(torch.full((1, 3), 4))
+    with pytest.raises(ValueError, match="codes must lie between 0 and 4"):
+        model.add_items(torch.full((1, 3), 5))
