@@ -13,14 +13,15 @@ from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
+from dmrec.inference.recommend import vector_of_likes
 from dmrec.models.base import Histories, ItemCodes, Step, TrainingData, UserBatch, evaluating
-from dmrec.models.sequential.examples import NextItemExamples, last_items
+from dmrec.models.sequential.examples import NextItemExamples, interactions_of, last_items
 from dmrec.models.sequential.search import all_scores
 from dmrec.models.sequential.tiger import Tiger, TigerConfig
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
+from dmrec.runs.load import load_run, training_data
 from dmrec.runs.load import test_data as data_of_test
-from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
 from dmrec.tokenizers.tokenize import import_codes
 
@@ -309,6 +310,56 @@ def test_items_without_interactions_are_not_learned_to_be_improbable(walks):
         assert torch.equal(model.predictions(batch).nll, of_all)
     assert (losses["seen"] <= losses["all"] + 1e-5).all()
     assert losses["seen"].mean() < losses["all"].mean() - 0.05
+
+
+@pytest.mark.parametrize("name", ["mult-vae", "dmrec-m"])
+def test_a_posterior_is_read_before_the_items(name, walks, tmp_path):
+    """Of the history's items alone: the posterior of the other run, for histories of any length and new items."""
+    if "items" not in walks.vector_names:
+        draw = np.random.default_rng(0)
+        vectors = [draw.normal(size=(n, 6)).astype(np.float32) for n in (walks.n_items, walks.n_users)]
+        walks.add_vectors("items", *vectors, {})
+    options = {"training.epochs": 3, "model.hidden": 8, "model.latent": 4}
+    other = train(name, walks, options=options, out=tmp_path, progress=False)
+    settings = [f"model.posterior={other.folder}", "training.epochs=2", "training.evaluate_every=1"]
+    settings += [f"{name}={json.dumps(value)}" for name, value in SMALL.items()]
+    config = resolve(build_config(apply_overrides(recipe("tiger"), settings)), walks)
+    data = training_data(config, walks)
+    torch.manual_seed(0)
+    model = Tiger(data, TigerConfig(**SMALL_OPTIONS)).eval()
+    assert model.of_posterior.weight.shape == (32, 4)
+    assert not any("posterior" in key and "of_posterior" not in key for key in model.state_dict())
+    index = torch.arange(25)
+    users, history, _ = model.examples.rows(index)
+    inputs = interactions_of(history, walks.n_items)
+    assert inputs.to_dense().sum(1).tolist() == (history >= 0).sum(1).tolist()
+    text = None
+    if name == "dmrec-m":
+        text = torch.stack(
+            [torch.from_numpy(vector_of_likes(data.posterior.item_text_vectors, h[h >= 0])) for h in history]
+        )
+    with torch.no_grad():
+        wanted = data.posterior.model.posterior(UserBatch(None, inputs, text))[0]
+    torch.testing.assert_close(model.source.means(history, inputs), wanted)
+    from_batch = model.predictions(model.batch(index)).nll
+    for example in (0, 9, 24):
+        states, there = model.encoded(users[example : example + 1], history[example][history[example] >= 0][None])
+        assert states.shape[1] == 1 + 3 * int((history[example] >= 0).sum())
+        assert there.all()
+    with evaluating(model):
+        scores = all_scores(model.behind(None, history[:9]), model.trie)
+    own = model.targets(torch.arange(9))
+    torch.testing.assert_close(-scores.gather(1, own[:, None])[:, 0], from_batch[:9].detach(), rtol=1e-4, atol=1e-4)
+    run = train(config, walks, out=tmp_path, progress=False)
+    again = load_run(run.folder)
+    of_test = data_of_test(again.run.config, walks, again.data)
+    means = evaluate(again.model, of_test, walks.split("test"), ["recall@10"], exclude_seen=False).means
+    assert means["recall@10"] == again.run.result["test"]["recall@10"]
+    with pytest.raises(DmrecError, match="model.posterior: 'nowhere' is not the folder of a run"):
+        resolve(build_config(apply_overrides(recipe("tiger"), ["model.posterior=nowhere"])), walks)
+    markov = train("markov", walks, out=tmp_path, progress=False)
+    with pytest.raises(DmrecError, match="has no posterior"):
+        resolve(build_config(apply_overrides(recipe("tiger"), [f"model.posterior={markov.folder}"])), walks)
 
 
 def test_items_join_after_training(walks):

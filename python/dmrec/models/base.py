@@ -72,6 +72,13 @@ class ItemTokenizer(NamedTuple):
     collisions: str  # the rule for items that share a tuple, see `tokenizers.collisions.RULES`
 
 
+class PosteriorSource(NamedTuple):
+    """A trained model that has a posterior for histories."""
+
+    model: Model
+    item_text_vectors: np.ndarray | None  # (N, E), where it reads language: a history's is the direction of their sum
+
+
 class TrainingData(NamedTuple):
     """What a model may know of the data that it is trained on. Arrays may be mapped from disk."""
 
@@ -82,6 +89,7 @@ class TrainingData(NamedTuple):
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
     item_codes: ItemCodes | None = None  # where the model reads codes
     item_tokenizer: ItemTokenizer | None = None  # of these codes, where the run aligns distributions over codes
+    posterior: PosteriorSource | None = None  # where the model's options name one
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
     @property
@@ -278,6 +286,16 @@ class WithItemCodes(ModelConfig):
 
     codes: str | None = Field(
         None, description="codes of the items, by their name in the dataset (dmrec tokenize); default: the only ones"
+    )
+
+
+class WithPosterior(WithItemCodes):
+    """Options of a model over codes that may read the posterior that another model has of a history."""
+
+    posterior: str | None = Field(
+        None,
+        description="the folder of a run (mult-vae, dmrec-m ..) whose posterior of the history's items is read, "
+        "too; that run must stay where it is",
     )
 
 

@@ -16,9 +16,9 @@ from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
-from ..models.base import Histories, ItemCodes, ItemTokenizer, Model, TrainingData, WithItemCodes
+from ..models.base import Histories, ItemCodes, ItemTokenizer, Model, PosteriorSource, TrainingData, WithItemCodes
 from ..tokenizers.tokenize import restored_tokenizer
-from .provenance import check_data, item_embeddings_of
+from .provenance import check_data, item_embeddings_of, posterior_of
 from .run import Run
 
 CPU = torch.device("cpu")
@@ -94,8 +94,12 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
         if config.alignment is not None:
             restored = restored_tokenizer(dataset, found.name)
             tokenizer = ItemTokenizer(restored.fitted.tokenizer, restored.vectors, restored.collisions)
+    posterior = None
+    if (folder := posterior_of(config)) is not None:
+        loaded = load_model(Run.open(folder), dataset)
+        posterior = PosteriorSource(loaded.model, loaded.data.item_text_vectors)
     interactions = interactions_of(dataset, *splits)
-    return TrainingData(interactions, items, users, histories, embeddings, codes, tokenizer, state)
+    return TrainingData(interactions, items, users, histories, embeddings, codes, tokenizer, posterior, state)
 
 
 def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingData:

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..models.base import WithItemCodes, WithItemEmbeddings
+from ..models.base import WithItemCodes, WithItemEmbeddings, WithPosterior
 from .run import Run
 
 
@@ -20,6 +20,12 @@ def item_embeddings_of(config: Config, dataset: Dataset) -> tuple[str | None, Pa
     if model.item_embeddings in dataset.vector_names:
         return model.item_embeddings, None
     return None, Path(model.item_embeddings)
+
+
+def posterior_of(config: Config) -> Path | None:
+    """The folder of the run whose posterior the model reads."""
+    model = config.model
+    return Path(model.posterior) if isinstance(model, WithPosterior) and model.posterior is not None else None
 
 
 def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
@@ -40,9 +46,9 @@ def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def depends_on(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of everything that decides how training goes, other than the configuration."""
-    _, run = item_embeddings_of(config, dataset)
-    of_run = {} if run is None else {str(run): Run.open(run).load()[1]["sha256"]}
-    return {**fingerprint(config, dataset), **of_run}
+    runs = [run for run in (item_embeddings_of(config, dataset)[1], posterior_of(config)) if run is not None]
+    of_runs = {str(run): Run.open(run).load()[1]["sha256"] for run in runs}
+    return {**fingerprint(config, dataset), **of_runs}
 
 
 def check_data(folder: Path, metadata: dict[str, Any], config: Config, dataset: Dataset) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import torch
+
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError, did_you_mean
-from ..models.base import ModelConfig, WithItemCodes, WithItemEmbeddings
+from ..models.base import ModelConfig, WithItemCodes, WithItemEmbeddings, WithPosterior
 from ..runtime import resolve_device
 from .load import load_model
 from .run import Run
@@ -40,6 +42,8 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         dataset.sequence("train")  # it has an order
     if isinstance(model, WithItemCodes):
         model = model.model_copy(update={"codes": dataset.codes(model.codes).name})
+    if isinstance(model, WithPosterior) and model.posterior is not None:
+        model = model.model_copy(update={"posterior": _run_with_posterior(model.posterior, dataset)})
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
     return config.model_copy(update=update)
 
@@ -74,6 +78,18 @@ def final_config(run: Run) -> Config:
             "phases": phases,
         }
     )
+
+
+def _run_with_posterior(given: str, dataset: Dataset) -> str:
+    """The whole path of a run, which was trained on this dataset and whose model has a posterior."""
+    if not Path(given).exists():
+        raise DmrecError(f"model.posterior: '{given}' is not the folder of a run; train one: dmrec train mult-vae")
+    run = Run.open(Path(given))
+    loaded = load_model(run, dataset)
+    if loaded.run.config.training.interactions == "all":
+        raise DmrecError(f"model.posterior: {given} has learned from all interactions, held-out ones included")
+    loaded.model.posterior(loaded.data.users(torch.zeros(1, dtype=torch.int64)))
+    return str(run.folder.resolve())
 
 
 def _with_item_embeddings(model: ModelConfig, dataset: Dataset, of_language: str | None) -> ModelConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dmrec_ext import Csr
+
 from ..base import Histories
 
 
@@ -52,3 +54,13 @@ def last_items(sequences: Tensor, count: int) -> Tensor:
     place = begin[:, None] + torch.arange(max(longest, 1), device=sequences.device)
     padded = torch.nn.functional.pad(sequences, (0, 1), value=-1)
     return padded.gather(1, place.clamp_max(sequences.shape[1]))
+
+
+def interactions_of(history: Tensor, n_items: int) -> Csr:
+    """(B, n_items): the items of histories (B, T) that are filled up with -1, without order; the host waits."""
+    ordered = history.sort(1).values
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    there = first & (ordered >= 0) & (ordered < n_items)
+    crow = torch.cat([there.new_zeros(1, dtype=torch.int64), there.sum(1).cumsum(0)])
+    return Csr(crow, ordered[there], None, n_items)

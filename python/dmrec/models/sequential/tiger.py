@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ from dmrec_ext import Csr
 
 from ...errors import DmrecError
 from ...tokenizers.trie import Trie
-from ..base import TrainingData, UserBatch, WithItemCodes, register
-from .examples import NextItemExamples, last_items
+from ..base import PosteriorSource, TrainingData, UserBatch, WithPosterior, register
+from .examples import NextItemExamples, interactions_of, last_items
 from .generative import GenerativeModel, Predictions, Reading
 from .search import beam_topk, exact_topk
 from .t5 import Cache, Decoder, Encoder, Memory, T5Options, initialise
@@ -32,7 +33,7 @@ USERS_AT_ONCE = 128  # that are searched together: memory, and fixed, as product
 
 
 @register
-class TigerConfig(WithItemCodes):
+class TigerConfig(WithPosterior):
     """TIGER."""
 
     kind: Literal["tiger"] = "tiger"
@@ -82,6 +83,7 @@ class Block(NamedTuple):
     users: Tensor  # (B,) int64 rows; -1 for an unknown user
     history: Tensor  # (B, T) int64 items, oldest first, then -1
     target: Tensor  # (B,) int64
+    interactions: Csr | None  # (B, N): the items of the histories, where a posterior is read
 
 
 class Tiger(GenerativeModel):
@@ -105,6 +107,10 @@ class Tiger(GenerativeModel):
         self.start = nn.Parameter(deviation * torch.randn(sizes.width))
         hashed = deviation * torch.randn(options.user_tokens, sizes.width)
         self.user_tokens = nn.Parameter(hashed) if options.user_tokens else None
+        self.of_posterior: nn.Linear | None = None
+        if data.posterior is not None:
+            self.source = Posterior(data.posterior, data.n_items)
+            self.of_posterior = nn.Linear(self.source.width, sizes.width, bias=False)
         self.scale = sizes.width**-0.5 if options.head_scale == "root" else 1.0
 
     def set_codes(self, codes: Tensor) -> None:
@@ -123,10 +129,12 @@ class Tiger(GenerativeModel):
         users, history, target = self.examples.rows(index)
         length = (history >= 0).sum(1)
         order = length.argsort(stable=True)
-        return tuple(
-            Block(part, users[part], history[part, : max(int(length[part].max()), 1)], target[part])
-            for part in order.chunk(self.options.blocks)
-        )
+        blocks = []
+        for part in order.chunk(self.options.blocks):
+            some = history[part, : max(int(length[part].max()), 1)]
+            known = None if self.of_posterior is None else interactions_of(some, self.source.n_items)
+            blocks.append(Block(part, users[part], some, target[part], known))
+        return tuple(blocks)
 
     def targets(self, index: Tensor) -> Tensor:
         """(B,) the items after the histories."""
@@ -143,7 +151,7 @@ class Tiger(GenerativeModel):
         """Means of the encoder's states of the codes, and what the decoder makes of the start alone."""
         parts = []
         for block in batch:
-            states, there = self.encoded(block.users, block.history)
+            states, there = self.encoded(block.users, block.history, block.interactions)
             start = self.start.expand(len(there), 1, -1)
             first = self.decoder(start, self.decoder.memory(states, there)).squeeze(1)
             parts.append(Reading(_mean(states, there), first))
@@ -151,7 +159,7 @@ class Tiger(GenerativeModel):
         return Reading(*(torch.cat(each)[order] for each in zip(*parts, strict=True)))
 
     def _of_block(self, block: Block) -> Predictions:
-        states, there = self.encoded(block.users, block.history)
+        states, there = self.encoded(block.users, block.history, block.interactions)
         memory = self.decoder.memory(states, there)
         codes = self.codes[block.target]  # (B, levels)
         before = self._embedded(codes[:, :-1])
@@ -167,14 +175,22 @@ class Tiger(GenerativeModel):
         """What the decoder reads of users (B,) with histories (B, T) of items, -1 where there is none."""
         return self.decoder.memory(*self.encoded(users, history))
 
-    def encoded(self, users: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, width) states of the encoder, and (B, S) bool: where there is a code or a user's token."""
+    def encoded(self, users: Tensor, history: Tensor, interactions: Csr | None = None) -> tuple[Tensor, Tensor]:
+        """(B, S, width) states of the encoder, and (B, S) bool: where there is a code or another token.
+
+        ``interactions``: the items of the histories, if they are at hand where a posterior is read.
+        """
         there = history >= 0
         x = self._embedded(self.codes[history.clamp_min(0)]).flatten(1, 2)
         there = there.repeat_interleave(self.levels, 1)
         if self.user_tokens is not None:
             of_user = self.user_tokens[users.clamp_min(0) % self.options.user_tokens]
             x, there = torch.cat([of_user[:, None], x], 1), torch.cat([(users >= 0)[:, None], there], 1)
+        if self.of_posterior is not None:
+            if interactions is None:
+                interactions = interactions_of(history, self.source.n_items)
+            token = self.of_posterior(self.source.means(history, interactions))
+            x, there = torch.cat([token[:, None], x], 1), torch.cat([torch.ones_like(there[:, :1]), there], 1)
         return self.encoder(x, there), there
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -222,6 +238,30 @@ class Tiger(GenerativeModel):
         users = torch.full((len(history),), -1, device=self.device) if ids is None else ids
         memory = self.read(users, history)
         return Behind.first(self, memory)
+
+
+class Posterior:
+    """A trained model's posterior of histories. It is no part of the model that reads it: not trained, not saved."""
+
+    def __init__(self, source: PosteriorSource, n_items: int) -> None:
+        self.model, self.n_items = source.model.eval().requires_grad_(False), n_items
+        vectors = source.item_text_vectors
+        self.vectors = None if vectors is None else torch.from_numpy(np.array(vectors, dtype=np.float32))
+        nothing = torch.full((1, 1), -1)
+        self.width = self.means(nothing, interactions_of(nothing, n_items)).shape[1]
+
+    @torch.no_grad()
+    def means(self, history: Tensor, interactions: Csr) -> Tensor:
+        """(B, D) for histories (B, T) of items, filled up with -1, and the same as a matrix (B, N)."""
+        if self.model.device != history.device:
+            self.model.to(history.device)
+            self.vectors = None if self.vectors is None else self.vectors.to(history.device)
+        text = None
+        if self.vectors is not None:
+            there = (history >= 0) & (history < self.n_items)
+            total = (self.vectors[history.where(there, 0)] * there[:, :, None]).sum(1)
+            text = total / total.norm(dim=1, keepdim=True).clamp_min(1e-9)
+        return self.model.posterior(UserBatch(None, interactions, text))[0].float()
 
 
 def _mean(states: Tensor, there: Tensor) -> Tensor:
