@@ -25,6 +25,7 @@ from dmrec.recipes import recipe
 from dmrec.runs.checkpoint import load_checkpoint
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
+from dmrec.runtime import move
 from dmrec.tokenizers.tokenize import make_tokenizer, tokenize_dataset
 from dmrec.training.loop import learning_rate_factor, optimiser_of
 
@@ -186,6 +187,20 @@ def test_a_collapsed_tokenizer_ends_the_run(walks):
         model.tokenizer.codebooks.zero_()
     with pytest.raises(DmrecError, match="all items have the same code on level 1: the tokenizer has collapsed"):
         model.end_epoch(1)
+
+
+@pytest.mark.parametrize("codes", ["rk", "rq"])
+@pytest.mark.parametrize("mode", ["alternate", "joint"])
+def test_a_step_reads_no_value(mode, codes, walks):
+    """On the meta device, where reading one fails, as on a GPU it would wait."""
+    model = made(walks, codes=codes)[1].to("meta").train()
+    model.begin_phase(Phase(mode=mode, epochs=2))
+    for epoch in (1, 2):
+        model.begin_epoch(epoch)
+        losses = model.loss(move(model.batch(torch.arange(40)), torch.device("meta")), Step())
+        losses["loss"].backward()
+        assert {value.device.type for value in (*losses.values(), *model.metrics().values())} == {"meta"}
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_information_nce():

@@ -186,31 +186,34 @@ class Aligned(TrainedModel):
             total = total + weight * losses["quantization"]
         if self.aligns:
             assert latent is not None
-            logits, vectors = self._targets(batch.items, quantization)
-            codebooks = self.tokenizer.codebooks if quantization is not None else self.tokenizer.codebooks.detach()
-            if self.options.distinct_targets:
-                latent = latent[batch.first]
-            else:
-                logits = logits[batch.of_example]
-            of_target = None
-            if self.options.residual == "target":
-                of_target = (logits if self.options.likeliest == "nearest" else -logits).detach().argmax(-1)
-            prediction = self._logits(latent, codebooks, of_target)
-            each = self._alignment(logits, prediction)
-            losses["alignment"] = each.mean()
-            weight = self.options.weight
-            if self.turn == "tokenizer" and self.options.tokenizer_weight is not None:
-                weight = self.options.tokenizer_weight
-            total = total + weight * losses["alignment"]
-            self._last = {"target": logits.detach(), "prediction": prediction.detach(), "each": each.detach()}
-            if preference is not None:
-                if self.options.distinct_targets:
-                    preference = preference[batch.first]
-                else:
-                    vectors = vectors[batch.of_example]
-                losses["psa"] = info_nce(preference, vectors, self.options.psa_temperature)
-                total = total + self.options.psa_weight * losses["psa"]
+            aligned, weighted = self._aligned(batch, latent, preference, quantization)
+            losses |= aligned
+            total = total + weighted
         return {"loss": total, **losses}
+
+    def _aligned(
+        self, batch: AlignedBatch, latent: Tensor, preference: Tensor | None, quantization: Quantization | None
+    ) -> tuple[Losses, Tensor]:
+        """``alignment`` and ``psa`` of what was read of histories, and their weighted sum."""
+        options, one_each = self.options, self.options.distinct_targets
+        logits, vectors = self._targets(batch.items, quantization)
+        codebooks = self.tokenizer.codebooks if quantization is not None else self.tokenizer.codebooks.detach()
+        logits, latent = (logits, latent[batch.first]) if one_each else (logits[batch.of_example], latent)
+        codes = None
+        if options.residual == "target":
+            codes = (logits if options.likeliest == "nearest" else -logits).detach().argmax(-1)
+        prediction = self._logits(latent, codebooks, codes)
+        each = self._alignment(logits, prediction)
+        self._last = {"target": logits.detach(), "prediction": prediction.detach(), "each": each.detach()}
+        losses, weight = {"alignment": each.mean()}, options.weight
+        if self.turn == "tokenizer" and options.tokenizer_weight is not None:
+            weight = options.tokenizer_weight
+        total = weight * losses["alignment"]
+        if preference is not None:
+            pair = (preference[batch.first], vectors) if one_each else (preference, vectors[batch.of_example])
+            losses["psa"] = info_nce(*pair, options.psa_temperature)
+            total = total + options.psa_weight * losses["psa"]
+        return losses, total
 
     def history_latents(self, history: Tensor) -> Tensor:
         """(B, D) from what was read of histories (B, width): the map's values are in standard deviations of the items'
@@ -320,6 +323,7 @@ class Aligned(TrainedModel):
         turns = self.learning(epoch)
         self.turn = "joint" if len(turns) > 1 else next(iter(turns))
         self.aligns = epoch >= self.phase.alignment_from
+        self.tokenizer.train(self.turn != "recommender")
         self._of_items, self._read, self._last = None, None, {}
         if self.turn == "tokenizer" and self.aligns:
             self._read = self._read_all()
