@@ -124,7 +124,8 @@ def etegrec() -> Values:
     }
     model = {"transformer": transformer, "head_scale": "one", "history": 50, "loss_over": "vocabulary", "blocks": 8}
     model |= {"search": "beam", "normalise": "vocabulary"}
-    alignment = {"strategy": "sia", "weight": 1e-4, "temperature": 1.0, "psa_weight": 3e-4, "distinct_targets": True}
+    alignment = {"strategy": "sia", "weight": 1e-4, "temperature": 1.0, "residual": "hard", "psa_weight": 3e-4}
+    alignment |= {"distinct_targets": True}
     phases = [
         {"mode": "alternate", "epochs": 200, "cycle": 2, "alignment_from": 11, "patience": 15},
         {"mode": "frozen", "epochs": 100, "learning_rate": 5e-4, "patience": 10},
@@ -136,7 +137,8 @@ def etegrec() -> Values:
 
 def etegrec_soda() -> Values:
     """ETEGRec with SODA (Xue et al., RecSys 2026) in place of SIA."""
-    alignment = {"strategy": "soda", "weight": 0.1, "temperature": "calibrated", "refresh_temperature": True}
+    alignment = {"strategy": "soda", "weight": 0.1, "temperature": "calibrated", "residual": "soft"}
+    alignment |= {"refresh_temperature": True}
     return deep_merge(etegrec(), {"name": "etegrec-soda", "alignment": alignment})
 
 

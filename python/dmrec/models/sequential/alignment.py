@@ -70,10 +70,10 @@ class AlignmentConfig(Options):
     levels: Literal["sum", "mean"] = Field("sum", description="over levels; the mean saturates later")
     slope: float = Field(1.0, gt=0, description="s in s softplus(-delta / s)")
     hidden: tuple[int, ...] = Field((), description="widths of hidden layers of the map from histories to latents")
-    residual: Literal["hard", "soft", "target"] = Field(
-        "hard",
-        description="what a level takes off: the nearest code; the mean of all by their probabilities; of histories, "
-        "the code of the target, as a decoder in training is given the right codes before",
+    residual: Literal["soft", "hard", "target"] = Field(
+        "soft",
+        description="what a level takes off: the mean of all codes by their probabilities; the nearest code; or that, "
+        "but of histories the code of the target, as a decoder in training is given the right codes before",
     )
     residual_gradient: Literal["first", "all", "full"] = Field(
         "all", description="what levels after the first teach, see the tokenizers"
