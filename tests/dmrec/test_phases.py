@@ -57,6 +57,7 @@ def walks(tmp_path_factory):
     tokenize_dataset(data, make_tokenizer("rk-means", levels=2, size=8), vectors="svd", name="rk")
     options = {"epochs": 30, "latent": 4, "hidden": [16], "levels": 2, "size": 8}
     tokenize_dataset(data, make_tokenizer("rq-vae", **options), vectors="svd", name="rq", collisions="token")
+    tokenize_dataset(data, make_tokenizer("letter-rq-vae", **options), vectors="svd", name="letter", collisions="token")
     return data
 
 
@@ -87,7 +88,7 @@ def learned(model, before):
     return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, now[name])}
 
 
-@pytest.mark.parametrize("codes", ["rk", "rq"])
+@pytest.mark.parametrize("codes", ["rk", "rq", "letter"])
 def test_who_learns_when(codes, walks):
     """Frozen: codebooks equal to the bit; in turns, one of the two; jointly, both."""
     model = made(walks, codes=codes, name="etegrec-soda")[1]
@@ -189,7 +190,7 @@ def test_a_collapsed_tokenizer_ends_the_run(walks):
         model.end_epoch(1)
 
 
-@pytest.mark.parametrize("codes", ["rk", "rq"])
+@pytest.mark.parametrize("codes", ["rk", "rq", "letter"])
 @pytest.mark.parametrize("mode", ["alternate", "joint"])
 def test_a_step_reads_no_value(mode, codes, walks):
     """On the meta device, where reading one fails, as on a GPU it would wait."""
@@ -290,7 +291,7 @@ def test_a_phase_ends_when_codes_stand_still(walks, tmp_path):
 
 
 @pytest.mark.parametrize("phases", [(ALTERNATE, FROZEN), (JOINT, FROZEN)], ids=["alternate", "joint"])
-@pytest.mark.parametrize("codes", ["rk", "rq"])
+@pytest.mark.parametrize("codes", ["rk", "rq", "letter"])
 def test_runs_are_resumed_bit_for_bit_from_any_batch(phases, codes, walks, tmp_path, monkeypatch):
     """Stopped by a signal in several steps of every phase, among them the last and first of epochs and phases."""
     from dmrec.training import loop

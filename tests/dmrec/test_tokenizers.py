@@ -22,7 +22,7 @@ from dmrec.tokenizers.collisions import (
 from dmrec.tokenizers.health import check_health, churn, health_of
 from dmrec.tokenizers.kmeans import kmeans, nearest, nearest_balanced
 from dmrec.tokenizers.quantize import residual_codes
-from dmrec.tokenizers.rq_vae import LetterOptions, RqVae, RqVaeOptions, _Letter, balanced_clusters
+from dmrec.tokenizers.rq_vae import LetterOptions, LetterRqVae, RqVae, RqVaeOptions, balanced_clusters
 from dmrec.tokenizers.sinkhorn import sinkhorn
 from dmrec.tokenizers.tokenize import TOKENIZERS, import_codes, make_tokenizer, tokenize_dataset
 
@@ -251,31 +251,53 @@ def test_clusters_of_codes_are_balanced(n):
 
 
 def letter(**options):
-    wanted = LetterOptions(levels=2, size=40, latent=6, hidden=(8,), **options)
-    model = RqVae(12, wanted)
+    model = LetterRqVae(12, LetterOptions(levels=2, size=40, latent=6, hidden=(8,), **options))
     torch.nn.init.normal_(model.codebooks)
-    terms = _Letter(wanted, model, np.random.default_rng(0).normal(size=(50, 6)))
-    terms.begin_epoch(1)
-    return model, terms
+    model.follow(np.random.default_rng(0).normal(size=(50, 6)))
+    model.refresh(1)
+    return model
+
+
+def terms_of(model, x, items):
+    """What the terms of a batch add to the loss of each item."""
+    return model.quantize(x, items).loss - model.quantize(x).loss
 
 
 def test_letters_terms_reach_what_they_should():
     x = torch.from_numpy(clustered(50)).float()
-    model, terms = letter(diversity_weight=0.0)
-    _, codes, quantized, _ = model.quantize(x)
-    terms.loss(torch.arange(50), quantized, codes, torch.Generator()).backward()
-    assert model.codebooks.grad is None or not model.codebooks.grad.any(), "the collaborative term teaches the encoder"
+    model = letter(diversity_weight=0.0, collaborative_weight=1.0)
+    terms_of(model, x, torch.arange(50)).mean().backward()
+    assert not model.codebooks.grad.any(), "the collaborative term teaches the encoder"
     assert model.encoder[0].weight.grad.abs().sum() > 0
-    assert terms.loss(torch.arange(1), quantized[:1], codes[:1], torch.Generator()).item() == pytest.approx(0, abs=1e-6)
-    model, terms = letter(collaborative_weight=0.0)
-    _, codes, quantized, _ = model.quantize(x)
-    terms.loss(torch.arange(50), quantized, codes, torch.Generator()).backward()
+    quantized = model.quantize(x).quantized
+    scores = quantized @ model.collaborative.T
+    wanted = torch.nn.functional.cross_entropy(scores, torch.arange(50))
+    torch.testing.assert_close(terms_of(model, x, torch.arange(50)), wanted.expand(50), rtol=1e-3, atol=1e-3)
+    assert terms_of(model, x[:1], torch.arange(1)).item() == pytest.approx(0, abs=1e-6)
+    model = letter(collaborative_weight=0.0, diversity_weight=1.0)
+    terms_of(model, x, torch.arange(50)).mean().backward()
     assert not model.encoder[0].weight.grad.any(), "diversity teaches the codes"
     assert model.codebooks.grad.abs().sum() > 0
-    for members in terms.members:
-        assert all(code not in others for code, others in enumerate(members))
     with pytest.raises(DmrecError, match="the collaborative vectors are 5 wide and the latents 6"):
-        _Letter(terms.options, model, np.zeros((50, 5)))
+        model.follow(np.zeros((50, 5)))
+
+
+def test_diversity_draws_another_code_of_the_cluster():
+    """By definition, with the draw found by trying all; codes that are alone in their cluster do not count."""
+    model = letter()
+    model.clusters[0] = torch.tensor([0, 0, 0, 1, 2, 2] + [3] * 34)
+    book = model.codebooks[0].detach()
+    for code in (0, 1, 2, 4, 5, 17):
+        others = [c for c in range(40) if model.clusters[0, c] == model.clusters[0, code] and c != code]
+        logits = (book @ book[code]).index_fill(0, torch.tensor(code), -torch.inf)
+        possible = -logits.log_softmax(0)[others]
+        drawn = torch.stack([model._diversity(0, torch.tensor([code])).detach() for _ in range(200)])
+        nearest = (drawn[:, None] - possible).abs().min(1)
+        assert nearest.values.max() < 1e-5
+        assert len(nearest.indices.unique()) == len(others) or len(others) > 10, "each is drawn"
+    assert model._diversity(0, torch.tensor([3, 3])).item() == 0
+    pair = model._diversity(0, torch.tensor([3, 4])).item()
+    assert pair == pytest.approx(model._diversity(0, torch.tensor([4])).item()), "a mean over those that have others"
 
 
 @pytest.mark.parametrize(

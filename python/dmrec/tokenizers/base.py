@@ -46,8 +46,14 @@ class Tokenizer(nn.Module, ABC):
         return x
 
     @abstractmethod
-    def quantize(self, x: Tensor) -> Quantization:
-        """Of vectors (n, E), with the loss that the tokenizer is trained by."""
+    def quantize(self, x: Tensor, items: Tensor | None = None) -> Quantization:
+        """Of vectors (n, E), with the loss that the tokenizer is trained by.
+
+        ``items`` (n,) int64: whose they are, for a tokenizer that knows more of them; None: terms of that are left out.
+        """
+
+    def refresh(self, epoch: int) -> None:
+        """Forms anew, between epochs, what stands still within one; default: nothing."""
 
 
 class Fitted:

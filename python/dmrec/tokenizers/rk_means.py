@@ -58,7 +58,8 @@ class RkMeans(Tokenizer):
         """The quantized vectors."""
         return quantized
 
-    def quantize(self, x: Tensor) -> Quantization:
+    def quantize(self, x: Tensor, items: Tensor | None = None) -> Quantization:
         """The loss is what all levels leave, sum_l |r_{l+1}|^2."""
+        del items
         codes, quantized, loss = residual_quantize(x, self.codebooks, beta=0.0)
         return Quantization(x, codes, quantized, loss)

@@ -80,9 +80,13 @@ class RqVaeOptions(TokenizerOptions):
         """Trains until loss and codes stand still."""
         return _fit(self, x, collaborative, report)
 
+    def network(self, width: int) -> RqVae:
+        """For vectors of ``width``."""
+        return RqVae(width, self)
+
     def restored(self, state: dict[str, np.ndarray]) -> Fitted:
         """Encoder and codebooks from their weights."""
-        model = RqVae(len(state["mean"]), self)
+        model = self.network(len(state["mean"]))
         model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
         return Fitted(model.eval())
 
@@ -95,6 +99,10 @@ class LetterOptions(RqVaeOptions):
     levels: int = Field(4, ge=1, description="codes of an item")
     collaborative_weight: float = Field(0.01, ge=0, description="of the term that follows the collaborative vectors")
     diversity_weight: float = Field(1e-4, ge=0, description="of the term that spreads the codes")
+
+    def network(self, width: int) -> RqVae:
+        """For vectors of ``width``."""
+        return LetterRqVae(width, self)
 
 
 class RqVae(Tokenizer):
@@ -133,8 +141,9 @@ class RqVae(Tokenizer):
         first, last = self.options.soft_temperature
         self.temperature = first + (last - first) * (epoch - 1) / max(self.options.epochs - 1, 1)
 
-    def quantize(self, x: Tensor) -> Quantization:
+    def quantize(self, x: Tensor, items: Tensor | None = None) -> Quantization:
         """The loss is that of reconstruction and quantization; codes are straight-through but in `soft`."""
+        del items
         latents = self.latents(x)
         codes, quantized, quantization = self.bottleneck(latents)
         reconstruction = self._reduced((self.wanted(x) - self.decoder(quantized)).square())
@@ -202,28 +211,26 @@ def _fit(options: RqVaeOptions, x: np.ndarray, collaborative: np.ndarray | None,
     torch.manual_seed(options.seed)
     shuffle = torch.Generator().manual_seed(options.seed)
     vectors = torch.from_numpy(np.asarray(x, dtype=np.float32))
-    model = RqVae(vectors.shape[1], options)
+    model = options.network(vectors.shape[1])
     if options.standardise:
         model.mean.copy_(vectors.mean(0))
         model.deviation.copy_(vectors.std(0).clamp_min(1e-6))
     if options.initialisation != "uniform":
         _start_from_kmeans(model, vectors, options)
-    letter = _Letter(options, model, collaborative) if isinstance(options, LetterOptions) else None
+    if isinstance(model, LetterRqVae):
+        model.follow(collaborative)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
     best, still, before = float("inf"), 0, np.zeros((0, 0), dtype=np.int64)
     for epoch in range(1, options.epochs + 1):
         model.begin_epoch(epoch)
-        if letter is not None:
-            letter.begin_epoch(epoch)
+        model.refresh(epoch)
         total = torch.zeros((), dtype=torch.float64)
         codes = torch.empty(len(vectors), options.levels, dtype=torch.int64)
         for rows in torch.randperm(len(vectors), generator=shuffle).split(options.batch_size):
-            found = model.quantize(vectors[rows])
+            found = model.quantize(vectors[rows], rows)
             codes[rows], loss = found.codes, found.loss.mean()
-            if letter is not None:
-                loss = loss + letter.loss(rows, found.quantized, found.codes, shuffle)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -271,55 +278,68 @@ def _revive(model: RqVae, vectors: Tensor, codes: np.ndarray) -> None:
         codebook[unused[: len(farthest)]] = moved
 
 
-class _Letter:
-    """LETTER's two terms."""
+class LetterRqVae(RqVae):
+    """With LETTER's two terms. Codes of a level are clustered anew between epochs; draws follow torch's global seed."""
 
-    def __init__(self, options: LetterOptions, model: RqVae, collaborative: np.ndarray | None) -> None:
+    options: LetterOptions
+    clusters: Tensor  # (levels, C) int64
+    collaborative: Tensor  # (N, latent)
+
+    def __init__(self, width: int, options: LetterOptions) -> None:
+        super().__init__(width, options)
+        self.register_buffer("clusters", torch.zeros(options.levels, options.size, dtype=torch.int64))
+        self.register_buffer("collaborative", torch.empty(0, options.latent), persistent=False)
+
+    def follow(self, collaborative: np.ndarray | None) -> None:
+        """Takes the collaborative vectors (N, latent) of all items.
+
+        Raises:
+            DmrecError: there are none, or they have another width.
+        """
         if collaborative is None:
             raise DmrecError("letter-rq-vae needs collaborative vectors of the items (--collaborative)")
-        if collaborative.shape[1] != options.latent:
+        if collaborative.shape[1] != self.options.latent:
             raise DmrecError(
-                f"the collaborative vectors are {collaborative.shape[1]} wide and the latents {options.latent}: make "
-                f"both equal (--set latent={collaborative.shape[1]})"
+                f"the collaborative vectors are {collaborative.shape[1]} wide and the latents {self.options.latent}: "
+                f"make both equal (--set latent={collaborative.shape[1]})"
             )
-        self.options, self.model = options, model
-        self.targets = torch.from_numpy(np.asarray(collaborative, dtype=np.float32))
-        self.members: list[list[np.ndarray]] = []  # of each level, for each code the others of its cluster
+        self.collaborative = torch.from_numpy(np.array(collaborative, dtype=np.float32))
 
-    def begin_epoch(self, epoch: int) -> None:
+    def refresh(self, epoch: int) -> None:
         """Clusters the codes of each level."""
         if not self.options.diversity_weight:
             return
-        self.members = []
-        for level, codebook in enumerate(self.model.codebooks.detach().double().numpy()):
-            cluster = balanced_clusters(codebook, self.options.seed + level + epoch)
-            self.members.append(
-                [np.setdiff1d(np.flatnonzero(cluster == cluster[code]), [code]) for code in range(len(codebook))]
-            )
+        for level, codebook in enumerate(self.codebooks.detach().cpu().double().numpy()):
+            self.clusters[level] = torch.from_numpy(balanced_clusters(codebook, self.options.seed + level + epoch))
 
-    def loss(self, rows: Tensor, quantized: Tensor, codes: Tensor, random: torch.Generator) -> Tensor:
-        """The weighted sum of both terms."""
-        own = torch.arange(len(rows))
-        scores = quantized @ self.targets[rows].T
-        total = self.options.collaborative_weight * nn.functional.cross_entropy(scores, own)
-        for level, members in enumerate(self.members):
-            total = total + self.options.diversity_weight * self._diversity(level, members, codes[:, level], random)
-        return total
+    def quantize(self, x: Tensor, items: Tensor | None = None) -> Quantization:
+        """With the terms of a batch in the loss of each of its items, where it is known which these are."""
+        found = super().quantize(x)
+        if items is None:
+            return found
+        own = torch.arange(len(items), device=x.device)
+        scores = found.quantized @ self.collaborative[items].T
+        terms = self.options.collaborative_weight * nn.functional.cross_entropy(scores, own)
+        if self.options.diversity_weight:
+            for level in range(self.options.levels):
+                terms = terms + self.options.diversity_weight * self._diversity(level, found.codes[:, level])
+        return found._replace(loss=found.loss + terms)
 
-    def _diversity(self, level: int, members: list[np.ndarray], code: Tensor, random: torch.Generator) -> Tensor:
-        """Cross entropy of each item's code vector with that of another code of its cluster, its own left out."""
-        codebook = self.model.codebooks[level]
-        of_code = [members[c] for c in code.tolist()]
-        there = torch.tensor([len(each) > 0 for each in of_code])
-        if not there.any():
-            return codebook.new_zeros(())
-        draw = torch.rand(len(code), generator=random).tolist()
-        positive = torch.tensor(
-            [int(each[int(u * len(each))]) if len(each) else 0 for each, u in zip(of_code, draw, strict=True)]
+    def _diversity(self, level: int, code: Tensor) -> Tensor:
+        """Cross entropy of each item's code vector with that of another code of its cluster, its own left out; 0 for a
+        code that is alone in its cluster.
+        """
+        codebook, cluster = self.codebooks[level], self.clusters[level]
+        others = cluster[code][:, None] == cluster
+        others = others.scatter(1, code[:, None], False)
+        count = others.sum(1)
+        drawn = (torch.rand(len(code), device=code.device, dtype=torch.float64) * count).long()
+        positive = (others & (others.cumsum(1) == drawn[:, None] + 1)).to(torch.int8).argmax(1)
+        logits = (codebook[code] @ codebook.T).scatter(1, code[:, None], -torch.inf)
+        each = nn.functional.cross_entropy(
+            logits, positive.where(count > 0, (code + 1) % len(codebook)), reduction="none"
         )
-        logits = codebook[code] @ codebook.T
-        logits = logits.scatter(1, code[:, None], -torch.inf)
-        return nn.functional.cross_entropy(logits[there], positive[there])
+        return (each * (count > 0)).sum() / (count > 0).sum().clamp_min(1)
 
 
 def balanced_clusters(codebook: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from .collisions import RULES, in_collisions, resolve_collisions
 from .features import cooccurrence_vectors
 from .health import check_health, health_of
 from .rk_means import RkMeansOptions
-from .rq_vae import LetterOptions, RqVaeOptions
+from .rq_vae import LetterOptions, LetterRqVae, RqVaeOptions
 
 TOKENIZERS: dict[str, type[TokenizerOptions]] = {
     each.model_fields["kind"].default: each for each in (RkMeansOptions, RqVaeOptions, LetterOptions)
@@ -125,6 +125,8 @@ def restored_tokenizer(dataset: Dataset, name: str) -> Restored:
         raise DmrecError(f"{path} is missing or differs from its checksum: make the codes again (--force)")
     options = make_tokenizer(**noted["tokenizer"])
     fitted = options.restored(safetensors.numpy.load_file(path))
+    if isinstance(fitted.tokenizer, LetterRqVae):
+        fitted.tokenizer.follow(_vectors(dataset, noted["collaborative"], fitted.codebooks.shape[2]))
     return Restored(fitted, _vectors(dataset, noted["vectors"], 128), noted["collisions"])
 
 

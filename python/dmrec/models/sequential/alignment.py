@@ -180,7 +180,7 @@ class Aligned(TrainedModel):
             assert self._read is not None, "begin_epoch reads the histories"
             latent, preference = (None if each is None else each[batch.examples] for each in self._read)
         if self.turn != "recommender":
-            quantization = self.tokenizer.quantize(self.vectors[batch.items])
+            quantization = self.tokenizer.quantize(self.vectors[batch.items], batch.items)
             losses["quantization"] = quantization.loss.mean()
             weight = self.options.joint_tokenizer_weight if self.turn == "joint" else 1.0
             total = total + weight * losses["quantization"]
@@ -343,6 +343,7 @@ class Aligned(TrainedModel):
         if self.turn == "recommender":
             return values
         before, vectors = self.model.codes.cpu().numpy(), self.vectors.cpu().numpy()
+        self.tokenizer.refresh(epoch + 1)
         fitted = Fitted(self.tokenizer)
         codes, residuals = fitted.codes(vectors)
         size = self.tokenizer.codebooks.shape[1]
