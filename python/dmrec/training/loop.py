@@ -102,7 +102,7 @@ class _Training:
         """All phases, from the beginning or from a checkpoint."""
         state = self.state
         if resume is not None:
-            state = self.state = restored_state(resume, self.run, self.runtime)
+            state = self.state = restored_state(resume, self.run, self.runtime, self.config.epochs)
         self.timer = PhaseTimer(state.spent)
         if state.phase < len(self.schedule):
             self._enter_phase()

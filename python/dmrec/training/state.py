@@ -81,9 +81,12 @@ def checkpoint_of(
     return Checkpoint(tensors, {"place": place, "about": metadata, "log_bytes": run.log_bytes()})
 
 
-def restored_state(checkpoint: Checkpoint, run: Run, runtime: Runtime) -> TrainState:
-    """The state that a checkpoint holds."""
+def restored_state(checkpoint: Checkpoint, run: Run, runtime: Runtime, epochs: int) -> TrainState:
+    """The state that a checkpoint holds; ``epochs``: at most, of a run of version 0.1, which had no phases."""
     place = dict(checkpoint.values["place"])
+    if "stopped_early" in place:
+        over = place.pop("stopped_early") or place["epoch"] > epochs
+        place |= {"phase": int(over), "epochs_before": 0, "best_in_phases": [place["best_epoch"]]}
     if place.keys() != {each.name for each in fields(TrainState)} - {"best_state"}:
         raise DmrecError(f"the checkpoint in {run.folder} is of another version of dmrec; train again")
     for name in TENSORS:
