@@ -286,8 +286,11 @@ def test_a_run_of_several_phases(walks, tmp_path, capsys):
 def test_a_phase_ends_when_codes_stand_still(walks, tmp_path):
     still = "{mode: alternate, epochs: 4, until_churn: 0.5, tokenizer_learning_rate: 1.0e-9}"
     assert run(*command(walks, tmp_path, phases=(still, FROZEN))) == 0
-    epochs = bits(tmp_path / "walks/etegrec-soda/seed-0")[1]
-    assert [event["phase"] for event in epochs if event["event"] == "epoch"] == [1, 2, 2]
+    events = bits(tmp_path / "walks/etegrec-soda/seed-0")[1]
+    assert [event["phase"] for event in events if event["event"] == "epoch"] == [1, 2, 2]
+    assert [event["epoch"] for event in events if event["event"] == "evaluation"] == [1, 3], "wherever a phase ends"
+    assert run(*command(walks, tmp_path / "alone", phases=(still,))) == 0
+    assert load(tmp_path / "alone/walks/etegrec-soda/seed-0").recommend("u3", k=2)
 
 
 @pytest.mark.parametrize("phases", [(ALTERNATE, FROZEN), (JOINT, FROZEN)], ids=["alternate", "joint"])

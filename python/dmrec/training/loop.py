@@ -163,20 +163,25 @@ class _Training:
         self.run.log("epoch", epoch=state.epoch, **values)
         for observer in self.observers:
             observer.on_epoch(state.epoch, values)
-        settled = ended.get("churn", 1.0) < self.phase.until_churn
-        over = self._evaluated() or state.epoch_of_phase == settings.epochs or settled
+        last = state.epoch_of_phase == settings.epochs or ended.get("churn", 1.0) < self.phase.until_churn
+        over = self._evaluated(last) or last
         state.next_epoch()
         if over:
             self._next_phase()
         self._save_if_due(self.shuffle.get_state())
 
-    def _evaluated(self) -> bool:
-        """Measures the model where it is time for that, keeps its state if it is the best; whether to stop early."""
+    def _evaluated(self, last: bool) -> bool:
+        """Measures the model where it is time for that, keeps its state if it is the best; whether to stop early.
+
+        ``last``: whether the phase ends here. Without a validation split the last state of all is kept.
+        """
         model, state, settings = self.model, self.state, self.settings
         epoch = state.epoch_of_phase
         if self.valid is None:
+            if last and state.phase + 1 == len(self.schedule):
+                self._keep()
             return False
-        if epoch % settings.evaluate_every and epoch != settings.epochs:
+        if epoch % settings.evaluate_every and not last:
             return False
         metrics, seen = all_metrics(self.config), self.config.evaluation.exclude_seen
         validation = evaluate(model, self.data, self.valid, metrics, exclude_seen=seen).means
@@ -202,15 +207,11 @@ class _Training:
         """From the best state; after the last phase, nothing."""
         state = self.state
         state.phase += 1
-        if self.valid is None and state.phase == len(self.schedule):
-            state.epoch -= 1  # the one that has just ended
-            self._keep()
-            state.epoch += 1
         if state.phase == len(self.schedule):
             self.optimiser = None
             return
         state.epochs_before, state.best_in_phases = state.epoch - 1, [*state.best_in_phases, 0]
-        if self.valid is not None and state.best_state:
+        if self.valid is not None:
             self.model.load_state_dict(state.best_state)
         self._enter_phase()
 
