@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dmrec
 import numpy as np
+import pyarrow
 import scipy.sparse as sp
 from dmrec.data.create import create_dataset
 from dmrec.data.dataset import Dataset, open_dataset
@@ -34,3 +36,15 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     embed_dataset(dataset, TfidfSvd(8))
     tokenize_dataset(dataset, make_tokenizer("rk-means", levels=3, size=8), vectors="tfidf-svd", name="letter")
     return open_dataset(folder)  # nothing read yet: files are checked when they are
+
+
+def round_walks(folder: Path, n_users: int) -> Dataset:
+    """Users who walk round sixteen clusters of four items, in their order, split by leaving the last two out."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for user in range(n_users):
+        cluster = int(draw.integers(16))
+        items = dict.fromkeys(4 * ((cluster + step) % 16) + int(draw.integers(4)) for step in range(8))
+        rows += [(f"u{user}", str(item)) for item in items]
+    frame = pyarrow.table({"user": [user for user, _ in rows], "item": [item for _, item in rows]})
+    return dmrec.dataset(frame, split="leave-one-out", k_core=1, folder=folder)

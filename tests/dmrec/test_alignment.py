@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from dmrec import dataset as from_frame
 from dmrec import load
 from dmrec.build import build_model
 from dmrec.cli.main import main
@@ -22,7 +22,6 @@ from dmrec.runs.resolve import resolve
 from dmrec.tokenizers.tokenize import import_codes, make_tokenizer, restored_tokenizer, tokenize_dataset
 from dmrec.training import loop
 
-pa = pytest.importorskip("pyarrow")
 SMALL = [
     "model.blocks=2",
     "model.transformer={layers: 1, width: 16, feed_forward: 32, heads: 2, head_width: 8}",
@@ -34,14 +33,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory):
     """Users who walk round sixteen clusters of four items; codes from vectors of co-occurrence."""
-    random = np.random.default_rng(0)
-    rows = []
-    for user in range(300):
-        cluster = int(random.integers(16))
-        items = dict.fromkeys(4 * ((cluster + step) % 16) + int(random.integers(4)) for step in range(8))
-        rows += [(f"u{user}", str(item)) for item in items]
-    frame = pa.table({"user": [u for u, _ in rows], "item": [i for _, i in rows]})
-    data = from_frame(frame, split="leave-one-out", k_core=1, folder=tmp_path_factory.mktemp("walks") / "walks")
+    data = tiny.round_walks(tmp_path_factory.mktemp("walks") / "walks", 300)
     tokenize_dataset(data, make_tokenizer("rk-means", levels=2, size=8), vectors="svd", name="codes")
     return data
 

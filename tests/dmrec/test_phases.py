@@ -9,8 +9,8 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from dmrec import dataset as from_frame
 from dmrec import load
 from dmrec.build import build_model
 from dmrec.cli.main import main
@@ -29,7 +29,6 @@ from dmrec.runtime import move
 from dmrec.tokenizers.tokenize import make_tokenizer, tokenize_dataset
 from dmrec.training.loop import learning_rate_factor, optimiser_of
 
-pa = pytest.importorskip("pyarrow")
 SMALL = [
     "model.blocks=2",
     "model.transformer={layers: 1, width: 16, feed_forward: 32, heads: 2, head_width: 8}",
@@ -46,14 +45,7 @@ JOINT = "{mode: joint, epochs: 2, tokenizer_learning_rate: 0.01}"
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory):
     """Users who walk round sixteen clusters of four items; codes from vectors of co-occurrence."""
-    draw = np.random.default_rng(0)
-    rows = []
-    for user in range(200):
-        cluster = int(draw.integers(16))
-        items = dict.fromkeys(4 * ((cluster + step) % 16) + int(draw.integers(4)) for step in range(8))
-        rows += [(f"u{user}", str(item)) for item in items]
-    frame = pa.table({"user": [u for u, _ in rows], "item": [i for _, i in rows]})
-    data = from_frame(frame, split="leave-one-out", k_core=1, folder=tmp_path_factory.mktemp("walks") / "walks")
+    data = tiny.round_walks(tmp_path_factory.mktemp("walks") / "walks", 200)
     tokenize_dataset(data, make_tokenizer("rk-means", levels=2, size=8), vectors="svd", name="rk")
     options = {"epochs": 30, "latent": 4, "hidden": [16], "levels": 2, "size": 8}
     tokenize_dataset(data, make_tokenizer("rq-vae", **options), vectors="svd", name="rq", collisions="token")

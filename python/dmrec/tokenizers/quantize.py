@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+from torch import Tensor
 
 from .kmeans import nearest
+
+ResidualGradient = Literal["first", "all", "full"]
+"""What levels after the first teach: nothing; the latents; or codes of earlier levels, too."""
+
+
+def left_by(left: Tensor, taken: Tensor, residual_gradient: ResidualGradient) -> Tensor:
+    """What a level leaves of ``left`` (n, D) when it takes ``taken`` off."""
+    match residual_gradient:
+        case "all":
+            return left - taken.detach()
+        case "full":
+            return left - taken
+        case _:
+            return (left - taken).detach()
 
 
 def residual_codes(x: np.ndarray, codebooks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

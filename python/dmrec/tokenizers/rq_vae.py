@@ -25,7 +25,7 @@ from ..errors import DmrecError
 from .base import Fitted, Quantization, Report, Tokenizer, TokenizerOptions
 from .health import churn, health_of
 from .kmeans import kmeans
-from .quantize import residual_codes
+from .quantize import ResidualGradient, left_by, residual_codes
 from .sinkhorn import sinkhorn
 
 CLUSTERS, LEAST, MOST = 10, 10, 60  # of the codes of a level, for LETTER's diversity
@@ -44,7 +44,7 @@ class RqVaeOptions(TokenizerOptions):
     reduction: Literal["sum", "mean"] = Field(
         "sum", description="over dimensions, in both terms: sum, as TIGER has norms, or mean, as LETTER and ETEGRec"
     )
-    residual_gradient: Literal["first", "all", "full"] = Field(
+    residual_gradient: ResidualGradient = Field(
         "all",
         description="which latents levels after the first teach: first: none, as in the released code of LETTER and "
         "ETEGRec; all: the encoder's; full: the codes of earlier levels, too",
@@ -178,13 +178,7 @@ class RqVae(Tokenizer):
                 spread = spread + options.soft_diversity * (mean * mean.clamp_min(TINY).log()).sum()
             codes.append(code)
             total = total + chosen
-            match options.residual_gradient:
-                case "all":
-                    left = left - chosen.detach()
-                case "full":
-                    left = left - chosen
-                case _:
-                    left = (left - chosen).detach()
+            left = left_by(left, chosen, options.residual_gradient)
         quantized = total if options.soft else latents + (total - latents).detach()
         return torch.stack(codes, 1), quantized, options.weight * loss + spread
 

@@ -28,6 +28,7 @@ from ...runtime import move
 from ...tokenizers.base import Fitted, Quantization
 from ...tokenizers.collisions import codes_of_width
 from ...tokenizers.health import check_health, churn, health_of
+from ...tokenizers.quantize import ResidualGradient
 from ..base import Losses, Step, TrainedModel, TrainingData, UserBatch, evaluating
 from ..phases import Phase
 from .code_distributions import calibrated_temperature, code_logits, perplexity_of
@@ -75,7 +76,7 @@ class AlignmentConfig(Options):
         description="what a level takes off: the mean of all codes by their probabilities; the nearest code; or that, "
         "but of histories the code of the target, as a decoder in training is given the right codes before",
     )
-    residual_gradient: Literal["first", "all", "full"] = Field(
+    residual_gradient: ResidualGradient = Field(
         "all", description="what levels after the first teach, see the tokenizers"
     )
     likeliest: Literal["nearest", "farthest"] = Field(

@@ -7,12 +7,11 @@ likeliest. Released code of ETEGRec and UniGRec has the sign of the distance the
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-ResidualGradient = Literal["first", "all", "full"]
+from ...tokenizers.quantize import ResidualGradient, left_by
 
 
 def code_logits(
@@ -51,13 +50,7 @@ def code_logits(
                 taken = torch.softmax(logits, -1) @ codebook
             else:
                 taken = codebook[logits.detach().argmax(-1) if codes is None else codes[:, level]]
-            match residual_gradient:
-                case "all":
-                    left = left - taken.detach()
-                case "full":
-                    left = left - taken
-                case _:
-                    left = (left - taken).detach()
+            left = left_by(left, taken, residual_gradient)
         return torch.stack(found, 1)
 
 
