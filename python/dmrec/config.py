@@ -18,6 +18,8 @@ from .models.vae.model import BackboneConfig
 from .options import LARGEST_SEED, Options, SearchSpace
 from .yaml12 import load_yaml
 
+NLL = "nll"
+
 
 class AnnealingConfig(Options):
     """Weight of the divergences (KL and matching): it rises linearly to ``cap`` over ``steps`` steps."""
@@ -60,7 +62,11 @@ class TrainingConfig(Options):
     evaluate_every: int = Field(3, ge=1, description="epochs between evaluations")
     checkpoint_minutes: float = Field(10, ge=0, description="minutes between checkpoints that a run resumes from")
     patience: int = Field(20, ge=1, description="evaluations without improvement before training stops")
-    monitor: str = Field("recall@20", description="the validation metric that chooses the best state")
+    monitor: str = Field(
+        "recall@20",
+        description="the validation metric that chooses the best state; nll, for tiger and its relatives, is the "
+        "negative log-likelihood of held-out items: nothing is ranked then before the training ends",
+    )
     tensorboard: bool = Field(
         False, description="write the log for TensorBoard as well: pip install 'dmrec[tensorboard]'"
     )
@@ -127,8 +133,10 @@ class Config(Options):
                     f"training.evaluate_every must be a multiple of phases.{number}.cycle ({phase.cycle}), so that "
                     f"models are measured after the recommender's epochs, got {self.training.evaluate_every}"
                 )
+        if self.training.monitor == NLL and not self.model.has_likelihood:
+            raise ValueError(f"training.monitor: model '{self.model.kind}' has no likelihood of items")
         try:
-            for metric in (*self.evaluation.metrics, self.training.monitor):
+            for metric in (*self.evaluation.metrics, *({self.training.monitor} - {NLL})):
                 parse_metric(metric)
         except DmrecError as error:
             raise ValueError(str(error)) from None

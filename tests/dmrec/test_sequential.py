@@ -12,7 +12,7 @@ from dmrec.cli.main import main
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.eval.ranking import evaluate
+from dmrec.eval.ranking import evaluate, mean_nll
 from dmrec.inference.recommend import vector_of_likes
 from dmrec.models.base import Histories, ItemCodes, Step, TrainingData, UserBatch, evaluating
 from dmrec.models.sequential.examples import NextItemExamples, interactions_of, last_items
@@ -388,3 +388,49 @@ def test_items_join_after_training(walks):
         model.add_items(torch.zeros(1, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="codes must lie between 0 and 4"):
         model.add_items(torch.full((1, 3), 5))
+
+
+@pytest.mark.parametrize("normalise", ["trie", "vocabulary"])
+def test_the_likelihood_of_items_is_what_the_search_finds(normalise, walks):
+    data = training_data(resolve(build_config(recipe("tiger")), walks), walks)
+    torch.manual_seed(0)
+    model = Tiger(data, TigerConfig(**SMALL_OPTIONS, normalise=normalise, temperature=3.0)).eval()
+    users = torch.tensor([3, 0, 8])
+    batch = data.users(users)
+    wanted = Csr(torch.tensor([0, 2, 2, 3]), torch.tensor([5, 60, 7]), None, walks.n_items)
+    with evaluating(model):
+        scores = all_scores(model.behind(batch.ids, batch.sequences), model.trie)
+    found = model.log_likelihood(batch, wanted)
+    torch.testing.assert_close(found, torch.stack([scores[0, 5], scores[0, 60], scores[2, 7]]), rtol=1e-4, atol=1e-4)
+    held_out = walks.split("valid")
+    own = held_out.crow.diff().nonzero().squeeze(1)
+    with evaluating(model):
+        every = data.users(own)
+        scores = all_scores(model.behind(every.ids, every.sequences), model.trie)
+    target = held_out.col[held_out.crow[own]]
+    right = -scores.gather(1, target[:, None].long()).mean().item()
+    assert mean_nll(model, data, held_out) == pytest.approx(right, rel=1e-4)
+
+
+def test_the_likelihood_can_choose_the_best_state(walks, tmp_path, monkeypatch):
+    """No item is ranked before the training ends; the figures of the best state are then as ever."""
+    ranked = []
+    rank = Tiger.rank
+    monkeypatch.setattr(Tiger, "rank", lambda self, *args, **options: ranked.append(1) or rank(self, *args, **options))
+    options = {**SMALL, **{f"training.{name}": value for name, value in FAST.items()}}
+    options |= {"training.epochs": 6, "training.evaluate_every": 2, "training.monitor": "nll"}
+    run = train("tiger", walks, options=options, out=tmp_path, progress=False)
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    assert [set(event) for event in evaluations] == [{"time", "event", "epoch", "seconds", "nll"}] * 3
+    best = min(evaluations, key=lambda event: event["nll"])
+    assert run.result["best_epoch"] == best["epoch"]
+    assert run.result["valid"]["nll"] == best["nll"]
+    again = load_run(run.folder)
+    assert mean_nll(again.model, again.data, walks.split("valid")) == pytest.approx(best["nll"])
+    measured = evaluate(again.model, again.data, walks.split("valid"), ["ndcg@10"], exclude_seen=False)
+    assert run.result["valid"]["ndcg@10"] == measured.means["ndcg@10"]
+    of_valid_and_test = 2
+    assert len(ranked) == of_valid_and_test + 1
+    with pytest.raises(DmrecError, match="training.monitor: model 'sasrec' has no likelihood of items"):
+        build_config(apply_overrides(recipe("sasrec"), ["training.monitor=nll"]))

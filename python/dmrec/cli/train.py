@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import Config, build_config, read_config
+from ..config import NLL, Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..experiment.comparisons import collect, summary
@@ -162,8 +162,9 @@ def _seeds(config: Config, first: int | None, count: int) -> range:
 def _baselines(configs: list[Config], dataset: Dataset) -> list[Config]:
     """The baselines that are not among the configurations, measured like the first configuration."""
     first, named = configs[0], {each.name for each in configs}
+    monitor = first.evaluation.metrics[-1] if first.training.monitor == NLL else first.training.monitor
     same = {
-        "training": {"monitor": first.training.monitor, "device": first.training.device},
+        "training": {"monitor": monitor, "device": first.training.device},
         "evaluation": first.evaluation.model_dump(),
     }
     found = []

@@ -218,7 +218,7 @@ def _train(values: dict[str, Any], chosen: dict[str, Any], dataset: Dataset, fol
         assert isinstance(model, TrainedModel), "a model in closed form has nothing to search"
         metadata = data_metadata(config, dataset)
         fitted = fit(model, config, data, dataset.split("valid"), run, metadata, runtime, [PruningObserver(trial)])
-    return float(fitted.validation[config.training.monitor])
+    return fitted.score
 
 
 class PruningObserver(Observer):

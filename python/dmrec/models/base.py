@@ -157,6 +157,14 @@ class Model(nn.Module, ABC):
             DmrecError: the model cannot rank for such users.
         """
 
+    def log_likelihood(self, batch: UserBatch, items: Csr) -> Tensor:
+        """(nnz,) log-probabilities of items (B, N), each as the next one of its user, in the order of the entries.
+
+        Raises:
+            DmrecError: the model has no such probabilities.
+        """
+        raise DmrecError(f"{type(self).__name__} has no probabilities of items; tiger and its relatives do")
+
     def item_vectors(self) -> Tensor:
         """(N, any width): one vector for each item, the one that the model ranks it by.
 
@@ -255,6 +263,7 @@ class ModelConfig(Options):
 
     is_random: ClassVar[bool] = True  # whether figures depend on the seed
     reads_sequences: ClassVar[bool] = False  # whether the model is given the order of interactions
+    has_likelihood: ClassVar[bool] = False  # whether the model has `Model.log_likelihood`
 
     def refusal(self, n_users: int, n_items: int) -> str | None:
         """Why the model cannot be used on data of this size; default: it can."""

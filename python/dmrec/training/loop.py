@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dmrec_ext import Csr
 
-from ..config import Config, TrainingConfig
-from ..eval.ranking import evaluate
+from ..config import NLL, Config, TrainingConfig
+from ..eval.ranking import evaluate, mean_nll
 from ..models.base import Step, TrainedModel, TrainingData
 from ..runs.checkpoint import Checkpoint, save_checkpoint
 from ..runs.run import Run
@@ -36,6 +36,7 @@ class FitResult:
     phases: dict[str, float]  # mean seconds of an epoch by phase
     validation: dict[str, float]
     best_in_phases: tuple[int, ...]  # the last epoch of each phase that was the best so far, counted within it; 0: none
+    score: float  # of the best state in the monitored metric; higher is better
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -115,9 +116,12 @@ class _Training:
         state.finish_epoch()
         if self.valid is not None:
             self.model.load_state_dict(state.best_state)
+            if self.config.training.monitor == NLL:
+                state.validation |= self._ranked(self.valid)
         epochs = state.epoch - 1
         phases = {phase: round(seconds / epochs, 4) for phase, seconds in state.phases.items()}
-        return FitResult(state.best_epoch, epochs, phases, state.validation, tuple(state.best_in_phases))
+        best = tuple(state.best_in_phases)
+        return FitResult(state.best_epoch, epochs, phases, state.validation, best, state.best_score)
 
     def _enter_phase(self) -> None:
         """Options, model and optimiser of the phase that the state names."""
@@ -183,10 +187,11 @@ class _Training:
             return False
         if epoch % settings.evaluate_every and not last:
             return False
-        metrics, seen = all_metrics(self.config), self.config.evaluation.exclude_seen
-        validation = evaluate(model, self.data, self.valid, metrics, exclude_seen=seen).means
+        validation = {} if settings.monitor == NLL else self._ranked(self.valid)
+        if self.config.model.has_likelihood:
+            validation[NLL] = mean_nll(model, self.data, self.valid)
         self.run.log("evaluation", epoch=state.epoch, seconds=round(self.timer.lap("evaluation"), 4), **validation)
-        score = validation[settings.monitor]
+        score = -validation[NLL] if settings.monitor == NLL else validation[settings.monitor]
         if score > state.best_score:
             state.best_score, state.validation = score, validation
             self._keep()
@@ -194,6 +199,11 @@ class _Training:
             observer.on_evaluation(state.epoch, validation, score, state.best_score)
         since = epoch - state.best_in_phases[-1]
         return since >= settings.patience * settings.evaluate_every
+
+    def _ranked(self, valid: Csr) -> dict[str, float]:
+        """Metrics of the rankings of all users that have held-out items."""
+        metrics, seen = all_metrics(self.config), self.config.evaluation.exclude_seen
+        return evaluate(self.model, self.data, valid, metrics, exclude_seen=seen).means
 
     def _keep(self) -> None:
         """The state of the model is the best so far."""
@@ -297,8 +307,8 @@ def learning_rate_factor(settings: TrainingConfig, step: int, total: int) -> flo
 
 
 def all_metrics(config: Config) -> tuple[str, ...]:
-    """What is measured on validation: the configured metrics and the monitored one."""
-    return tuple(dict.fromkeys((*config.evaluation.metrics, config.training.monitor)))
+    """The metrics of rankings that are measured on validation: the configured ones and the monitored one."""
+    return tuple(name for name in dict.fromkeys((*config.evaluation.metrics, config.training.monitor)) if name != NLL)
 
 
 def seed_of(purpose: str, seed: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -29,7 +30,7 @@ class TrainState:
     sums: dict[str, Tensor] = field(default_factory=dict)  # () float64 on the device: losses of this epoch
     terms: dict[str, Tensor] = field(default_factory=dict)  # () on the device: metrics of the model, last read
     best_epoch: int = 0
-    best_score: float = -1.0
+    best_score: float = -sys.float_info.max
     best_in_phases: list[int] = field(default_factory=lambda: [0])  # by phase: its last best epoch
     validation: dict[str, float] = field(default_factory=dict)
     best_state: dict[str, Tensor] = field(default_factory=dict)

@@ -365,6 +365,10 @@ class Aligned(TrainedModel):
         """Those of the recommender."""
         return self.model.tied_items
 
+    def log_likelihood(self, batch: UserBatch, items: Csr) -> Tensor:
+        """That of the recommender."""
+        return self.model.log_likelihood(batch, items)
+
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """That of the recommender."""
         return self.model.rank(batch, k, exclude)

@@ -38,6 +38,7 @@ class TigerConfig(WithPosterior):
 
     kind: Literal["tiger"] = "tiger"
     reads_sequences: ClassVar[bool] = True
+    has_likelihood: ClassVar[bool] = True
 
     size: Literal["small", "medium", "published"] = Field("small", description="of the transformer, see `transformer`")
     transformer: T5Options | None = Field(None, description="sizes of one's own, in place of those that `size` names")
@@ -159,17 +160,37 @@ class Tiger(GenerativeModel):
         return Reading(*(torch.cat(each)[order] for each in zip(*parts, strict=True)))
 
     def _of_block(self, block: Block) -> Predictions:
+        options, over = self.options, self.tree_of_loss if self.options.loss_over == "children" else None
+        log_p, reading = self._written(block, options.temperature, over)
+        return Predictions(-log_p.sum(1), reading)
+
+    def _written(self, block: Block, temperature: float, tree: Trie | None) -> tuple[Tensor, Reading]:
+        """(B, levels) log-probabilities of the target's codes among those that a tree has there, or among all."""
         states, there = self.encoded(block.users, block.history, block.interactions)
         memory = self.decoder.memory(states, there)
         codes = self.codes[block.target]  # (B, levels)
         before = self._embedded(codes[:, :-1])
         start = self.start.expand(len(codes), 1, -1)
         hidden = self.decoder(torch.cat([start, before], 1), memory)
-        logits = self.logits(hidden) / self.options.temperature  # (B, levels, codes)
-        if self.options.loss_over == "children":
-            logits = logits.masked_fill(~self._children(codes), -torch.inf)
+        logits = self.logits(hidden) / temperature  # (B, levels, codes)
+        if tree is not None:
+            logits = logits.masked_fill(~self._children(codes, tree), -torch.inf)
         picked = torch.log_softmax(logits.float(), -1).gather(2, codes[:, :, None]).squeeze(2)
-        return Predictions(-picked.sum(1), Reading(_mean(states, there), hidden[:, 0]))
+        return picked, Reading(_mean(states, there), hidden[:, 0])
+
+    @torch.no_grad()
+    def log_likelihood(self, batch: UserBatch, items: Csr) -> Tensor:
+        """(nnz,): with `TigerConfig.normalise` over the codes of the tree or all."""
+        if batch.sequences is None:
+            raise DmrecError("tiger reads the order of interactions, and there is none")
+        tree = self.trie if self.options.normalise == "trie" else None
+        history, user = last_items(batch.sequences, self.options.history), items.row_of_entry()
+        users = torch.full_like(user, -1) if batch.ids is None else batch.ids[user]
+        parts = []
+        for some in torch.arange(len(user), device=self.device).split(USERS_AT_ONCE):
+            block = Block(some, users[some], history[user[some]], items.col[some], None)
+            parts.append(self._written(block, 1.0, tree)[0].sum(1))
+        return torch.cat([torch.zeros(0, device=self.device), *parts])
 
     def read(self, users: Tensor, history: Tensor) -> Memory:
         """What the decoder reads of users (B,) with histories (B, T) of items, -1 where there is none."""
@@ -202,12 +223,11 @@ class Tiger(GenerativeModel):
         level = torch.arange(codes.shape[-1], device=codes.device)
         return self.tokens[level, codes]
 
-    def _children(self, codes: Tensor) -> Tensor:
-        """(B, levels, codes) bool: which codes items have after the codes before."""
+    def _children(self, codes: Tensor, tree: Trie) -> Tensor:
+        """(B, levels, codes) bool: which codes the items of the tree have after the codes before."""
         found = torch.zeros(*codes.shape, self.codebook_size + 1, dtype=torch.bool, device=codes.device)
         node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
         for level in range(self.levels):
-            tree = self.tree_of_loss
             children = tree.below(level, node, width=tree.widest[level])
             found[:, level].scatter_(1, children.codes.where(children.there, self.codebook_size), True)
             is_next = children.there & (children.codes == codes[:, level, None])
