@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 import torch
+from dmrec import dataset as from_frame
 from dmrec.config import build_config
 from dmrec.data.dataset import Dataset, open_dataset
-from dmrec.data.sources.frames import dataset as from_frame
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import UserBatch, evaluating
 from dmrec.options import apply_overrides
