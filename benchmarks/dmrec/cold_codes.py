@@ -24,6 +24,7 @@ from dmrec.config import build_config
 from dmrec.data.dataset import Dataset, open_dataset
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import UserBatch, evaluating
+from dmrec.models.sequential.generative import GenerativeModel
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.load import load_run, test_data
@@ -73,6 +74,7 @@ def main() -> None:
         config = resolve(build_config(apply_overrides(recipe(chosen.recipe), chosen.options)), data)
         train(config, data, Path(folder) / "run")
         run, data, model, of_model = load_run(Path(folder) / "run")
+        assert isinstance(model, GenerativeModel), f"{chosen.recipe} writes no codes"
         of_test, wanted, metrics = test_data(run.config, data, of_model), data.split("test"), [f"recall@{K}"]
         before = evaluate(model, of_test, wanted, metrics, exclude_seen=False).means
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from dmrec.models.base import evaluating
 from dmrec.models.sequential.search import all_scores
+from dmrec.models.sequential.tiger import Tiger
 from dmrec.runs.load import load_run, test_data
 from torch import Tensor
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1000, help="of validation, and of test, at most")
     chosen = parser.parse_args()
     run, dataset, model, data = load_run(chosen.run, chosen.data)
+    assert isinstance(model, Tiger), "a model whose probabilities of items sum to 1"
     scores, targets = {}, {}
     for split, of_split in (("valid", data), ("test", test_data(run.config, dataset, data))):
         held_out = dataset.split(split)
@@ -68,6 +70,7 @@ def main() -> None:
         with evaluating(model):
             for block in users.split(BLOCK):
                 batch = of_split.users(block)
+                assert batch.sequences is not None
                 parts.append(all_scores(model.behind(batch.ids, batch.sequences), model.trie))
         scores[split] = torch.cat(parts).double()
     sums = scores["test"].exp().sum(1)
