@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -248,6 +249,7 @@ def _section_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | Non
 def _in_words(error: dict[str, Any]) -> str:
     key = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    message = re.sub(r"a valid dictionary or instance of \w+", "a section of keys and values", message)
     if message.startswith("."):  # of an option within the section
         return f"{key}{message}"
     return f"{key}: {message}, got {error['input']!r}" if key else message

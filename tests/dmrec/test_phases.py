@@ -360,6 +360,7 @@ def test_twenty_kills_at_random_bytes(walks, tmp_path):
     [
         ("phases=[{mode: alternate, epochs: 3}]", r"phases.0.epochs: must be a multiple of cycle \(2\), got 3"),
         ("phases=[{mode: alternately}]", "phases.0.mode"),
+        ("phases=[joint]", "phases.0: Input should be a section of keys and values, got 'joint'"),
         ("phases=[{moda: joint}]", "unknown option 'phases.0.moda'; did you mean 'mode'"),
         (
             "phases=[{mode: frozen}, {mode: alternate, cycle: 4}]",
