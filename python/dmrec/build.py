@@ -8,7 +8,7 @@ from .models.base import Model, TrainingData
 from .models.dmrec.model import Dmrec
 from .models.sequential.alignment import Aligned
 from .models.sequential.generative import GenerativeModel
-from .models.vae.model import BackboneConfig
+from .models.vae.model import BackboneConfig, Vae
 
 
 def build_model(config: Config, data: TrainingData) -> Model:
@@ -25,5 +25,10 @@ def build_model(config: Config, data: TrainingData) -> Model:
     else:
         assert isinstance(config.model, BackboneConfig), "the configuration was validated"
         model = Dmrec(config.model.backbone(data), data, config.language, config.matching)
+    options = config.model
+    if isinstance(options, BackboneConfig) and options.item_text is not None:
+        assert isinstance(model, Vae), "a backbone is trained as a Vae"
+        if not model.knows_new_items:
+            raise DmrecError(f"model.item_text: the decoder of '{options.kind}' does not read texts; leave it out")
     model.candidate_precision = config.training.precision
     return model

@@ -52,6 +52,11 @@ class TrainingConfig(Options):
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the learning rate rises from 0")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient of all weights; default: any")
+    initial: str | None = Field(
+        None,
+        description="the folder of a run to start from, on an earlier version of the data; that run must stay where it "
+        "is",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, or auto: the GPU where there is one"
     )

@@ -37,6 +37,9 @@ VARIANTS = [
     ("dmrec-c", ("matching.beta_concentration=0.4", "matching.interpolation=moment")),
     ("l-diffrec", ("model.clusters=3",)),
     ("cvga", ("model.hidden=[7, 5]",)),
+    ("mult-vae", ("model.item_text={encoder: true}",)),
+    ("cvga-m", ("model.item_text={map: two-layer, rank: 3}",)),
+    ("l-diffrec-m", ("model.item_text={map: low-rank, rank: 3}",)),
 ]
 
 

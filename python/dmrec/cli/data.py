@@ -16,11 +16,14 @@ from ..data.sources.dialect import TableFormat
 from ..data.sources.download import TERMS, fetch_ml100k
 from ..data.sources.importer import assemble, make_dataset
 from ..data.sources.interactions import Interactions
+from ..data.sources.new_items import read_new_items
 from ..data.sources.source import Source
 from ..data.sources.summary import describe_import
 from ..data.splits import STRATEGIES, shares_of
 from ..data.synthetic import make_catalogue
 from ..errors import DmrecError, did_you_mean
+from ..language.encoders import make_encoder
+from ..language.new_items import add_items
 from ..options import LARGEST_SEED
 from .console import errors, notify, output, print_table
 
@@ -260,6 +263,33 @@ def synthetic(
     """
     check_free(out, force)
     _describe(make_catalogue(out, n_users=users, n_items=items, seed=seed))
+
+
+@app.command("add-items")
+def add_items_(
+    folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    items: Annotated[Path, typer.Argument(help="Table of the new items (.jsonl, .csv ..): id, title, text.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder of the text vectors, if they were imported: see dmrec embed.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a dataset with items that nobody has taken yet, and their text vectors, for the next training.
+
+    The items come after those of the dataset, which stays as it is, since its runs need it.
+
+    Example: `dmrec data add-items data/shop this-week.jsonl --out data/shop-this-week`
+    """
+    check_free(out, force)
+    dataset = open_dataset(folder)
+    new = read_new_items(items, dataset)
+    notify(f"{items}: {new.summary}")
+    grown = add_items(dataset, new.items, out, None if encoder is None else make_encoder(encoder))
+    left_out = [*(set(dataset.vector_names) - set(grown.vector_names)), *dataset.profile_names, *dataset.code_names]
+    if left_out:
+        notify(f"{grown.name}: made again where needed: {', '.join(sorted(left_out))} (dmrec embed, profile, tokenize)")
+    _describe(grown)
 
 
 def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) -> None:

@@ -9,9 +9,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..data.dataset import open_dataset
+from ..errors import DmrecError
 from ..language.embed import embed_dataset
-from ..language.encoders import ENCODERS, make_encoder
-from ..language.encoders.registry import MODEL_FOLDER
+from ..language.encoders import ENCODERS, load_encoder, make_encoder
+from ..language.encoders.registry import MODEL_FOLDER, state_of_encoder
 from ..options import apply_overrides
 from ..runtime import DEVICES
 from .console import errors, output
@@ -21,7 +22,7 @@ KNOWN = f"{', '.join(sorted(ENCODERS.keys() - {MODEL_FOLDER}))}, or the folder o
 
 def embed(
     folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    encoder: Annotated[str, typer.Option(help=KNOWN)] = "tfidf-svd",
+    encoder: Annotated[str | None, typer.Option(help=f"{KNOWN} Default: tfidf-svd.", show_default=False)] = None,
     profiles: Annotated[
         str | None, typer.Option(help="Name of profiles to embed instead of the texts.", show_default=False)
     ] = None,
@@ -52,6 +53,13 @@ def embed(
     max_characters: Annotated[
         int | None, typer.Option(min=1, help="Characters of a text, the rest is cut (endpoint).")
     ] = None,
+    encoder_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="Dataset whose vectors' encoder is used, with what it has learned; --name where it has several.",
+            show_default=False,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any option of the encoder as name=value; repeatable.")
     ] = None,
@@ -67,13 +75,24 @@ def embed(
 
     - `dmrec embed data/ml-100k --encoder minilm --device auto`
     - `dmrec embed data/shop --encoder models/bge-small-en --profiles template`
+    - `dmrec embed data/shop-this-week --encoder-of data/shop`
     - `dmrec embed data/shop --encoder endpoint --model text-embedding-3-small --base-url https://api.openai.com/v1`
     """
     given = {"width": width, "max_tokens": max_tokens, "precision": precision, "device": device, "model": model}
     given |= {"base_url": base_url, "key_variable": key_variable, "max_characters": max_characters}
     options = {option: value for option, value in given.items() if value is not None}
-    dataset = open_dataset(folder)
-    chosen = make_encoder(encoder, **apply_overrides(options, settings or []))
+    dataset, state = open_dataset(folder), None
+    if encoder_of is None:
+        chosen = make_encoder(encoder or "tfidf-svd", **apply_overrides(options, settings or []))
+    else:
+        options.pop("key_variable", None)
+        if encoder is not None or options or settings:
+            raise DmrecError("--encoder-of takes the encoder with its options: leave out --encoder and its options")
+        other = open_dataset(encoder_of)
+        of_vectors = other.vectors(name).name
+        chosen = load_encoder(other, of_vectors, key_variable)
+        state = state_of_encoder(other, of_vectors)
+        name, profiles = of_vectors, profiles or other.manifest["vectors"][of_vectors]["made"].get("profiles")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("texts", total=dataset.n_items + dataset.n_users)
@@ -83,6 +102,7 @@ def embed(
             profiles=profiles,
             name=name,
             force=force,
+            state=state,
             progress=lambda done: bar.update(task, completed=done),
         )
     vectors = dataset.vectors(name)

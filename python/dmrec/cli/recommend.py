@@ -12,6 +12,7 @@ import typer
 
 from ..data.dataset import Dataset
 from ..data.entities import clean
+from ..data.sources.new_items import read_new_items
 from ..data.sources.visitors import Visitor, read_history, read_lines, read_visitors
 from ..errors import DmrecError, counted
 from ..inference.recommend import NothingKnownError, Ranking, item_named
@@ -87,6 +88,17 @@ def recommend(
             show_default=False,
         ),
     ] = None,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of items that were not in training (.jsonl, .csv ..): id, title, text; they are ranked, too.",
+            show_default=False,
+        ),
+    ] = None,
+    only_new: Annotated[bool, typer.Option("--only-new", help="Recommend items of --new-items alone.")] = False,
+    new_share: Annotated[
+        float, typer.Option(min=0, max=1, help="At least this share of the places, rounded up, for --new-items.")
+    ] = 0.0,
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
     unfinished: Annotated[
@@ -104,12 +116,15 @@ def recommend(
     - `dmrec recommend runs/ml-100k/dmrec-m -k 50 --out top50.csv --exclude-items sold-out.txt`
     - `dmrec recommend runs/shop/dmrec-m-final --history since-training.csv --out top.csv`
     - `dmrec recommend runs/shop/dmrec-m --visitors visitors.csv --out for-visitors.csv`
+    - `dmrec recommend runs/shop/dmrec-m --new-items this-week.jsonl --new-share 0.2 --out top.csv`
     - `dmrec recommend runs/shop/dmrec-m --profile "machinist, likes well-made hand tools" --like B00004T7P1`
     """
     if profile is not None and not profile.strip():
         raise DmrecError("--profile is empty: describe in words what the user likes, or leave it out")
-    if not profile and (encoder is not None or key_variable is not None):
-        raise DmrecError("--encoder and --key-variable are for a --profile: leave them out")
+    if not profile and new_items is None and (encoder is not None or key_variable is not None):
+        raise DmrecError("--encoder and --key-variable are for a --profile or --new-items: leave them out")
+    if new_items is None and (only_new or new_share):
+        raise DmrecError("--only-new and --new-share are for new items: give some (--new-items FILE)")
     new_user = bool(profile or likes)
     if new_user and (users or out or exclude is not Exclude.known):
         raise DmrecError("--profile and --like are for one new user: leave out --user, --out and --exclude")
@@ -124,12 +139,21 @@ def recommend(
     opened, dataset, model, of_model = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
     recommender = Recommender(model, of_model, dataset, opened.config, opened.folder)
+    by: dict[str, Any] = {
+        "encoder": None if encoder is None else _encoder_named(encoder),
+        "key_variable": key_variable,
+    }
+    if new_items is not None:
+        new = read_new_items(new_items, dataset)
+        recommender = recommender.with_new_items(new, **by)
+        dataset = recommender.dataset
+        notify(f"{new_items}: {new.summary}")
     choice: dict[str, Any] = {
         "exclude": () if exclude_items is None else _ids_in(exclude_items),
         "among": None if among is None else _ids_in(among),
     }
-    of_new = {"encoder": None if encoder is None else _encoder_named(encoder), "key_variable": key_variable, **choice}
-    of_new["distinct_titles"] = distinct_titles
+    choice["only_new"] = only_new
+    of_new = {**by, **choice, "distinct_titles": distinct_titles, "new_share": new_share}
     if visitors is not None and out is not None:
         found = read_visitors(visitors)
         write_rows(out, _rows_of_new_users(recommender, found, k, of_new), {**COLUMNS})
@@ -148,7 +172,8 @@ def recommend(
         notify(f"{history}: {later.summary}")
     groups = recommender.title_groups if distinct_titles else None
     told = None if later is None else {user: list(items) for user, items in later.of_users.items()}
-    options: dict[str, Any] = {"feed": feed, "history": told, "groups": groups}
+    share = recommender.share(new_share, k)
+    options: dict[str, Any] = {"feed": feed, "history": told, "groups": groups, "share": share}
     rankings = recommender.rankings(users, k, recommender.excluded(**choice), exclude, **options)
     rows = chain(_rows(dataset, rankings), _rows_of_new_users(recommender, strangers, k, of_new))
     if out is not None:
@@ -231,7 +256,7 @@ def _rows_of_new_users(
         except NothingKnownError:
             popular += 1
             groups = recommender.title_groups if options["distinct_titles"] else None
-            excluded = recommender.excluded(options["exclude"], options["among"])
+            excluded = recommender.excluded(options["exclude"], options["among"], only_new=options["only_new"])
             found = recommender.popular(k, excluded, groups)
         for row in found.rows():
             yield {"user": visitor.id, **row, "title": title[row["item"]]}

@@ -42,6 +42,7 @@ Examples:
 - `dmrec train mult-vae dmrec-m --data data/ml-100k --seeds 5 --plot curves.png`
 - `dmrec train dmrec-g --data data/shop --set matching.beta=0.8 --set training.epochs=300`
 - `dmrec train --final runs/shop/dmrec-m`
+- `dmrec train dmrec-m --data data/shop-this-week --from runs/shop/dmrec-m --set training.patience=5`
 - `dmrec train --config my.yaml --data data/shop --device cuda --precision bf16`
 """
 
@@ -71,11 +72,17 @@ def train(
             show_default=False,
         ),
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Folder of a finished run on earlier data: start from its weights.", show_default=False
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
 ) -> None:
     """Replaced by HELP below."""
-    given = {"device": device, "precision": precision}
+    given = {"device": device, "precision": precision, "initial": initial}
     overrides = [*(settings or []), *(f"training.{name}={value}" for name, value in given.items() if value)]
     if final is not None:
         if recipes or config or seeds > 1 or plot is not None:

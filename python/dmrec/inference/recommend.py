@@ -17,7 +17,7 @@ from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import blocks
-from ..language.encoders import TextEncoder, load_encoder
+from ..language.encoders import TextEncoder, encoder_of
 from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
 from ..runtime import move
 
@@ -32,6 +32,13 @@ class Ranking(NamedTuple):
     items: Tensor  # (B, k) int64
 
 
+class Share(NamedTuple):
+    """Places of each ranking that are kept for new items: ``places`` of k, where the best items are others."""
+
+    places: int
+    others: Tensor  # (n,) int64, ascending: the items that are not new
+
+
 class NothingKnownError(DmrecError):
     """Nothing is known of a new user that the model can read."""
 
@@ -44,25 +51,65 @@ def rank_users(
     seen: Csr,
     excluded: Tensor | None = None,
     groups: Tensor | None = None,
+    share: Share | None = None,
 ) -> Iterator[Ranking]:
     """Ranks items for ``users`` (U,) int64, rows of the data, which the model is fed with, block by block.
 
     ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody;
-    ``groups``: see `distinct_topk`.
+    ``groups``: see `distinct_topk`; ``share``: places for new items.
     """
     with evaluating(model):
-        limit = len(users) + 1 if excluded is None else max(MAX_EXCLUDED // max(len(excluded), 1), 1)
+        columns = (0 if excluded is None else len(excluded)) + (0 if share is None else len(share.others))
+        limit = max(MAX_EXCLUDED // columns, 1) if columns else len(users) + 1
         for block in (part for each in blocks(users) for part in each.split(limit)):
             batch, out = move(data.users(block), model.device), seen.rows(block)
-            if excluded is not None and len(excluded):
-                out = with_columns(out, excluded)
-            ranked = partial(_rank, model, batch, exclude=move(out, model.device))
-            yield Ranking(block, *(ranked(k) if groups is None else distinct_topk(ranked, k, groups)))
+            yield Ranking(block, *_ranked(model, batch, k, out, excluded, groups, share))
 
 
-def _rank(model: Model, batch: UserBatch, k: int, exclude: Csr) -> tuple[Tensor, Tensor]:
-    scores, items = model.rank(batch, k, exclude=exclude)
-    return scores.cpu(), items.cpu()
+def _ranked(
+    model: Model,
+    batch: UserBatch,
+    k: int,
+    out: Csr,
+    excluded: Tensor | None,
+    groups: Tensor | None,
+    share: Share | None,
+) -> tuple[Tensor, Tensor]:
+    """Scores and items (B, k) of a batch on the model's device. ``out`` (B, N), on the CPU, and ``excluded`` are not
+    ranked.
+    """
+    if excluded is not None and len(excluded):
+        out = with_columns(out, excluded)
+
+    def rank(depth: int, exclude: Csr) -> tuple[Tensor, Tensor]:
+        scores, items = model.rank(batch, depth, exclude=move(exclude, model.device))
+        return scores.cpu(), items.cpu()
+
+    def best(depth: int, exclude: Csr) -> tuple[Tensor, Tensor]:
+        ranked = partial(rank, exclude=exclude)
+        return ranked(depth) if groups is None else distinct_topk(ranked, depth, groups)
+
+    if share is None or not share.places:
+        return best(k, out)
+    return with_share(best(k, out), best(share.places, with_columns(out, share.others)), share)
+
+
+def with_share(best: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], share: Share) -> tuple[Tensor, Tensor]:
+    """The k best (B, k), of which at least ``share.places`` are new where there are so many: for the best new items
+    (B, share.places) the last of the others make room. Scores are descending.
+    """
+    scores, items = best
+    is_new = (items >= 0) & ~torch.isin(items, share.others)
+    other = (items >= 0) & ~is_new
+    enough = is_new.sum(1, keepdim=True) >= share.places
+    left = items.shape[1] - (new[1] >= 0).sum(1, keepdim=True)
+    kept = (enough & (items >= 0)) | (other & (other.cumsum(1) <= left))
+    added = ~enough & (new[1] >= 0)
+    together = torch.cat([scores.masked_fill(~kept, -torch.inf), new[0].masked_fill(~added, -torch.inf)], 1)
+    of_items = torch.cat([items.masked_fill(~kept, -1), new[1].masked_fill(~added, -1)], 1)
+    together, order = together.sort(dim=1, descending=True, stable=True)
+    k = items.shape[1]
+    return together[:, :k], of_items.gather(1, order)[:, :k]
 
 
 def distinct_topk(ranked: Callable[[int], tuple[Tensor, Tensor]], k: int, groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,6 +195,7 @@ def rank_new_user(
     encoder: TextEncoder | None = None,
     key_variable: str | None = None,
     known: dict[str, TextEncoder] | None = None,
+    share: Share | None = None,
 ) -> Ranking:
     """Ranks items for one user who was not in training: one who likes items (columns), or whom a text describes.
 
@@ -179,13 +227,11 @@ def rank_new_user(
             f"{name} decodes from interactions alone (fusion: collaborative) and cannot use a profile: "
             "name items (--like, likes)"
         )
-    out = x if excluded is None else with_columns(x, excluded)
     with evaluating(model):
         reads_order = config is None or config.model.reads_sequences
         order = torch.tensor([list(dict.fromkeys(likes))]) if reads_order else None
         batch = move(UserBatch(None, x, vectors, order), model.device)
-        ranked = partial(_rank, model, batch, exclude=move(out, model.device))
-        scores, items = ranked(k) if groups is None else distinct_topk(ranked, k, groups)
+        scores, items = _ranked(model, batch, k, x, excluded, groups, share)
     return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
 
@@ -237,13 +283,7 @@ def _text_vector(
     vectors = dataset.vectors(config.language.vectors)
     if not profile:
         return vector_of_likes(vectors.items, likes)
-    if encoder is not None and dataset.manifest["vectors"][vectors.name]["made"].get("encoder"):
-        raise DmrecError(
-            f"the encoder of the vectors '{vectors.name}' is known, and another one cannot be used: leave out --encoder"
-        )
-    if encoder is None and vectors.name not in known:
-        known[vectors.name] = load_encoder(dataset, vectors.name, key_variable)
-    (vector,) = (encoder or known[vectors.name]).encode([clean(profile)])
+    (vector,) = encoder_of(dataset, vectors.name, encoder, key_variable, known).encode([clean(profile)])
     if vector.shape != vectors.items.shape[1:]:
         raise DmrecError(
             f"the vectors '{vectors.name}' are {vectors.items.shape[1]} wide, the encoder's {len(vector)}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from dmrec_ext import Csr, rank_topk
 
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset
+from ..data.sources.new_items import NewItems, read_new_items
 from ..errors import DmrecError
 from ..files import replace_file, write_array
 from ..language.encoders import TextEncoder
@@ -23,8 +25,10 @@ from ..models.base import Model, TrainingData, evaluating
 from ..runs.load import histories_of, interactions_of
 from ..runtime import move
 from ..table import Table
+from .new_items import grow
 from .recommend import (
     Ranking,
+    Share,
     item_named,
     rank_new_user,
     rank_popular,
@@ -90,6 +94,7 @@ class Recommender:
     ) -> None:
         self.model, self.data, self.dataset, self.config, self.folder = model.eval(), data, dataset, config, folder
         self.result = result or {}
+        self.n_new = 0  # items behind the others that were not in training
         self._encoders: dict[str, TextEncoder] = {}
 
     def __repr__(self) -> str:
@@ -114,6 +119,9 @@ class Recommender:
         feed: str = "learned",
         history: Mapping[Any, Ids] | None = None,
         distinct_titles: bool = False,
+        new_items: Any = None,
+        only_new: bool = False,
+        new_share: float = 0.0,
         encoder: TextEncoder | None = None,
         key_variable: str | None = None,
     ) -> Table:
@@ -131,20 +139,44 @@ class Recommender:
             history: by the id of a user, ids of further items that came after training, oldest first: the model reads
                 them too, and they are not recommended again.
             distinct_titles: of items with one title, recommend the best alone.
+            new_items: items that were not in training, see `with_new_items`; known and new items are in one ranking.
+            only_new: recommend new items alone.
+            new_share: at least this share of the k places, rounded up, goes to new items, from 0 to 1.
             seen: what is not recommended to a user again: ``"known"`` for all of the user's interactions, ``"train"``
                 for those in training, as in evaluation on held-out items, ``"nothing"`` to recommend seen items too.
-            encoder: makes the vector of ``profile`` where the run's text vectors were imported.
-            key_variable: environment variable with the key of a server that makes the vector of ``profile``.
+            encoder: makes the vectors of ``profile`` and ``new_items`` where the run's text vectors were imported.
+            key_variable: environment variable with the key of a server that makes these vectors.
 
         Returns:
             A table with columns ``user``, ``item``, ``score`` (float32) and ``rank`` (from 1), best items first; for a
             new user without ``user``. A user has fewer than k rows where fewer items are left.
 
         Raises:
-            DmrecError: an id is unknown, or the model cannot recommend to new users.
+            DmrecError: an id is unknown, or the model cannot recommend to new users, or does not know new items.
         """
         check_k(k)
-        excluded, groups = self.excluded(exclude, among), self.title_groups if distinct_titles else None
+        if new_items is not None:
+            grown = self.with_new_items(new_items, encoder=encoder, key_variable=key_variable)
+            return grown.recommend(
+                users,
+                k,
+                profile=profile,
+                likes=likes,
+                exclude=exclude,
+                among=among,
+                seen=seen,
+                feed=feed,
+                history=history,
+                distinct_titles=distinct_titles,
+                only_new=only_new,
+                new_share=new_share,
+                encoder=encoder,
+                key_variable=key_variable,
+            )
+        excluded, groups = self.excluded(exclude, among, only_new=only_new), None
+        if distinct_titles:
+            groups = self.title_groups
+        share = self.share(new_share, int(k))
         data, out = self.fed(feed, history), self._seen(seen, history)
         if profile is not None or likes is not None:
             if users is not None:
@@ -163,10 +195,52 @@ class Recommender:
                 encoder=encoder,
                 key_variable=key_variable,
                 known=self._encoders,
+                share=share,
             )
             table = self._table([ranking])
             return Table({name: table[name] for name in table.columns if name != "user"})
-        return self._table(rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups))
+        return self._table(rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups, share))
+
+    def with_new_items(
+        self, items: Any, *, encoder: TextEncoder | None = None, key_variable: str | None = None
+    ) -> Recommender:
+        """The same model with items that were not in training, known by their texts: it recommends them, finds items
+        similar to them, and reads them in histories. Items that are known already are left out, and items without a
+        text.
+
+        Args:
+            items: a file (.jsonl, .csv, .parquet ..), a data frame, or a list of dictionaries: ``id``, and ``title``,
+                ``tags``, ``description`` or ``text``; or ``vector``, a vector in the space of the run's text vectors.
+            encoder: encodes the texts where the run's text vectors were imported.
+            key_variable: environment variable with the key of a server that encodes the texts.
+
+        Raises:
+            DmrecError: the model does not know items by their texts (``model.item_text``), or no item is new.
+        """
+        new = items if isinstance(items, NewItems) else read_new_items(items, self.dataset)
+        model, data, dataset = grow(self.model, self.config, self.dataset, new, encoder, key_variable, self._encoders)
+        grown = Recommender(model, data, dataset, self.config, self.folder, self.result)
+        grown._encoders = self._encoders
+        grown.n_new = self.n_new + len(new.items)
+        return grown
+
+    @property
+    def new_items(self) -> list[str]:
+        """The ids of items that were not in training, see `with_new_items`."""
+        return [item.id for item in self.dataset.items[self.dataset.n_items - self.n_new :]]
+
+    def share(self, share: float, k: int) -> Share | None:
+        """The places for new items, rounded up; None for a share of 0."""
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise DmrecError(f"new_share must be a number from 0 to 1, got {share!r}")
+        if not share:
+            return None
+        self._check_new("new_share")
+        return Share(math.ceil(share * k), torch.arange(self.dataset.n_items - self.n_new))
+
+    def _check_new(self, argument: str) -> None:
+        if not self.n_new:
+            raise DmrecError(f"{argument} is for new items: give some (new_items, --new-items)")
 
     def rankings(
         self,
@@ -178,11 +252,12 @@ class Recommender:
         feed: str = "learned",
         history: Mapping[Any, Ids] | None = None,
         groups: Tensor | None = None,
+        share: Share | None = None,
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
         check_k(k)
         data, out = self.fed(feed, history), self._seen(seen, history)
-        return rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups)
+        return rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups, share)
 
     def popular(self, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Table:
         """The k items with the most interactions that the model was trained on, as for a new user."""
@@ -303,9 +378,9 @@ class Recommender:
         with evaluating(self.model):
             return self.model.item_vectors().to("cpu", torch.float32, copy=True)  # never the model's own memory
 
-    def excluded(self, exclude: Ids = (), among: Ids | None = None) -> Tensor | None:
-        """The ascending columns (n,) of items that are recommended to nobody: those of ``exclude``, and all that are
-        not ``among`` these. None if there are none.
+    def excluded(self, exclude: Ids = (), among: Ids | None = None, *, only_new: bool = False) -> Tensor | None:
+        """The ascending columns (n,) of items that are recommended to nobody: those of ``exclude``, all that are not
+        ``among`` these, and with ``only_new`` all that were in training. None if there are none.
         """
         columns = self.dataset.item_columns
         out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
@@ -317,6 +392,9 @@ class Recommender:
             out[:] = True
             out[[columns[name] for name in in_names]] = False
         out[[columns[name] for name in out_names]] = True
+        if only_new:
+            self._check_new("only_new")
+            out[: self.dataset.n_items - self.n_new] = True
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:

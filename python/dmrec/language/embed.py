@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.dataset import Dataset, check_name
 from ..errors import DmrecError
-from ..files import locked
+from ..files import locked, sha256_of, write_atomically
 from .encoders import TextEncoder
 from .shards import Shards, digest_of
 
@@ -30,6 +31,7 @@ def embed_dataset(
     profiles: str | None = None,
     name: str | None = None,
     force: bool = False,
+    state: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> str:
     """Encodes the texts of all items and users of a dataset and stores their vectors in it, float16 and of unit length.
@@ -40,6 +42,7 @@ def embed_dataset(
         profiles: the name of profiles to encode in place of the dataset's own texts.
         name: the name of the vectors; default: `vectors_name`.
         force: replace vectors of that name.
+        state: a file with what the encoder has learned from other texts; it is then not fitted to these.
         progress: called with the number of texts that are done, after each shard.
 
     Returns:
@@ -65,8 +68,10 @@ def embed_dataset(
             raise DmrecError(f"dataset {dataset.folder} does not have texts of its {side} to make vectors from{how}")
     folder = dataset.folder / f".{name}.embedding"
     with locked(folder.with_suffix(".lock"), f"another process makes the vectors '{name}' of {dataset.folder}"):
-        shards = Shards(folder, _metadata(dataset, encoder, profiles))
+        shards = Shards(folder, _metadata(dataset, encoder, profiles, state))
         if encoder.requires_fit:
+            if state is not None:
+                write_atomically(shards.state, state.read_bytes())
             shards.fit(encoder, (text for side in SIDES for text in dataset.texts(side, profiles) if text))
         made: dict[str, Any] = {"encoder": encoder.describe(), "profiles": profiles}
         done, vectors = 0, []
@@ -99,13 +104,15 @@ def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _metadata(dataset: Dataset, encoder: TextEncoder, profiles: str | None) -> dict[str, Any]:
+def _metadata(dataset: Dataset, encoder: TextEncoder, profiles: str | None, state: Path | None) -> dict[str, Any]:
     """What the content of shards depends on; the name of a key's variable is not part of it."""
     metadata = {key: value for key, value in encoder.describe().items() if key != "key_variable"}
     metadata |= {"profiles": profiles, "shard": encoder.shard_size}
     if encoder.device != "cpu":
         metadata["device"] = encoder.device
-    if encoder.requires_fit:
+    if encoder.requires_fit and state is not None:
+        metadata["state"] = sha256_of(state)
+    elif encoder.requires_fit:
         metadata["texts"] = digest_of(chain(*(dataset.texts(side, profiles) for side in SIDES)))
     return metadata
 

@@ -87,6 +87,7 @@ class TrainingData(NamedTuple):
     user_text_vectors: np.ndarray | None = None  # (M, E)
     histories: Histories | None = None  # where the model reads the order of interactions
     item_embeddings: np.ndarray | None = None  # (N, any width), where the model's options ask for them
+    item_text: np.ndarray | None = None  # (N, E) text vectors, where rows of the model's layers are made from them
     item_codes: ItemCodes | None = None  # where the model reads codes
     item_tokenizer: ItemTokenizer | None = None  # of these codes, where the run aligns distributions over codes
     posterior: PosteriorSource | None = None  # where the model's options name one
@@ -138,6 +139,13 @@ class Model(nn.Module, ABC):
         `rank` orders them by number; evaluation gives means over all their orders, too.
         """
         return None
+
+    @property
+    def item_state(self) -> tuple[str, ...]:
+        """Names of the entries of ``state_dict()`` with a row for each item, where the model can be carried over to
+        other items (see `models.carry`); none: it cannot.
+        """
+        return ()
 
     @abstractmethod
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,9 @@ from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
 from ..models.base import Histories, ItemCodes, ItemTokenizer, Model, PosteriorSource, TrainingData, WithItemCodes
+from ..models.carry import carry
 from ..tokenizers.tokenize import restored_tokenizer
-from .provenance import check_data, item_embeddings_of, posterior_of
+from .provenance import check_data, item_embeddings_of, item_text_of, posterior_of
 from .run import Run
 
 CPU = torch.device("cpu")
@@ -78,6 +79,17 @@ def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfini
     return LoadedRun(run, dataset, model.to(device).eval(), data)
 
 
+def carried_model(config: Config, dataset: Dataset, state: Mapping[str, Tensor]) -> tuple[Model, TrainingData]:
+    """A model in evaluation mode on other data than that of its ``state``, whose rows are those of ``dataset`` already
+    (see `models.carry`), and its data.
+    """
+    data = training_data(config, dataset, state)
+    with torch.random.fork_rng(devices=[]):  # initial weights, which are replaced
+        model = build_model(config, data)
+    carry(model, state)
+    return model.eval(), data
+
+
 def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] | None = None) -> TrainingData:
     """What the model of a resolved configuration is built from. ``state``: what a saved model will load."""
     items = users = None
@@ -98,8 +110,19 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     if (folder := posterior_of(config)) is not None:
         loaded = load_model(Run.open(folder), dataset)
         posterior = PosteriorSource(loaded.model, loaded.data.item_text_vectors)
-    interactions = interactions_of(dataset, *splits)
-    return TrainingData(interactions, items, users, histories, embeddings, codes, tokenizer, posterior, state)
+    name = item_text_of(config)
+    return TrainingData(
+        interactions_of(dataset, *splits),
+        items,
+        users,
+        histories,
+        embeddings,
+        None if name is None else dataset.vectors(name).items,
+        codes,
+        tokenizer,
+        posterior,
+        state,
+    )
 
 
 def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingData:

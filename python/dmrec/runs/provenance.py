@@ -9,6 +9,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
 from ..models.base import WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.vae.model import BackboneConfig
 from .run import Run
 
 
@@ -20,6 +21,12 @@ def item_embeddings_of(config: Config, dataset: Dataset) -> tuple[str | None, Pa
     if model.item_embeddings in dataset.vector_names:
         return model.item_embeddings, None
     return None, Path(model.item_embeddings)
+
+
+def item_text_of(config: Config) -> str | None:
+    """The name of the text vectors that rows of the model's layers are made from."""
+    model = config.model
+    return model.item_text.vectors if isinstance(model, BackboneConfig) and model.item_text is not None else None
 
 
 def posterior_of(config: Config) -> Path | None:
@@ -35,7 +42,9 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     order = config.model.reads_sequences
     codes = config.model.codes if isinstance(config.model, WithItemCodes) else None
     of_codes = {} if codes is None else dataset.fingerprint_of_codes(codes, tokenizer=config.alignment is not None)
-    return {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors), **of_codes}
+    of_text = dataset.fingerprint(item_text_of(config))
+    of_vectors = {**dataset.fingerprint(of_language, order=order), **dataset.fingerprint(text_vectors), **of_text}
+    return {**of_vectors, **of_codes}
 
 
 def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:
@@ -46,7 +55,9 @@ def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def depends_on(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of everything that decides how training goes, other than the configuration."""
-    runs = [run for run in (item_embeddings_of(config, dataset)[1], posterior_of(config)) if run is not None]
+    initial = None if config.training.initial is None else Path(config.training.initial)
+    named = (item_embeddings_of(config, dataset)[1], posterior_of(config), initial)
+    runs = [run for run in named if run is not None]
     of_runs = {str(run): Run.open(run).load()[1]["sha256"] for run in runs}
     return {**fingerprint(config, dataset), **of_runs}
 

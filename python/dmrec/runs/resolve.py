@@ -11,7 +11,9 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.base import ModelConfig, WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.vae.model import BackboneConfig
 from ..runtime import resolve_device
+from .initial import initial_state
 from .load import load_model
 from .run import Run
 
@@ -31,13 +33,21 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
     language = config.language
     if language is not None:
         language = language.model_copy(update={"vectors": dataset.vectors(language.vectors).name})
+    initial = config.training.initial
+    if initial is not None and not Path(initial).exists():
+        raise DmrecError(f"training.initial: '{initial}' is not the folder of a run")
     training = config.training.model_copy(
         update={
+            "initial": None if initial is None else str(Run.open(Path(initial)).folder.resolve()),
             "seed": config.training.seed if seed is None else seed,
             "device": str(resolve_device(config.training.device)),
         }
     )
     model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)
+    if isinstance(model, BackboneConfig) and model.item_text is not None:
+        name = model.item_text.vectors or (language.vectors if language else None)
+        text = model.item_text.model_copy(update={"vectors": dataset.vectors(name).name})
+        model = model.model_copy(update={"item_text": text})
     if model.reads_sequences:
         dataset.sequence("train")  # it has an order
     if isinstance(model, WithItemCodes):
@@ -45,7 +55,9 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
     if isinstance(model, WithPosterior) and model.posterior is not None:
         model = model.model_copy(update={"posterior": _run_with_posterior(model.posterior, dataset)})
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
-    return config.model_copy(update=update)
+    resolved = config.model_copy(update=update)
+    initial_state(resolved, dataset)  # refused before anything is trained, if it does not fit
+    return resolved
 
 
 def final_config(run: Run) -> Config:

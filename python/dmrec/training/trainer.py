@@ -21,7 +21,9 @@ from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
+from ..models.carry import carry
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
+from ..runs.initial import initial_state
 from ..runs.load import test_data, training_data
 from ..runs.provenance import check_data, data_metadata
 from ..runs.run import CONFIG, Run, is_finished, make_room, run_lock
@@ -112,10 +114,13 @@ def _train(
         run = Run.create(folder, config)
         run.log("start", **result)
     saved = None if resume is None else part_of(resume.tensors, "model.")
-    data = training_data(config, dataset, saved)
+    initial = initial_state(config, dataset) if resume is None else None
+    data = training_data(config, dataset, saved if initial is None else initial)
     valid = None if config.training.interactions == "all" else dataset.split("valid")
     torch.manual_seed(config.training.seed)
     model = build_model(config, data)
+    if initial is not None:
+        carry(model, initial)
     if isinstance(model, TrainedModel):
         model.to(runtime.device)
         metadata = data_metadata(config, dataset)

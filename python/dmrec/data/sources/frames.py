@@ -98,12 +98,13 @@ def dataset_from_frame(
 
 
 def _entities(frame: Any, kind: str, columns: dict[str, str]) -> list[Entity] | None:
-    if frame is None:
-        return None
-    rows: Iterator[dict[str, Any]] = (
-        {str(name).lower(): value for name, value in row.items()} for row in _table(frame, f"{kind}s").to_pylist()
-    )
-    return entities_of(rows, f"{kind}s", kind, columns)
+    return None if frame is None else entities_of(records_of(frame, f"{kind}s"), f"{kind}s", kind, columns)
+
+
+def records_of(frame: Any, argument: str) -> Iterator[dict[str, Any]]:
+    """The rows of a frame, names of columns in lower case. ``argument``: what errors call it."""
+    for row in _table(frame, argument).to_pylist():
+        yield {str(name).lower(): value for name, value in row.items()}
 
 
 def _table(frame: Any, argument: str) -> Any:

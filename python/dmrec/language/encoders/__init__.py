@@ -2,11 +2,12 @@
 
 from . import openai, sentence_transformers, tfidf, wordllama
 from .base import TextEncoder, l2_normalize
-from .registry import ENCODERS, load_encoder, make_encoder, register_encoder
+from .registry import ENCODERS, encoder_of, load_encoder, make_encoder, register_encoder
 
 __all__ = [
     "ENCODERS",
     "TextEncoder",
+    "encoder_of",
     "l2_normalize",
     "load_encoder",
     "make_encoder",

@@ -57,6 +57,31 @@ def make_encoder(family: str, **options: Any) -> TextEncoder:
     return ENCODERS[family](**options)
 
 
+def encoder_of(
+    dataset: Dataset,
+    vectors: str,
+    given: TextEncoder | None,
+    key_variable: str | None,
+    loaded: dict[str, TextEncoder],
+) -> TextEncoder:
+    """The encoder that made vectors of a dataset, or ``given`` where they were imported.
+
+    ``loaded``: encoders that are loaded already, by name of vectors; one that is loaded is added.
+
+    Raises:
+        DmrecError: an encoder is given for vectors whose encoder is known; or as `load_encoder`.
+    """
+    if given is not None:
+        if dataset.manifest["vectors"][vectors]["made"].get("encoder"):
+            raise DmrecError(
+                f"the encoder of the vectors '{vectors}' is known, and another one cannot be used: leave out --encoder"
+            )
+        return given
+    if vectors not in loaded:
+        loaded[vectors] = load_encoder(dataset, vectors, key_variable)
+    return loaded[vectors]
+
+
 def load_encoder(dataset: Dataset, vectors: str, key_variable: str | None = None) -> TextEncoder:
     """The encoder that made vectors of a dataset, to place other texts in their space.
 
@@ -85,10 +110,22 @@ def load_encoder(dataset: Dataset, vectors: str, key_variable: str | None = None
         )
     options = {key: value for key, value in recorded.items() if key not in ("family", "state")}
     encoder = make_encoder(family, **ENCODERS[family].options_from_manifest(options, key_variable))
-    if "state" in recorded:
-        path = dataset.folder / f"encoder.{check_name(vectors)}.npz"
-        if not path.exists() or sha256_of(path) != recorded["state"]:
-            raise DmrecError(f"{path} is missing or differs from its checksum in {MANIFEST}; run dmrec embed again")
+    if (path := state_of_encoder(dataset, vectors)) is not None:
         with np.load(path, allow_pickle=False) as state:
             encoder.load_state_dict(dict(state))
     return encoder
+
+
+def state_of_encoder(dataset: Dataset, vectors: str) -> Path | None:
+    """The file with what the encoder of vectors has learned; None where it has learned nothing, or is not known.
+
+    Raises:
+        DmrecError: the file is missing or damaged.
+    """
+    recorded = dataset.manifest["vectors"][vectors]["made"].get("encoder")
+    if not isinstance(recorded, dict) or "state" not in recorded:
+        return None
+    path = dataset.folder / f"encoder.{check_name(vectors)}.npz"
+    if not path.exists() or sha256_of(path) != recorded["state"]:
+        raise DmrecError(f"{path} is missing or differs from its checksum in {MANIFEST}; run dmrec embed again")
+    return path

@@ -40,6 +40,7 @@ class Backbone(nn.Module, ABC):
 
     latent: int  # D
     input_dropout: float = 0.0  # of the interactions that the encoder and the meta-network are given
+    item_state: tuple[str, ...] = ()  # names of the entries of state_dict() with a row for each item
 
     @abstractmethod
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:

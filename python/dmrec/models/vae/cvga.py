@@ -20,7 +20,8 @@ from ...options import SearchSpace
 from ..base import TrainingData, register
 from .backbone import Backbone, Decoded
 from .gaussian import Gaussian
-from .layers import Initialisation, SparseLinear, initialise
+from .item_text import ItemInput, ItemLinear
+from .layers import Initialisation, initialise
 from .model import BackboneConfig
 
 
@@ -47,23 +48,27 @@ class CvgaConfig(BackboneConfig):
     def backbone(self, data: TrainingData) -> Cvga:
         """The network; initial weights follow torch's global seed."""
         degree = torch.bincount(data.interactions.col, minlength=data.n_items)
-        return Cvga(degree, self)
+        return Cvga(degree, self, self.text(data))
 
 
 class Cvga(Backbone):
     """The encoder drops its output, not its input; the meta-network gets interactions with dropout of its own."""
 
-    scale: Tensor  # (N,) 1 / sqrt(degree of an item), 0 for one without
+    item_state = ("scale", "propagation.weight", "decoder.weight", "decoder.bias")
 
-    def __init__(self, degree: Tensor, options: CvgaConfig) -> None:
+    scale: Tensor  # (N,) 1 / sqrt(degree of an item); 0 for one without, unless texts are read
+
+    def __init__(self, degree: Tensor, options: CvgaConfig, text: Tensor | None = None) -> None:
         super().__init__()
         self.latent, self.input_dropout = options.latent, options.dropout
-        self.register_buffer("scale", degree.clamp_min(1).rsqrt() * (degree > 0))
+        reads_text = options.item_text is not None and options.item_text.encoder
+        there = degree > 0 if not reads_text else torch.ones_like(degree)  # an item without a degree has a text
+        self.register_buffer("scale", degree.clamp_min(1).rsqrt() * there)
         widths = [*options.hidden, 2 * options.latent]
-        self.propagation = SparseLinear(len(degree), widths[0])
+        self.propagation = ItemInput(len(degree), widths[0], text, options.item_text)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.dropout = nn.Dropout(options.dropout)
-        self.decoder = nn.Linear(options.latent, len(degree))
+        self.decoder = ItemLinear(options.latent, len(degree), text, options.item_text)
         initialise(self, options.initialisation)
 
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:
@@ -77,4 +82,4 @@ class Cvga(Backbone):
 
     def decode(self, z: Tensor) -> Decoded:
         """The hidden layer is z itself: the decoder is one linear layer."""
-        return Decoded(z, self.decoder.weight, self.decoder.bias)
+        return self.decoder.decoded(z)

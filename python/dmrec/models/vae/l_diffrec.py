@@ -27,6 +27,7 @@ from ...options import SearchSpace
 from ..base import Step, TrainingData, WithItemEmbeddings, register
 from .backbone import Backbone, Decoded, Reconstruction
 from .gaussian import Gaussian
+from .item_text import ItemLinear
 from .model import BackboneConfig
 
 HISTORY = 10  # losses of a step that its importance is computed from
@@ -63,6 +64,8 @@ class LDiffRecConfig(BackboneConfig, WithItemEmbeddings):
             raise ValueError(f"{self.clusters} clusters cannot share {self.latent} latent dimensions")
         if self.noise_min > self.noise_max or self.noise_scale * self.noise_max >= 1:
             raise ValueError("noise_min must not exceed noise_max, and noise_scale x noise_max must stay below 1")
+        if self.item_text is not None and self.item_text.encoder:
+            raise ValueError("l-diffrec has an encoder for each cluster, which cannot read texts: item_text.encoder")
         return self
 
     @property
@@ -72,15 +75,18 @@ class LDiffRecConfig(BackboneConfig, WithItemEmbeddings):
 
     def backbone(self, data: TrainingData) -> LDiffRec:
         """The network; initial weights follow torch's global seed. A saved model keeps the clusters that it has."""
+        text = self.text(data)
         if data.state is not None:
-            return LDiffRec(self, data.state["backbone.cluster"])
+            cluster = data.state["backbone.cluster"]
+            sizes = data.state.get("backbone.sizes", torch.bincount(cluster[cluster >= 0]))
+            return LDiffRec(self, with_new_items(cluster, text), text, sizes)
         if self.clusters == 1:
-            return LDiffRec(self, torch.zeros(data.n_items, dtype=torch.int64))
+            return LDiffRec(self, torch.zeros(data.n_items, dtype=torch.int64), text)
         if data.item_embeddings is None:
             raise DmrecError(
                 "l-diffrec forms clusters of items by their vectors: set model.item_embeddings, or model.clusters to 1"
             )
-        return LDiffRec(self, clusters_of(data.item_embeddings, self.clusters))
+        return LDiffRec(self, clusters_of(data.item_embeddings, self.clusters), text)
 
 
 def clusters_of(vectors: np.ndarray, count: int) -> Tensor:
@@ -91,13 +97,30 @@ def clusters_of(vectors: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(np.unique(label, return_inverse=True)[1]).long()
 
 
+def with_new_items(cluster: Tensor, text: Tensor | None) -> Tensor:
+    """``cluster`` (N,) where it is -1, for items that have joined, filled in: the cluster with the nearest mean text
+    vector, or without ``text`` (N, E) the largest one.
+    """
+    new = cluster < 0
+    if not bool(new.any()):
+        return cluster
+    if text is None:
+        return torch.where(new, torch.bincount(cluster[~new]).argmax(), cluster)
+    means = torch.stack([text[cluster == number].mean(0) for number in range(int(cluster.max()) + 1)])
+    nearest = torch.cdist(text[new], means).argmin(1)
+    return cluster.masked_scatter(new, nearest)
+
+
 class LDiffRec(Backbone):
     """The encoders of all clusters are one table, a row an item, which uses as many columns as its cluster has.
 
     What the model has seen of its losses is state: buffers, which checkpoints hold.
     """
 
+    item_state = ("cluster", "encoder_weight", "decoder.weight", "decoder.bias")
+
     cluster: Tensor  # (N,) int64
+    sizes: Tensor  # (K,) int64 of the clusters when they were formed, which decide their shares of the dimensions
     alpha_bar: Tensor  # (T,)
     sqrt_alpha_bar: Tensor  # (T,) share of z_0 in z_t
     sqrt_one_minus_alpha_bar: Tensor  # (T,) share of the noise; computed in float64, where 1 - alpha_bar is exact
@@ -108,24 +131,27 @@ class LDiffRec(Backbone):
     losses: Tensor  # (T, HISTORY) the last losses of each step, oldest first
     seen: Tensor  # (T,) int64: how many of them there are, at most HISTORY
 
-    def __init__(self, config: LDiffRecConfig, cluster: Tensor) -> None:
+    def __init__(
+        self, config: LDiffRecConfig, cluster: Tensor, text: Tensor | None = None, sizes: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.latent, self.input_dropout = config.latent, config.dropout
         self.config = config
-        sizes = torch.bincount(cluster)
+        sizes = torch.bincount(cluster) if sizes is None else sizes
         widths = torch.ones_like(sizes) + (sizes * (config.latent - len(sizes)) // sizes.sum())
         widths[-1] += config.latent - widths.sum()
         self.widths: list[int] = widths.tolist()  # latent dimensions of each cluster
         n_clusters, widest = len(sizes), 2 * max(self.widths)
         self.register_buffer("cluster", cluster)
+        self.register_buffer("sizes", sizes)
         self.encoder_weight = nn.Parameter(torch.zeros(len(cluster), widest))
         self.encoder_bias = nn.Parameter(torch.zeros(n_clusters, widest))
         self.time = nn.Linear(TIME_WIDTH, TIME_WIDTH)
         self.denoiser_input = nn.Linear(config.latent + TIME_WIDTH, config.hidden)
         self.denoiser_output = nn.Linear(config.hidden, config.latent)
         self.denoiser_dropout = nn.Dropout(config.denoiser_dropout)
-        self.decoder = nn.Linear(config.latent, len(cluster))
-        self._initialise(sizes.tolist())
+        self.decoder = ItemLinear(config.latent, len(cluster), text, config.item_text)
+        self._initialise()
         variance = np.linspace(
             config.noise_scale * config.noise_min, config.noise_scale * config.noise_max, config.steps
         )
@@ -150,12 +176,12 @@ class LDiffRec(Backbone):
         self.register_load_state_dict_pre_hook(_join_encoders)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def _initialise(self, sizes: list[int]) -> None:
+    def _initialise(self) -> None:
         """Xavier normal, each cluster's encoder by itself; biases 0."""
-        for number, (size, width) in enumerate(zip(sizes, self.widths, strict=True)):
-            self.encoder_weight[self.cluster == number, : 2 * width] = nn.init.xavier_normal_(
-                torch.empty(size, 2 * width)
-            )
+        for number, width in enumerate(self.widths):
+            mine = self.cluster == number
+            rows = torch.empty(int(mine.sum()), 2 * width)
+            self.encoder_weight[mine, : 2 * width] = nn.init.xavier_normal_(rows)
         for layer in (self.time, self.denoiser_input, self.denoiser_output, self.decoder):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -198,7 +224,7 @@ class LDiffRec(Backbone):
 
     def decode(self, z: Tensor) -> Decoded:
         """The hidden layer is z itself: the decoder is one linear layer."""
-        return Decoded(z, self.decoder.weight, self.decoder.bias)
+        return self.decoder.decoded(z)
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
         """The denoiser has a learning rate of its own."""
@@ -239,8 +265,11 @@ def by_cluster(x: Csr, cluster: Tensor, n_clusters: int) -> Csr:
 
 
 def _join_encoders(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Reads states of version 0.1, which had an encoder for each cluster, ``place`` being an item's row in it."""
+    """Reads states of version 0.1, which had an encoder for each cluster, ``place`` being an item's row in it, and no
+    ``sizes``.
+    """
     assert isinstance(module, LDiffRec)
+    state.setdefault(f"{prefix}sizes", module.sizes)
     if f"{prefix}place" not in state:
         return
     place, cluster = state.pop(f"{prefix}place"), state[f"{prefix}cluster"]

@@ -21,11 +21,21 @@ from dmrec_ext import Csr, gaussian_kl, multinomial_nll, rank_topk
 from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch
 from .backbone import Backbone
 from .gaussian import Gaussian
+from .item_text import ItemLinear, ItemTextConfig, unit_vectors
 from .layers import drop_interactions
 
 
 class BackboneConfig(ModelConfig):
     """Options of a generative recommender. Alone it is trained as a `Vae`; with language, as `Dmrec`."""
+
+    item_text: ItemTextConfig | None = None
+
+    def text(self, data: TrainingData) -> Tensor | None:
+        """(N, E) unit text vectors of the items, where the model reads them."""
+        if self.item_text is None:
+            return None
+        assert data.item_text is not None, "a run whose model reads the texts of items has their vectors"
+        return unit_vectors(data.item_text)
 
     @abstractmethod
     def backbone(self, data: TrainingData) -> Backbone:
@@ -42,6 +52,16 @@ class Vae(TrainedModel):
     def __init__(self, backbone: Backbone, data: TrainingData) -> None:
         super().__init__()
         self.backbone, self.data, self.n_examples = backbone, data, data.n_users
+
+    @property
+    def item_state(self) -> tuple[str, ...]:
+        """Those of the backbone."""
+        return tuple(f"backbone.{name}" for name in self.backbone.item_state)
+
+    @property
+    def knows_new_items(self) -> bool:
+        """Whether an item without interactions has a score that says something: the decoder reads texts."""
+        return any(isinstance(module, ItemLinear) and module.text is not None for module in self.backbone.modules())
 
     def batch(self, index: Tensor) -> UserBatch:
         """The users ``index``."""

@@ -14,7 +14,8 @@ from ...options import SearchSpace
 from ..base import TrainingData, register
 from .backbone import Backbone, Decoded
 from .gaussian import Gaussian
-from .layers import Initialisation, SparseLinear, initialise, unit_rows
+from .item_text import ItemInput, ItemLinear
+from .layers import Initialisation, initialise, unit_rows
 from .model import BackboneConfig
 
 
@@ -37,20 +38,22 @@ class MultVaeConfig(BackboneConfig):
 
     def backbone(self, data: TrainingData) -> MultVae:
         """The network; initial weights follow torch's global seed."""
-        return MultVae(data.n_items, self)
+        return MultVae(data.n_items, self, self.text(data))
 
 
 class MultVae(Backbone):
     """Sparse in, sparse out: the first layer sums rows of its weight, the last product is left to the caller."""
 
-    def __init__(self, n_items: int, options: MultVaeConfig) -> None:
+    item_state = ("encoder_input.weight", "decoder_output.weight", "decoder_output.bias")
+
+    def __init__(self, n_items: int, options: MultVaeConfig, text: Tensor | None = None) -> None:
         super().__init__()
         hidden, latent = options.hidden, options.latent
         self.latent, self.input_dropout, self.normalise = latent, options.dropout, options.normalise
-        self.encoder_input = SparseLinear(n_items, hidden)
+        self.encoder_input = ItemInput(n_items, hidden, text, options.item_text)
         self.encoder_output = nn.Linear(hidden, 2 * latent)
         self.decoder_input = nn.Linear(latent, hidden)
-        self.decoder_output = nn.Linear(hidden, n_items)
+        self.decoder_output = ItemLinear(hidden, n_items, text, options.item_text)
         initialise(self, options.initialisation)
 
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:
@@ -64,5 +67,4 @@ class MultVae(Backbone):
 
     def decode(self, z: Tensor) -> Decoded:
         """All but the last product."""
-        output = self.decoder_output
-        return Decoded(torch.tanh(self.decoder_input(z)), output.weight, output.bias)
+        return self.decoder_output.decoded(torch.tanh(self.decoder_input(z)))
