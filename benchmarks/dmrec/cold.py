@@ -8,6 +8,10 @@ Two parts, each with models trained for it (seed 0), written to ``results/cold-D
 - cold items: a tenth of the items loses its interactions of all splits before training. Those of validation and test
   are to be found among all items that the user has no other interaction with, and among cold items alone.
 
+A model called NAME+text is the recipe NAME with `model.item_text`, whose decoder reads the texts of items. Held-out
+test interactions with warm items are measured, too: among all items, and among warm ones, as if there were no others.
+Rows of models that are not measured again stay in the file.
+
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
 profile" knows of these: "all items", the whole of a cold user's training interactions, knows as much.
 """
@@ -62,9 +66,15 @@ def figures(rank: Rank, known: sp.csr_matrix, wanted: sp.csr_matrix) -> dict[str
     return evaluate(Ranked(rank), TrainingData(Csr.from_scipy(known)), Csr.from_scipy(wanted), METRICS).means
 
 
+def values_of(model: str) -> dict[str, Any]:
+    """The values of the recipe NAME, or of NAME+text."""
+    name, plus, _ = model.partition("+text")
+    return apply_overrides(recipe(name), ["model.item_text={}"] if plus else [])
+
+
 def trained(name: str, dataset: Dataset, folder: Path, options: list[str]) -> Any:
     """The model of a finished run, in evaluation mode."""
-    train(resolve(build_config(apply_overrides(recipe(name), options)), dataset), dataset, folder)
+    train(resolve(build_config(apply_overrides(values_of(name), options)), dataset), dataset, folder)
     return load_run(folder).model
 
 
@@ -111,7 +121,7 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
         add("cosine of texts", n, cosine(torch.from_numpy(likes[n])))
     for model in ["popularity", "ease", *models]:
         ranker = trained(model, data, work / model, options if model in models else [])
-        language = "language" in recipe(model)
+        language = "language" in values_of(model)
 
         def by(x: Csr, vectors: Tensor | None, ranker: Any = ranker) -> Rank:
             return lambda u, k, seen: ranker.rank(
@@ -146,6 +156,8 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
     wanted = as_interactions((dataset.matrix("valid") + dataset.matrix("test")) @ only)
     known = as_interactions(sum(splits_of(dataset).values()) - wanted)
     warm = np.flatnonzero(~cold)
+    known_warm = as_interactions(dataset.matrix("train") @ keep)
+    wanted_warm = as_interactions(dataset.matrix("test") @ keep)
     vectors = dataset.vectors(name)
     items = torch.from_numpy(np.asarray(vectors.items, dtype=np.float32))
     users = torch.from_numpy(np.asarray(vectors.users, dtype=np.float32))
@@ -157,9 +169,18 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
         seen[:, warm] = 1
         return Csr.from_scipy(as_interactions(seen))
 
+    def and_cold(users: Tensor) -> Csr:
+        """What the users are known to have of warm items, and all cold ones."""
+        seen = sp.lil_matrix(known_warm[users.numpy()])
+        seen[:, np.flatnonzero(cold)] = 1
+        return Csr.from_scipy(as_interactions(seen))
+
     def add(model: str, rank: Rank) -> None:
         alone = figures(lambda u, k, seen: rank(u, k, but_cold(u)), known, wanted)
-        rows.append({"model": model, **figures(rank, known, wanted), "among cold items": alone})
+        of_warm = figures(rank, known_warm, wanted_warm)
+        warm_alone = figures(lambda u, k, seen: rank(u, k, and_cold(u)), known_warm, wanted_warm)
+        of_warm = {"warm items": of_warm, "warm items among warm": warm_alone}
+        rows.append({"model": model, **figures(rank, known, wanted), "among cold items": alone, **of_warm})
         print(rows[-1], flush=True)
 
     chance = {metric: 20 / int(cold.sum()) for metric in METRICS[:1]}
@@ -178,19 +199,22 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--vectors")
     parser.add_argument("--models", nargs="+", default=["mult-vae", "dmrec-m", "cvga-m"])
+    parser.add_argument("--parts", nargs="+", choices=("users", "items"), default=["users", "items"])
     parser.add_argument("--set", nargs="*", dest="options", default=["training.precision=bf16"])
     chosen = parser.parse_args()
     dataset = open_dataset(chosen.data)
     name = dataset.vectors(chosen.vectors).name
-    with tempfile.TemporaryDirectory() as folder:
-        found = {
-            "dataset": dataset.name,
-            "vectors": name,
-            "options": chosen.options,
-            "cold users": cold_users(dataset, name, chosen.models, chosen.options, Path(folder)),
-            "cold items": cold_items(dataset, name, chosen.models, chosen.options, Path(folder)),
-        }
-    (RESULTS / f"cold-{dataset.name}-{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    path = RESULTS / f"cold-{dataset.name}-{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {"dataset": dataset.name, "vectors": name}
+    for part, measure in (("users", cold_users), ("items", cold_items)):
+        if part in chosen.parts:
+            with tempfile.TemporaryDirectory() as folder:
+                rows = measure(dataset, name, chosen.models, chosen.options, Path(folder))
+            again = {row["model"] for row in rows}
+            rows = [{**row, "options": chosen.options} for row in rows]
+            kept = [row for row in found.get(f"cold {part}", []) if row["model"] not in again]
+            found[f"cold {part}"] = [*kept, *rows]
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
