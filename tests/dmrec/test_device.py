@@ -33,6 +33,7 @@ VARIANTS = [
     *((name, ()) for name in TRAINED),
     ("dmrec-m", ("matching.strategy=none",)),
     ("dmrec-m", ("language.fusion=collaborative",)),
+    ("dmrec-m", ("language.alone=0.5",)),
     ("dmrec-m", ("matching.strategy=kl", "language.aggregate=false")),
     ("dmrec-c", ("matching.beta_concentration=0.4", "matching.interpolation=moment")),
     ("l-diffrec", ("model.clusters=3",)),

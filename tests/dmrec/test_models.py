@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from dmrec.build import build_model
+from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.models.base import MODELS, TrainingData, UserBatch, evaluating
 from dmrec.models.dmrec.model import Dmrec
@@ -10,8 +12,12 @@ from dmrec.models.dmrec.options import LanguageConfig, MatchingConfig
 from dmrec.models.linear.ease import EaseConfig, solve
 from dmrec.models.linear.popularity import PopularityConfig
 from dmrec.models.vae.gaussian import Gaussian
-from dmrec.models.vae.layers import SparseLinear, drop_interactions, initialise, unit_rows
+from dmrec.models.vae.layers import SparseLinear, drop_interactions, initialise, unit_rows, without_rows
 from dmrec.models.vae.mult_vae import MultVaeConfig
+from dmrec.options import apply_overrides
+from dmrec.recipes import recipe
+from dmrec.runs.load import training_data
+from dmrec.runs.resolve import resolve
 from torch import nn
 
 from dmrec_ext import Csr
@@ -87,6 +93,30 @@ def test_one_dropout_mask_for_encoder_and_meta_network(data, batch, monkeypatch)
     assert x is batch.interactions
     assert dropped is to_meta
     assert set(dropped.values.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
+
+
+@pytest.mark.parametrize("name", ["dmrec-m", "cvga-m"])
+def test_texts_rank_alone_for_a_share_of_the_users(name, dataset):
+    """Encoder and meta-network get nothing of what these users interacted with, and all of it is to be found."""
+    config = build_config(apply_overrides(recipe(name), ["language.alone=0.4", "model.dropout=0"]))
+    config = resolve(config, dataset)
+    model = build_model(config, training_data(config, dataset)).train()
+    everybody = torch.arange(dataset.n_users)
+    torch.manual_seed(0)
+    batch = model.batch(everybody)
+    alone = batch.given.crow.diff() == 0
+    assert 0.3 < alone.float().mean() < 0.5
+    assert batch.interactions.nnz == dataset.split("train").nnz
+    expected = torch.from_numpy(batch.interactions.to_scipy().toarray()) * ~alone[:, None]
+    np.testing.assert_array_equal(batch.given.to_scipy().toarray(), expected)
+    nothing = model.posteriors(batch._replace(given=without_rows(batch.interactions, torch.ones_like(alone))))
+    q, whole = model.posteriors(batch), model.posteriors(batch._replace(given=None))
+    for found, empty, full in zip(q.fused, nothing.fused, whole.fused, strict=True):
+        torch.testing.assert_close(found[alone], empty[alone])
+        torch.testing.assert_close(found[~alone], full[~alone])
+    assert not torch.allclose(q.fused.mu[alone], whole.fused.mu[alone])
+    with pytest.raises(DmrecError, match="a text alone ranks nothing: leave out alone"):
+        build_config(apply_overrides(recipe(name), ["language.alone=0.4", "language.fusion=collaborative"]))
 
 
 def test_dropout_keeps_the_expectation_and_stops_in_evaluation(data, batch):

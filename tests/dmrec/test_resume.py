@@ -75,11 +75,21 @@ def _log_without_times(folder):
     ]
 
 
-@pytest.mark.parametrize("name", ["mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn"])
+TEXTS = ["model.item_text={encoder: true}", "language.alone=0.4"]  # drawn on the device and on the CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, []) for name in ("mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn")),
+        ("cvga-m", TEXTS),
+    ],
+    ids=["mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn", "texts"],
+)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_resuming_changes_no_bit(name, precision, dataset, tmp_path, monkeypatch):
+def test_resuming_changes_no_bit(name, settings, precision, dataset, tmp_path, monkeypatch):
     """Stopped within epochs and between them, again and again, against a run that never was."""
-    config = _config(name, dataset, f"training.precision={precision}", "training.annealing.steps=9")
+    config = _config(name, dataset, f"training.precision={precision}", "training.annealing.steps=9", *settings)
     right = train(config, dataset, tmp_path / "whole")
     folder, stops = tmp_path / "stopped", 0
     looks = iter([1, 2, 5, 9, 3, 4, 7, *[1000] * 50])

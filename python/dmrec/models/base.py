@@ -36,6 +36,7 @@ class UserBatch(NamedTuple):
     interactions: Csr  # (B, N)
     text_vectors: Tensor | None = None  # (B, E) float32 of the users' texts, where the model reads language
     sequences: Tensor | None = None  # (B, S) int64 items, oldest first, then -1, where the model reads order
+    given: Csr | None = None  # (B, N) what encoders are given in training, where that is not all of the interactions
 
     @property
     def size(self) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..base import Losses, Step, TrainingData, UserBatch
 from ..vae.backbone import Backbone
 from ..vae.gaussian import Gaussian
+from ..vae.layers import without_rows
 from ..vae.model import Vae, total
 from .matching import Posteriors, matching_of
 from .meta_network import MetaNetwork
@@ -35,9 +36,16 @@ class Dmrec(Vae):
         super().__init__(backbone, data)
         assert data.item_text_vectors is not None, "a run with language has text vectors"
         self.meta_network = MetaNetwork(data.item_text_vectors, language, backbone.latent)
-        self.fusion = language.fusion
+        self.fusion, self.alone = language.fusion, language.alone
         self.matching = matching_of(matching, language.fusion)
         self._last: Posteriors | None = None
+
+    def batch(self, index: Tensor) -> UserBatch:
+        """The users ``index``; for a random share of them, ``language.alone``, without what they interacted with."""
+        batch = super().batch(index)
+        if not self.alone:
+            return batch
+        return batch._replace(given=without_rows(batch.interactions, torch.rand(batch.size) < self.alone))
 
     def loss(self, batch: UserBatch, step: Step) -> Losses:
         """Steps 1 to 5; parts ``reconstruction`` and ``matching``."""
@@ -47,7 +55,7 @@ class Dmrec(Vae):
 
     def posteriors(self, batch: UserBatch) -> Posteriors:
         """Steps 1 to 3. Encoder and meta-network share a dropout mask; users without a text have the zero vector."""
-        x = batch.interactions
+        x = batch.interactions if batch.given is None else batch.given
         dropped = self.dropped(x)
         text_vectors = batch.text_vectors
         if text_vectors is None:

@@ -21,9 +21,22 @@ class LanguageConfig(Options):
     aggregate: bool = Field(
         True, description="false: the ablation without the meta-network's sum over items, the user's vector alone"
     )
+    alone: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the users of a training step whose interactions are left out whole, so that their texts "
+        "must rank alone",
+    )
     fusion: Literal["add", "collaborative"] = Field(
         "add", description="what is decoded: the sum of the parameters of both posteriors, or the collaborative one"
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LanguageConfig:
+        if self.alone and self.fusion == "collaborative":
+            raise ValueError("with the fusion 'collaborative' a text alone ranks nothing: leave out alone")
+        return self
 
     search_space: ClassVar[SearchSpace] = {"hidden": {"choices": [200, 400, 600, 800]}}
 

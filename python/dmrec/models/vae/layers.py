@@ -40,6 +40,14 @@ def drop_interactions(x: Csr, probability: float) -> Csr:
     return x._replace(values=kept if x.values is None else kept * x.values)
 
 
+def without_rows(x: Csr, rows: Tensor) -> Csr:
+    """``x`` (B, N) on the CPU without the entries of the rows where ``rows`` (B,) bool is true."""
+    kept = ~rows[x.row_of_entry()]
+    count = x.crow.diff().masked_fill(rows, 0)
+    crow = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return Csr(crow, x.col[kept], None if x.values is None else x.values[kept], x.n_cols)
+
+
 def unit_rows(x: Csr) -> Csr:
     """Each row divided by its Euclidean norm."""
     values = torch.ones(x.nnz, device=x.col.device) if x.values is None else x.values
