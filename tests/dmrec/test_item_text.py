@@ -9,7 +9,7 @@ from dmrec.errors import DmrecError
 from dmrec.models.base import Step, TrainingData, evaluating
 from dmrec.models.carry import carry, rows_by_item
 from dmrec.models.vae.cvga import CvgaConfig
-from dmrec.models.vae.item_text import ItemInput, ItemLinear, ItemTextConfig, unit_vectors
+from dmrec.models.vae.item_text import ItemInput, ItemLinear, ItemTextConfig, ItemTexts, unit_vectors
 from dmrec.models.vae.l_diffrec import LDiffRecConfig, with_new_items
 from dmrec.models.vae.mult_vae import MultVaeConfig
 from dmrec.options import apply_overrides
@@ -19,11 +19,12 @@ from dmrec.runs.provenance import fingerprint
 from dmrec.runs.resolve import resolve
 from scipy import sparse
 
-from dmrec_ext import Csr
+from dmrec_ext import Csr, multinomial_nll
 
 N, E, H = 11, 5, 7
 RNG = np.random.default_rng(0)
 TEXT = unit_vectors(RNG.standard_normal((N, E)).astype(np.float32))
+ALL = ItemTexts(TEXT, torch.ones(N, dtype=torch.bool))
 X = Csr.from_scipy(sparse.csr_matrix((RNG.random((6, N)) < 0.5).astype(np.float32)))
 DATA = TrainingData(X, item_text=TEXT.numpy(), item_embeddings=TEXT.numpy())
 MAPS = ["linear", "low-rank", "two-layer"]
@@ -38,7 +39,7 @@ def _phi(rows, options):
 
 def _layer(**options):
     config = ItemTextConfig(rank=3, **options)
-    return ItemLinear(H, N, TEXT, config), config
+    return ItemLinear(H, N, ALL, config), config
 
 
 @pytest.mark.parametrize("kind", MAPS)
@@ -69,7 +70,8 @@ def test_gradients_reach_the_map_and_the_rows(kind):
 
 
 def test_forgotten_items_have_the_map_alone_and_teach_it_alone():
-    layer = ItemLinear(H, 4000, TEXT[torch.arange(4000) % N], ItemTextConfig(forget=0.3)).train()
+    texts = ItemTexts(TEXT[torch.arange(4000) % N], torch.ones(4000, dtype=torch.bool))
+    layer = ItemLinear(H, 4000, texts, ItemTextConfig(forget=0.3)).train()
     weight, bias = layer.decoded(torch.randn(2, H))[1:]
     rows = layer.text.map
     of_text = layer.text.vectors @ rows.weight.T + rows.bias
@@ -82,6 +84,31 @@ def test_forgotten_items_have_the_map_alone_and_teach_it_alone():
     assert bool((layer.weight.grad[~forgotten] == 1).all())
     again = layer.decoded(torch.randn(2, H))[1]
     assert not torch.equal(again, weight), "drawn anew in each step"
+
+
+@pytest.mark.parametrize("forget", [0.0, 0.4])
+def test_an_item_that_nobody_has_taken_is_known_by_its_text_alone_and_teaches_nothing(forget):
+    """That it was not taken says nothing: its probability is 0 in training, and its own row never learns."""
+    taken = torch.arange(N) != 4
+    layer = ItemLinear(H, N, ItemTexts(TEXT, taken), ItemTextConfig(forget=forget))
+    hidden = torch.randn(6, H)
+    dense = torch.from_numpy(X.to_scipy().toarray()) * taken
+    x = Csr.from_scipy(sparse.csr_matrix(dense.numpy()))
+    decoded = layer.train().decoded(hidden)
+    loss = multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias)
+    logits = (decoded.hidden @ decoded.weight.T + decoded.bias)[:, taken]
+    torch.testing.assert_close(loss, -(dense[:, taken] * logits.log_softmax(1)).sum(1).mean())
+    loss.backward()
+    assert not layer.weight.grad[4].any()
+    assert layer.bias.grad[4].abs() < 1e-30
+    assert layer.weight.grad[taken].any()
+    weight, bias = layer.eval().decoded(hidden)[1:]
+    rows = layer.text.map
+    torch.testing.assert_close(weight[4], rows.weight[:H] @ TEXT[4] + rows.bias[:H])
+    torch.testing.assert_close(bias[4], rows.weight[H] @ TEXT[4] + rows.bias[H])
+    encoder = ItemInput(N, H, ItemTexts(TEXT, taken), ItemTextConfig(forget=forget, encoder=True)).eval()
+    one = Csr(torch.tensor([0, 1]), torch.tensor([4]), None, N)
+    torch.testing.assert_close(encoder(one)[0], encoder.text.map(TEXT[4]) + encoder.bias)
 
 
 def test_what_evaluation_keeps_follows_the_weights():
@@ -101,7 +128,7 @@ def test_what_evaluation_keeps_follows_the_weights():
 @pytest.mark.parametrize("kind", MAPS)
 def test_the_encoders_rows(kind):
     options = ItemTextConfig(map=kind, rank=3, encoder=True, forget=0.3)
-    layer = ItemInput(N, H, TEXT, options).eval()
+    layer = ItemInput(N, H, ALL, options).eval()
     rows = layer.weight.double() + _phi(layer.text, options) @ layer.text.map.weight.double().T
     dense = torch.from_numpy(X.to_scipy().toarray()).double()
     torch.testing.assert_close(layer(X).double(), dense @ rows + layer.bias.double(), rtol=0, atol=1e-5)
@@ -112,7 +139,7 @@ def test_the_encoders_rows(kind):
     known = torch.empty(N).bernoulli_(0.7).double()[:, None]
     rows = known * layer.weight.double() + _phi(layer.text, options) @ layer.text.map.weight.double().T
     torch.testing.assert_close(found.double(), dense @ rows + layer.bias.double(), rtol=0, atol=1e-5)
-    assert ItemInput(N, H, TEXT, ItemTextConfig()).text is None, "texts are read where the option says so"
+    assert ItemInput(N, H, ALL, ItemTextConfig()).text is None, "texts are read where the option says so"
 
 
 def test_text_vectors_become_unit_vectors_and_are_not_copied_where_they_are():
@@ -162,7 +189,8 @@ def test_every_backbone_knows_new_items_by_their_texts(name):
 def test_new_items_of_l_diffrec_join_the_nearest_cluster_and_widths_stay():
     cluster = torch.tensor([0, 0, 1, -1, -1])
     text = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0.1, 0.9], [0.9, 0.1]])
-    assert with_new_items(cluster, text).tolist() == [0, 0, 1, 1, 0]
+    texts = ItemTexts(text, torch.ones(5, dtype=torch.bool))
+    assert with_new_items(cluster, texts).tolist() == [0, 0, 1, 1, 0]
     assert with_new_items(cluster, None).tolist() == [0, 0, 1, 0, 0]
     assert with_new_items(cluster[:3], None).tolist() == [0, 0, 1]
 

@@ -20,7 +20,7 @@ from ...options import SearchSpace
 from ..base import TrainingData, register
 from .backbone import Backbone, Decoded
 from .gaussian import Gaussian
-from .item_text import ItemInput, ItemLinear
+from .item_text import ItemInput, ItemLinear, ItemTexts
 from .layers import Initialisation, initialise
 from .model import BackboneConfig
 
@@ -48,7 +48,7 @@ class CvgaConfig(BackboneConfig):
     def backbone(self, data: TrainingData) -> Cvga:
         """The network; initial weights follow torch's global seed."""
         degree = torch.bincount(data.interactions.col, minlength=data.n_items)
-        return Cvga(degree, self, self.text(data))
+        return Cvga(degree, self, self.texts(data))
 
 
 class Cvga(Backbone):
@@ -58,17 +58,17 @@ class Cvga(Backbone):
 
     scale: Tensor  # (N,) 1 / sqrt(degree of an item); 0 for one without, unless texts are read
 
-    def __init__(self, degree: Tensor, options: CvgaConfig, text: Tensor | None = None) -> None:
+    def __init__(self, degree: Tensor, options: CvgaConfig, texts: ItemTexts | None = None) -> None:
         super().__init__()
         self.latent, self.input_dropout = options.latent, options.dropout
         reads_text = options.item_text is not None and options.item_text.encoder
         there = degree > 0 if not reads_text else torch.ones_like(degree)  # an item without a degree has a text
         self.register_buffer("scale", degree.clamp_min(1).rsqrt() * there)
         widths = [*options.hidden, 2 * options.latent]
-        self.propagation = ItemInput(len(degree), widths[0], text, options.item_text)
+        self.propagation = ItemInput(len(degree), widths[0], texts, options.item_text)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.dropout = nn.Dropout(options.dropout)
-        self.decoder = ItemLinear(options.latent, len(degree), text, options.item_text)
+        self.decoder = ItemLinear(options.latent, len(degree), texts, options.item_text)
         initialise(self, options.initialisation)
 
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:

@@ -5,13 +5,15 @@ The row of item i with the unit text vector t_i is
     w_i = own_i + M phi(t_i),    b_i = own bias_i + m phi(t_i) + constant,
 
 where phi is the identity, a low-rank map, or a hidden layer with tanh. In each training step ``own_i`` and its bias are
-left out for a random share ``forget`` of the items, so that the map learns to stand in for them. An item that nobody
-has taken yet has no row of its own, and is known by the map alone.
+left out for a random share ``forget`` of the items, so that the map learns to stand in for them.
+
+An item that nobody has taken yet has no row of its own and is known by the map alone. In training it is not among the
+items that a user might have taken: that nobody took what was not there says nothing.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,14 +44,24 @@ class ItemTextConfig(Options):
     encoder: bool = Field(False, description="whether the encoder's first layer knows items by their texts, too")
 
 
-class TextRows(nn.Module):
-    """Rows of all items from their texts: a map of phi. The vectors are neither trained nor part of checkpoints."""
+class ItemTexts(NamedTuple):
+    """What a model knows of the items of its data besides interactions."""
 
     vectors: Tensor  # (N, E) float32 of unit length, or zeros
+    taken: Tensor  # (N,) bool: whether anybody has taken an item in training
 
-    def __init__(self, vectors: Tensor, options: ItemTextConfig, width: int, *, bias: bool) -> None:
+
+class TextRows(nn.Module):
+    """Rows of all items from their texts: a map of phi. The texts are neither trained nor part of checkpoints."""
+
+    vectors: Tensor  # (N, E) float32 of unit length, or zeros
+    taken: Tensor | None  # (N,) bool; None where all are
+
+    def __init__(self, texts: ItemTexts, options: ItemTextConfig, width: int, *, bias: bool) -> None:
         super().__init__()
+        vectors = texts.vectors
         self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("taken", None if bool(texts.taken.all()) else texts.taken, persistent=False)
         self.forget = options.forget
         inner = vectors.shape[1] if options.map == "linear" else options.rank
         self.two_layer = options.map == "two-layer"
@@ -64,16 +76,19 @@ class TextRows(nn.Module):
         return torch.tanh(hidden) if self.two_layer else hidden
 
     def known(self, like: Tensor) -> Tensor | None:
-        """(N,) 0 for the items that are forgotten in this step, else 1; None where none is."""
+        """(N,) 0 for the items without a row of their own, in training forgotten ones included, else 1; None: all have
+        one.
+        """
         if not (self.training and self.forget):
-            return None
-        return like.new_empty(len(self.vectors)).bernoulli_(1 - self.forget)
+            return None if self.taken is None else self.taken.to(like.dtype)
+        drawn = like.new_empty(len(self.vectors)).bernoulli_(1 - self.forget)
+        return drawn if self.taken is None else drawn * self.taken
 
 
 class ItemLinear(nn.Linear):
-    """The decoder's last layer: a row and a bias for each item, of its own and, with ``text`` (N, E), of its text."""
+    """The decoder's last layer: a row and a bias for each item, of its own and, with ``text``, of its text."""
 
-    def __init__(self, width: int, n_items: int, text: Tensor | None, options: ItemTextConfig | None) -> None:
+    def __init__(self, width: int, n_items: int, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
         super().__init__(width, n_items)
         self.text = None
         if options is not None:
@@ -112,13 +127,16 @@ class ItemLinear(nn.Linear):
         known = text.known(bias)
         if known is None:
             return weight.add_(self.weight), bias.add_(self.bias)  # in place: nothing else holds them
-        return weight.addcmul_(self.weight, known[:, None]), bias.addcmul_(self.bias, known)
+        weight, bias = weight.addcmul_(self.weight, known[:, None]), bias.addcmul_(self.bias, known)
+        if self.training and text.taken is not None:
+            bias = bias.masked_fill(~text.taken, -torch.inf)
+        return weight, bias
 
 
 class ItemInput(SparseLinear):
-    """The encoder's first layer over (B, N): a row for each item, of its own and, with ``text`` (N, E), of its text."""
+    """The encoder's first layer over (B, N): a row for each item, of its own and, with ``text``, of its text."""
 
-    def __init__(self, n_items: int, width: int, text: Tensor | None, options: ItemTextConfig | None) -> None:
+    def __init__(self, n_items: int, width: int, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
         super().__init__(n_items, width)
         self.text = None
         if options is not None and options.encoder:

@@ -27,7 +27,7 @@ from ...options import SearchSpace
 from ..base import Step, TrainingData, WithItemEmbeddings, register
 from .backbone import Backbone, Decoded, Reconstruction
 from .gaussian import Gaussian
-from .item_text import ItemLinear
+from .item_text import ItemLinear, ItemTexts
 from .model import BackboneConfig
 
 HISTORY = 10  # losses of a step that its importance is computed from
@@ -75,18 +75,18 @@ class LDiffRecConfig(BackboneConfig, WithItemEmbeddings):
 
     def backbone(self, data: TrainingData) -> LDiffRec:
         """The network; initial weights follow torch's global seed. A saved model keeps the clusters that it has."""
-        text = self.text(data)
+        texts = self.texts(data)
         if data.state is not None:
             cluster = data.state["backbone.cluster"]
             sizes = data.state.get("backbone.sizes", torch.bincount(cluster[cluster >= 0]))
-            return LDiffRec(self, with_new_items(cluster, text), text, sizes)
+            return LDiffRec(self, with_new_items(cluster, texts), texts, sizes)
         if self.clusters == 1:
-            return LDiffRec(self, torch.zeros(data.n_items, dtype=torch.int64), text)
+            return LDiffRec(self, torch.zeros(data.n_items, dtype=torch.int64), texts)
         if data.item_embeddings is None:
             raise DmrecError(
                 "l-diffrec forms clusters of items by their vectors: set model.item_embeddings, or model.clusters to 1"
             )
-        return LDiffRec(self, clusters_of(data.item_embeddings, self.clusters), text)
+        return LDiffRec(self, clusters_of(data.item_embeddings, self.clusters), texts)
 
 
 def clusters_of(vectors: np.ndarray, count: int) -> Tensor:
@@ -97,17 +97,17 @@ def clusters_of(vectors: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(np.unique(label, return_inverse=True)[1]).long()
 
 
-def with_new_items(cluster: Tensor, text: Tensor | None) -> Tensor:
+def with_new_items(cluster: Tensor, texts: ItemTexts | None) -> Tensor:
     """``cluster`` (N,) where it is -1, for items that have joined, filled in: the cluster with the nearest mean text
-    vector, or without ``text`` (N, E) the largest one.
+    vector, or without ``texts`` the largest one.
     """
     new = cluster < 0
     if not bool(new.any()):
         return cluster
-    if text is None:
+    if texts is None:
         return torch.where(new, torch.bincount(cluster[~new]).argmax(), cluster)
-    means = torch.stack([text[cluster == number].mean(0) for number in range(int(cluster.max()) + 1)])
-    nearest = torch.cdist(text[new], means).argmin(1)
+    means = torch.stack([texts.vectors[cluster == number].mean(0) for number in range(int(cluster.max()) + 1)])
+    nearest = torch.cdist(texts.vectors[new], means).argmin(1)
     return cluster.masked_scatter(new, nearest)
 
 
@@ -132,7 +132,7 @@ class LDiffRec(Backbone):
     seen: Tensor  # (T,) int64: how many of them there are, at most HISTORY
 
     def __init__(
-        self, config: LDiffRecConfig, cluster: Tensor, text: Tensor | None = None, sizes: Tensor | None = None
+        self, config: LDiffRecConfig, cluster: Tensor, texts: ItemTexts | None = None, sizes: Tensor | None = None
     ) -> None:
         super().__init__()
         self.latent, self.input_dropout = config.latent, config.dropout
@@ -150,7 +150,7 @@ class LDiffRec(Backbone):
         self.denoiser_input = nn.Linear(config.latent + TIME_WIDTH, config.hidden)
         self.denoiser_output = nn.Linear(config.hidden, config.latent)
         self.denoiser_dropout = nn.Dropout(config.denoiser_dropout)
-        self.decoder = ItemLinear(config.latent, len(cluster), text, config.item_text)
+        self.decoder = ItemLinear(config.latent, len(cluster), texts, config.item_text)
         self._initialise()
         variance = np.linspace(
             config.noise_scale * config.noise_min, config.noise_scale * config.noise_max, config.steps

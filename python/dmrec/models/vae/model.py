@@ -21,7 +21,7 @@ from dmrec_ext import Csr, gaussian_kl, multinomial_nll, rank_topk
 from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch
 from .backbone import Backbone
 from .gaussian import Gaussian
-from .item_text import ItemLinear, ItemTextConfig, unit_vectors
+from .item_text import ItemLinear, ItemTextConfig, ItemTexts, unit_vectors
 from .layers import drop_interactions
 
 
@@ -30,12 +30,13 @@ class BackboneConfig(ModelConfig):
 
     item_text: ItemTextConfig | None = None
 
-    def text(self, data: TrainingData) -> Tensor | None:
-        """(N, E) unit text vectors of the items, where the model reads them."""
+    def texts(self, data: TrainingData) -> ItemTexts | None:
+        """The texts of the items, where the model reads them."""
         if self.item_text is None:
             return None
         assert data.item_text is not None, "a run whose model reads the texts of items has their vectors"
-        return unit_vectors(data.item_text)
+        taken = torch.bincount(data.interactions.col, minlength=data.n_items) > 0
+        return ItemTexts(unit_vectors(data.item_text), taken)
 
     @abstractmethod
     def backbone(self, data: TrainingData) -> Backbone:

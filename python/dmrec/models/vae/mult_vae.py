@@ -14,7 +14,7 @@ from ...options import SearchSpace
 from ..base import TrainingData, register
 from .backbone import Backbone, Decoded
 from .gaussian import Gaussian
-from .item_text import ItemInput, ItemLinear
+from .item_text import ItemInput, ItemLinear, ItemTexts
 from .layers import Initialisation, initialise, unit_rows
 from .model import BackboneConfig
 
@@ -38,7 +38,7 @@ class MultVaeConfig(BackboneConfig):
 
     def backbone(self, data: TrainingData) -> MultVae:
         """The network; initial weights follow torch's global seed."""
-        return MultVae(data.n_items, self, self.text(data))
+        return MultVae(data.n_items, self, self.texts(data))
 
 
 class MultVae(Backbone):
@@ -46,14 +46,14 @@ class MultVae(Backbone):
 
     item_state = ("encoder_input.weight", "decoder_output.weight", "decoder_output.bias")
 
-    def __init__(self, n_items: int, options: MultVaeConfig, text: Tensor | None = None) -> None:
+    def __init__(self, n_items: int, options: MultVaeConfig, texts: ItemTexts | None = None) -> None:
         super().__init__()
         hidden, latent = options.hidden, options.latent
         self.latent, self.input_dropout, self.normalise = latent, options.dropout, options.normalise
-        self.encoder_input = ItemInput(n_items, hidden, text, options.item_text)
+        self.encoder_input = ItemInput(n_items, hidden, texts, options.item_text)
         self.encoder_output = nn.Linear(hidden, 2 * latent)
         self.decoder_input = nn.Linear(latent, hidden)
-        self.decoder_output = ItemLinear(hidden, n_items, text, options.item_text)
+        self.decoder_output = ItemLinear(hidden, n_items, texts, options.item_text)
         initialise(self, options.initialisation)
 
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:
