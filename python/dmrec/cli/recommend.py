@@ -99,6 +99,10 @@ def recommend(
     new_share: Annotated[
         float, typer.Option(min=0, max=1, help="At least this share of the places, rounded up, for --new-items.")
     ] = 0.0,
+    popularity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the model in the ranking; the rest is the texts', by their cosine."),
+    ] = 1.0,
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
     unfinished: Annotated[
@@ -153,7 +157,7 @@ def recommend(
         "among": None if among is None else _ids_in(among),
     }
     choice["only_new"] = only_new
-    of_new = {**by, **choice, "distinct_titles": distinct_titles, "new_share": new_share}
+    of_new = {**by, **choice, "distinct_titles": distinct_titles, "new_share": new_share, "popularity": popularity}
     if visitors is not None and out is not None:
         found = read_visitors(visitors)
         write_rows(out, _rows_of_new_users(recommender, found, k, of_new), {**COLUMNS})
@@ -173,7 +177,13 @@ def recommend(
     groups = recommender.title_groups if distinct_titles else None
     told = None if later is None else {user: list(items) for user, items in later.of_users.items()}
     share = recommender.share(new_share, k)
-    options: dict[str, Any] = {"feed": feed, "history": told, "groups": groups, "share": share}
+    options: dict[str, Any] = {
+        "feed": feed,
+        "history": told,
+        "groups": groups,
+        "share": share,
+        "popularity": popularity,
+    }
     rankings = recommender.rankings(users, k, recommender.excluded(**choice), exclude, **options)
     rows = chain(_rows(dataset, rankings), _rows_of_new_users(recommender, strangers, k, of_new))
     if out is not None:

@@ -22,9 +22,12 @@ from ..errors import DmrecError
 from ..files import replace_file, write_array
 from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
+from ..models.vae.item_text import unit_vectors
+from ..models.vae.model import Vae
 from ..runs.load import histories_of, interactions_of
 from ..runtime import move
 from ..table import Table
+from .blend import Blended, fit_temperature
 from .new_items import grow
 from .recommend import (
     Ranking,
@@ -96,6 +99,7 @@ class Recommender:
         self.result = result or {}
         self.n_new = 0  # items behind the others that were not in training
         self._encoders: dict[str, TextEncoder] = {}
+        self._blended: Blended | None = None  # the last one
 
     def __repr__(self) -> str:
         sizes = f"{self.dataset.n_users} users, {self.dataset.n_items} items"
@@ -122,6 +126,7 @@ class Recommender:
         new_items: Any = None,
         only_new: bool = False,
         new_share: float = 0.0,
+        popularity: float = 1.0,
         encoder: TextEncoder | None = None,
         key_variable: str | None = None,
     ) -> Table:
@@ -142,6 +147,8 @@ class Recommender:
             new_items: items that were not in training, see `with_new_items`; known and new items are in one ranking.
             only_new: recommend new items alone.
             new_share: at least this share of the k places, rounded up, goes to new items, from 0 to 1.
+            popularity: how much of the ranking is the model's, which knows what is popular, from 0 to 1; the rest is
+                that of the texts, by the cosine of the user's and the item's (see `inference.blend`).
             seen: what is not recommended to a user again: ``"known"`` for all of the user's interactions, ``"train"``
                 for those in training, as in evaluation on held-out items, ``"nothing"`` to recommend seen items too.
             encoder: makes the vectors of ``profile`` and ``new_items`` where the run's text vectors were imported.
@@ -170,13 +177,14 @@ class Recommender:
                 distinct_titles=distinct_titles,
                 only_new=only_new,
                 new_share=new_share,
+                popularity=popularity,
                 encoder=encoder,
                 key_variable=key_variable,
             )
         excluded, groups = self.excluded(exclude, among, only_new=only_new), None
         if distinct_titles:
             groups = self.title_groups
-        share = self.share(new_share, int(k))
+        share, model = self.share(new_share, int(k)), self.blended(popularity)
         data, out = self.fed(feed, history), self._seen(seen, history)
         if profile is not None or likes is not None:
             if users is not None:
@@ -184,7 +192,7 @@ class Recommender:
             if not isinstance(profile, str | None):
                 raise DmrecError(f"profile must be a text, got {type(profile).__name__}")
             ranking = rank_new_user(
-                self.model,
+                model,
                 self.config,
                 self.dataset,
                 likes=[item_named(self.dataset, name) for name in _listed("likes", likes or ())],
@@ -199,7 +207,7 @@ class Recommender:
             )
             table = self._table([ranking])
             return Table({name: table[name] for name in table.columns if name != "user"})
-        return self._table(rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups, share))
+        return self._table(rank_users(model, data, self._rows(users), int(k), out, excluded, groups, share))
 
     def with_new_items(
         self, items: Any, *, encoder: TextEncoder | None = None, key_variable: str | None = None
@@ -253,11 +261,42 @@ class Recommender:
         history: Mapping[Any, Ids] | None = None,
         groups: Tensor | None = None,
         share: Share | None = None,
+        popularity: float = 1.0,
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
         check_k(k)
         data, out = self.fed(feed, history), self._seen(seen, history)
-        return rank_users(self.model, data, self._rows(users), int(k), out, excluded, groups, share)
+        model = self.blended(popularity)
+        return rank_users(model, data, self._rows(users), int(k), out, excluded, groups, share)
+
+    def blended(self, popularity: float) -> Model:
+        """The model itself for a ``popularity`` of 1, or one whose ranking is partly that of the texts.
+
+        Raises:
+            DmrecError: ``popularity`` is not between 0 and 1, or the run has no text vectors.
+        """
+        if not isinstance(popularity, int | float) or not 0 <= popularity <= 1:
+            raise DmrecError(f"popularity must be a number from 0 to 1, got {popularity!r}")
+        if popularity == 1:
+            return self.model
+        items, temperature = self._text_scores
+        assert isinstance(self.model, Vae), "others have no text vectors"
+        if self._blended is None or self._blended.weight != popularity:
+            self._blended = Blended(self.model, items, temperature, float(popularity)).eval()
+        return self._blended
+
+    @cached_property
+    def _text_scores(self) -> tuple[Tensor, float]:
+        """(N, E) unit text vectors of the items on the model's device, and the temperature of the texts' scores."""
+        vectors = self.data.item_text_vectors if self.data.item_text is None else self.data.item_text
+        if self.config is None or vectors is None or not isinstance(self.model, Vae):
+            raise DmrecError(
+                f"popularity: {self.name} has no text vectors to rank by: train dmrec-m or another with them"
+            )
+        items = unit_vectors(vectors)
+        learned_all = self.config.training.interactions == "all"
+        wanted = self.data.interactions if learned_all else self.dataset.split("valid")
+        return items.to(self.model.device), fit_temperature(self.data, wanted, items)
 
     def popular(self, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Table:
         """The k items with the most interactions that the model was trained on, as for a new user."""
