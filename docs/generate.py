@@ -193,9 +193,47 @@ def cold(of: str, part: str) -> str:
         table = ["| model | ranked by | recall@20 | ndcg@20 |", "| --- | --- | ---: | ---: |"]
         table += [f"| {r['model']} | {r['by']} | {r['recall@20']:.4f} | {r['ndcg@20']:.4f} |" for r in rows]
     else:
-        table = ["| model | recall@20 among all items | among cold items |", "| --- | ---: | ---: |"]
-        alone = [row["among cold items"]["recall@20"] for row in rows]
-        table += [f"| {r['model']} | {r['recall@20']:.4f} | {a:.4f} |" for r, a in zip(rows, alone, strict=True)]
+        names = ("among cold items", "warm items", "warm items among warm")
+        table = [f"| model | cold items among all | {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: |"]
+        for row in rows:
+            cells = [f"{row[name]['recall@20']:.4f}" if name in row else "-" for name in names]
+            table.append(f"| {row['model']} | {row['recall@20']:.4f} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def words(of: str) -> str:
+    """What profiles change, by the share of the model in the ranking."""
+    rows = json.loads((RESULTS / f"words-{of}.json").read_text())["rows"]
+    names = list(rows[0])
+    table = [f"| {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) - 1)}"]
+    table += [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows]
+    return "\n".join(table) + "\n"
+
+
+def weekly(of: str) -> str:
+    """A training from random weights and one from last week's model."""
+    found = json.loads((RESULTS / f"weekly-{of}.json").read_text())
+    goals = ("until 99 % of it", "until the best of fresh")
+    table = ["| weights | epochs to 99 % of the fresh best | seconds | epochs to the fresh best | seconds |"]
+    table[0] += " recall@20 | ndcg@20 |"
+    table.append(f"| --- |{' ---: |' * 6}")
+    for name in ("fresh", "from last week"):
+        row = found[name]
+        reached = [row[goal] or {"epoch": "-", "seconds": "-"} for goal in goals]
+        cells = [str(each[key]) for each in reached for key in ("epoch", "seconds")]
+        cells += [f"{row['test'][metric]:.4f}" for metric in ("recall@20", "ndcg@20")]
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def item_text() -> str:
+    """What rows from texts cost."""
+    rows = json.loads((RESULTS / "item-text.json").read_text())["rows"]
+    names = ("items", "hidden", "map", "seconds of a step", "ratio", "peak GB")
+    table = [f"| {' | '.join(names)} |", "| ---: | ---: | --- | ---: | ---: | ---: |"]
+    for row in rows:
+        cells = (f"{row['items']:,}", *(row[name] for name in names[1:]))
+        table.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(table) + "\n"
 
 
@@ -250,6 +288,9 @@ TABLES = {
     "three_lines": three_lines,
     "quality": quality,
     "cold": cold,
+    "words": words,
+    "weekly": weekly,
+    "item_text": item_text,
     "search": search,
     "tokenizers": tokenizers,
     "blocks": blocks,

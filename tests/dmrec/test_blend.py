@@ -7,6 +7,7 @@ import tiny
 import torch
 from dmrec.cli.main import main
 from dmrec.inference.blend import Blended, fit_temperature, text_of_users
+from dmrec.language.encoders import TextEncoder, l2_normalize, register_encoder
 from dmrec.models.base import TrainingData, UserBatch
 from dmrec.models.vae.item_text import unit_vectors
 from scipy import sparse
@@ -111,3 +112,33 @@ def test_the_command_line_and_what_is_refused(model, data, tmp_path, capsys):
         "mult-vae", data, out=tmp_path / "text", options={**SIZES, "model.item_text": {}}, **{**FAST, "epochs": 1}
     )
     assert len(reads.recommend("u1", k=3, popularity=0.5)) == 3
+
+
+class Words(TextEncoder):
+    """Texts of known and of unknown words, in one space."""
+
+    family = "words-of-the-test"
+    known = ("guitar", "spade", "tea", "bicycle", "zzz", "qqq")
+
+    def encode(self, texts):
+        counts = np.array([[text.count(word) for word in self.known] for text in texts], dtype=np.float32)
+        return l2_normalize(counts + 0.01)
+
+
+def test_a_profile_about_nothing_on_offer_is_recognised(tmp_path, capsys):
+    data = tiny.make(tmp_path / "data")
+    register_encoder(Words)
+    dmrec.embed(data, Words())
+    options = {**SIZES, "language.hidden": 24, "language.vectors": "words-of-the-test"}
+    model = dmrec.train("dmrec-m", data, out=tmp_path / "runs", options=options, **{**FAST, "epochs": 1})
+    assert not model.is_unlike_items("a guitar")
+    assert not model.is_unlike_items("tea and a spade")
+    assert model.is_unlike_items("zzz qqq")
+    for profile, noted in (("guitar", False), ("zzz", True)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["recommend", str(model.folder), "--profile", profile])
+        assert stopped.value.code == 0
+        assert ("is unlike the texts of all items" in capsys.readouterr().err) is noted
+    plain = dmrec.train("mult-vae", data, out=tmp_path / "runs", options=SIZES, **{**FAST, "epochs": 1})
+    with pytest.raises(dmrec.DmrecError, match="mult-vae was trained without language and cannot read a profile"):
+        plain.is_unlike_items("guitar")

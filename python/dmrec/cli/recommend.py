@@ -216,6 +216,9 @@ def _print_for_new_user(
 ) -> None:
     dataset = recommender.dataset
     found = recommender.recommend(k=k, profile=profile, likes=likes, **options)
+    by = {name: options[name] for name in ("encoder", "key_variable")}
+    if profile and recommender.is_unlike_items(profile, **by):
+        notify("the profile is unlike the texts of all items: what is popular comes first, whatever it says")
     liked = [f"likes {dataset.items[item_named(dataset, name)].label}" for name in likes]
     output.print("\n" + "; ".join(filter(None, [clean(profile), *liked])))
     label = {item.id: item.label for item in dataset.items}

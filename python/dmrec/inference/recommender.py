@@ -29,6 +29,7 @@ from ..runtime import move
 from ..table import Table
 from .blend import Blended, fit_temperature
 from .new_items import grow
+from .profiles import unlike_items
 from .recommend import (
     Ranking,
     Share,
@@ -232,6 +233,20 @@ class Recommender:
         grown.n_new = self.n_new + len(new.items)
         return grown
 
+    def is_unlike_items(
+        self, profile: str, *, encoder: TextEncoder | None = None, key_variable: str | None = None
+    ) -> bool:
+        """Whether a text is unlike those of all items: nonsense, or about what is not on offer. What is recommended by
+        it is then little more than what is popular.
+
+        Raises:
+            DmrecError: the run has no language posterior, or the text cannot be encoded.
+        """
+        if self.config is None or self.config.language is None or self.config.language.vectors is None:
+            raise DmrecError(f"{self.name} was trained without language and cannot read a profile")
+        name = self.config.language.vectors
+        return unlike_items(self.dataset, name, [profile], encoder, key_variable, self._encoders)[0]
+
     @property
     def new_items(self) -> list[str]:
         """The ids of items that were not in training, see `with_new_items`."""
@@ -288,7 +303,7 @@ class Recommender:
     @cached_property
     def _text_scores(self) -> tuple[Tensor, float]:
         """(N, E) unit text vectors of the items on the model's device, and the temperature of the texts' scores."""
-        vectors = self.data.item_text_vectors if self.data.item_text is None else self.data.item_text
+        vectors = self.data.item_text if self.data.item_text_vectors is None else self.data.item_text_vectors
         if self.config is None or vectors is None or not isinstance(self.model, Vae):
             raise DmrecError(
                 f"popularity: {self.name} has no text vectors to rank by: train dmrec-m or another with them"
