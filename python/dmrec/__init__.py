@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import embed, evaluate, list_recipes, load, open_dataset, profile, tokenize, train
+    from .api import add_items, embed, evaluate, list_recipes, load, open_dataset, profile, tokenize, train
     from .config import Config
     from .data.dataset import Dataset
     from .data.sources.frames import dataset_from_frame as dataset
@@ -29,6 +29,7 @@ __all__ = [
     "Posterior",
     "Recommender",
     "Table",
+    "add_items",
     "dataset",
     "embed",
     "evaluate",

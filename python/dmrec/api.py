@@ -17,13 +17,16 @@ import numpy as np
 from . import recipes
 from .config import Config, build_config
 from .data import dataset as datasets
+from .data.create import check_free
 from .data.dataset import Dataset
+from .data.sources.new_items import read_new_items
 from .errors import DmrecError
 from .eval import ranking
 from .eval.metrics import COVERAGE, parse_metric
 from .inference.recommender import Recommender
 from .language.embed import embed_dataset
 from .language.encoders import TextEncoder, make_encoder
+from .language.new_items import add_items as join_items
 from .language.profiles.prompts import read_prompts
 from .language.profiles.requests import Sampling
 from .language.profiles.write import write_profiles
@@ -105,6 +108,29 @@ def embed(
     else:
         encoder = make_encoder(encoder, **options)
     return embed_dataset(data, encoder, profiles=profiles, name=name, force=replace)
+
+
+def add_items(
+    data: Dataset, items: Any, folder: str | Path, *, encoder: TextEncoder | None = None, replace: bool = False
+) -> Dataset:
+    """Writes a dataset with further items, which nobody has taken yet, and their text vectors; ``data`` stays as it is.
+
+    Args:
+        data: the dataset.
+        items: a file (.jsonl, .csv, .parquet ..), a data frame, or a list of dictionaries: ``id``, and ``title``,
+            ``tags``, ``description`` or ``text``; or ``vector``. Items that are known already are left out.
+        folder: where the larger dataset is written.
+        encoder: encodes the texts for vectors that were imported. Vectors whose encoder is not known are left out.
+        replace: whether a dataset in ``folder`` is replaced.
+
+    Returns:
+        The larger dataset, the new items behind the others.
+
+    Raises:
+        DmrecError: the table cannot be read, no item is new, or ``folder`` holds a dataset.
+    """
+    check_free(Path(folder), replace)
+    return join_items(data, read_new_items(items, data, "items").items, Path(folder), encoder)
 
 
 def tokenize(

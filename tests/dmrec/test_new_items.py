@@ -211,6 +211,10 @@ def test_a_grown_dataset_is_persisted_and_its_runs_stay(model, data, tmp_path, c
     assert call("data", "add-items", str(data.folder), str(file), "--out", str(data.folder), "--force") == 1
     assert "is the dataset itself" in capsys.readouterr().err
     assert open_dataset(data.folder).n_items == 48
+    again = dmrec.add_items(data, NEW, tmp_path / "again")
+    np.testing.assert_array_equal(again.vectors().items, grown.vectors().items)
+    with pytest.raises(DmrecError, match="holds a dataset"):
+        dmrec.add_items(data, NEW, tmp_path / "again")
     start = {**FAST, "epochs": 2, "initial": str(model.folder)}
     run = dmrec.train("dmrec-m", grown, out=tmp_path / "runs", options=WEEK, **start)
     assert run.recommend("u1", k=52, seen="train")["item"].tolist().count("n1") == 1
