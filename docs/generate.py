@@ -193,8 +193,8 @@ def cold(of: str, part: str) -> str:
         table = ["| model | ranked by | recall@20 | ndcg@20 |", "| --- | --- | ---: | ---: |"]
         table += [f"| {r['model']} | {r['by']} | {r['recall@20']:.4f} | {r['ndcg@20']:.4f} |" for r in rows]
     else:
-        names = ("among cold items", "warm items", "warm items among warm")
-        table = [f"| model | cold items among all | {' | '.join(names)} |", "| --- | ---: | ---: | ---: | ---: |"]
+        names = [name for name in rows[-1] if isinstance(rows[-1][name], dict)]
+        table = [f"| model | cold items among all | {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) + 1)}"]
         for row in rows:
             cells = [f"{row[name]['recall@20']:.4f}" if name in row else "-" for name in names]
             table.append(f"| {row['model']} | {row['recall@20']:.4f} | {' | '.join(cells)} |")
