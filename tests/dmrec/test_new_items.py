@@ -270,6 +270,9 @@ def test_a_start_from_another_run_that_does_not_fit_is_refused(model, data, tmp_
     assert "valid interactions of" in " ".join(capsys.readouterr().err.split())
     assert call(*start, "--data", str(data.folder), "--from", str(tmp_path / "nothing")) == 1
     assert "is not the folder of a run" in " ".join(capsys.readouterr().err.split())
+    plain = ["train", "ease", "--no-baselines", "--out", tmp_path / "runs", "--data", data.folder]
+    assert call(*plain, "--from", model.folder) == 1
+    assert "the model 'ease' cannot start from weights of 'mult-vae'" in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "runs").rglob("config.yaml")), "nothing was begun"
 
 

@@ -29,7 +29,6 @@ from ..runtime import move
 from ..table import Table
 from .blend import Blended, fit_temperature
 from .new_items import grow
-from .profiles import unlike_items
 from .recommend import (
     Ranking,
     Share,
@@ -40,6 +39,7 @@ from .recommend import (
     user_named,
     with_history,
 )
+from .unlike_items import unlike_items
 
 Ids = str | int | Iterable[str] | Iterable[int]
 """Ids of users or items, or one of them. A dataset's ids are strings; 7 is the id ``"7"``."""

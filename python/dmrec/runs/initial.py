@@ -36,6 +36,9 @@ def initial_state(config: Config, dataset: Dataset) -> dict[str, Tensor] | None:
         raise DmrecError(
             f"training.initial: {type(loaded.model).__name__} cannot be carried over to other data; autoencoders can"
         )
+    kinds = config.model.kind, loaded.run.config.model.kind
+    if kinds[0] != kinds[1]:
+        raise DmrecError(f"training.initial: the model '{kinds[0]}' cannot start from weights of '{kinds[1]}'")
     columns = _places([item.id for item in before.items], dataset.item_columns)
     if not (columns >= 0).any():
         raise DmrecError(f"training.initial: {before.folder} and {dataset.folder} have no item in common")
