@@ -30,6 +30,19 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _registries_as_before():
+    """What a test registers, itself or by an executed example, is unknown to the tests that follow it."""
+    from dmrec.language.encoders import ENCODERS
+    from dmrec.models.base import MODELS
+
+    before = [(registry, dict(registry)) for registry in (ENCODERS, MODELS)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
+
 @pytest.fixture(scope="session")
 def lazy_device() -> torch.device:
     """A second device type, which computes on the CPU but cannot be combined with tensors on the CPU."""

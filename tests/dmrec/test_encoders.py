@@ -162,7 +162,7 @@ def test_options_of_sentence_encoders_are_checked(tmp_path):
         make_encoder("sentence-transformers", **options).encode(["a"])
 
 
-def test_the_encoder_of_the_guide_works_in_the_package_and_by_the_command_line(tmp_path, monkeypatch):
+def test_the_encoder_of_the_guide_works_in_the_package_and_by_the_command_line(tmp_path):
     guide = (ROOT / "CONTRIBUTING.md").read_text().split("## Adding a text encoder")[1].split("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
     (tmp_path / "char_ngrams.py").write_text(code)
@@ -179,7 +179,6 @@ def test_the_encoder_of_the_guide_works_in_the_package_and_by_the_command_line(t
     }
     with pytest.raises(DmrecError, match="were made by the encoder 'char-ngrams', which is not registered: import"):
         load_encoder(dataset, "char-ngrams")
-    monkeypatch.setitem(ENCODERS, "char-ngrams", None)  # removed again after the test
     exec(compile(code, "char_ngrams.py", "exec"), {"__name__": "char_ngrams"})
     encoder = load_encoder(dataset, "char-ngrams")
     texts = [item.text for item in dataset.items]
@@ -187,9 +186,7 @@ def test_the_encoder_of_the_guide_works_in_the_package_and_by_the_command_line(t
     assert make_encoder("char-ngrams", width=5, n=2).encode(["ab", "a", "abc"]).shape == (3, 5)
 
 
-def test_a_registered_class_replaces_that_of_its_family(monkeypatch):
-    monkeypatch.setitem(ENCODERS, "wordllama", ENCODERS["wordllama"])
-
+def test_a_registered_class_replaces_that_of_its_family():
     @register_encoder
     class Other(WordLlama):
         """Takes over the family of the class that it extends."""
