@@ -11,7 +11,7 @@ from dmrec.config import build_config, read_config
 from dmrec.errors import DmrecError
 from dmrec.experiment.comparisons import base_of, collect, summary
 from dmrec.experiment.ledger import ROWS, append_row, read_rows, run_folder
-from dmrec.experiment.plan import read_models
+from dmrec.experiment.plan import PLAN, read_models
 from dmrec.experiment.report.paper import published_figures
 from dmrec.experiment.report.tables import tables
 from dmrec.experiment.statistics import holm, paired_test
@@ -80,11 +80,41 @@ def test_an_alignment_is_compared_with_the_same_model_without(make):
     assert "| d: etegrec-soda - etegrec | recall@20 | 2 | +0.0050 |" in markdown
 
 
+def test_a_model_that_reads_texts_is_compared_with_the_same_model_that_does_not(make):
+    folder = make({name: {"recall@20": {0: 0.1, 1: 0.1 + n / 100}} for n, name in enumerate(("mult-vae", "dmrec-m"))})
+    text = build_config({**recipe("dmrec-m"), "name": "text", "model": {**recipe("dmrec-m")["model"], "item_text": {}}})
+    for seed in (0, 1):
+        row = {"dataset": "d", "model": "text", "seed": seed, "state": "finished", "started": 9, "test_users": 3}
+        append_row(folder, {**row, "test": {"recall@20": 0.2 + seed / 10}})
+        Run.create(run_folder(folder, row), text)
+        np.savez(run_folder(folder, row) / "users.npz", user=np.arange(3), **{"recall@20": np.full(3, 0.2)})
+    cells, _ = collect(folder)
+    assert [base and base.model for base in (base_of(cell, cells) for cell in cells)] == [None, "mult-vae", "dmrec-m"]
+    assert "| d: text - dmrec-m | recall@20 | 2 | +0.1450 |" in tables(folder)[0]
+
+
+def test_every_model_is_compared_with_those_named(make):
+    folder = make({**BOTH, "ease": {"recall@20": {0: 0.1}, "ndcg@20": {0: 0.05}}})
+    assert "ease" not in tables(folder)[0].split(TESTS)[1]
+    tests = tables(folder, against=["ease", "mult-vae"])[0].split(TESTS)[1]
+    lines = [line.split("|")[1:5] for line in tests.splitlines() if "| recall@20 |" in line]
+    assert [[each.strip() for each in line] for line in lines] == [
+        ["d: dmrec-m - mult-vae", "recall@20", "2", "+0.0600"],  # once
+        ["d: mult-vae - ease", "recall@20", "2", "+0.1100"],  # the one run of a model without anything random
+        ["d: dmrec-m - ease", "recall@20", "2", "+0.1700"],
+    ]
+    (folder / PLAN).write_text("datasets: [d]\nmodels: [ease, mult-vae, dmrec-m]\nagainst: [ease, mult-vae]\n")
+    assert tables(folder)[0].split(TESTS)[1] == tests
+    with pytest.raises(DmrecError, match="no run of a model 'eas' has finished; did you mean 'ease'"):
+        tables(folder, against=["eas"])
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_reports_of_committed_results_do_not_change(name, tmp_path):
     """Their run folders are not committed, so users' values are made up, and the tests over users are left out."""
-    shutil.copy(RESULTS / name / ROWS, tmp_path)
-    plan = RESULTS / name / "experiment.yaml"
+    plan = RESULTS / name / PLAN
+    for path in (RESULTS / name / ROWS, plan):
+        shutil.copy(path, tmp_path)
     configs = {config.name: config for config, _ in read_models(read_config(plan), plan, {})}
     for row in read_rows(tmp_path):
         Run.create(run_folder(tmp_path, row), configs[row["model"]])

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from ..errors import DmrecError
 from ..experiment.ledger import ROWS, check_folder, experiment_lock, failed_rows, pending_jobs
-from ..experiment.plan import read_plan
+from ..experiment.plan import PLAN, read_plan
 from ..experiment.report.tables import tables
 from ..experiment.runner import run_jobs
 from ..files import write_atomically
@@ -65,6 +65,7 @@ def run(
         with experiment_lock(out):
             check_folder(out, jobs, "give the changed model another name")
             pending = pending_jobs(jobs, out, retry=retry)
+            write_atomically(out / PLAN, file.read_bytes())
             notify(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them done: {out}")
             run_jobs(pending, out, notify, workers=workers, threads=threads)
     except KeyboardInterrupt:
@@ -78,6 +79,13 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Columns; repeatable.")] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare every model with this one, too; repeatable. Default: as the experiment's file says.",
+            show_default=False,
+        ),
+    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,
     latex: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,
 ) -> None:
@@ -85,10 +93,10 @@ def report(
 
     Examples:
 
-    - `dmrec experiment report experiments/scientific`
+    - `dmrec experiment report experiments/scientific --against ease`
     - `dmrec experiment report experiments/scientific --metric recall@20 --latex table.tex --markdown table.md`
     """
-    as_markdown, as_latex = tables(folder, metrics)
+    as_markdown, as_latex = tables(folder, metrics, against)
     for path, text in ((markdown, as_markdown), (latex, as_latex)):
         if path is not None:
             write_atomically(path, text.encode())

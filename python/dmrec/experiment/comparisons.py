@@ -88,13 +88,19 @@ def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
 def base_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     """What ``cell`` is compared with on its dataset; None if there is none, or ``cell`` is a base itself.
 
-    For a model with language, the one with the same backbone and no language; of several, the one that has the name of
-    the backbone. For a model with an alignment of codes, the first that is the same in everything but the alignment: it
-    has none, or, as a tokenizer that learns needs one, ETEGRec's.
+    For a model that reads the texts of items (``model.item_text``), the first that is the same in everything but that,
+    if the experiment has it. Otherwise, for a model with language, the one with the same backbone and no language; of
+    several, the one that has the name of the backbone. For a model with an alignment of codes, the first that is the
+    same in everything but the alignment: it has none, or, as a tokenizer that learns needs one, ETEGRec's.
     """
     others = [each for each in cells if each.dataset == cell.dataset]
+    if _item_text(cell) is not None:
+        same = [each for each in others if _but(each, "item_text") == _but(cell, "item_text")]
+        bare = [each for each in same if _item_text(each) is None]
+        if bare:
+            return bare[0]
     if cell.config.alignment is not None:
-        same = [each for each in others if _but_alignment(each) == _but_alignment(cell)]
+        same = [each for each in others if _but(each, "alignment") == _but(cell, "alignment")]
         bare = [each for each in same if each.config.alignment is None]
         own = [each for each in same if each.config.alignment and each.config.alignment.strategy == "sia"]
         first = next(iter([*bare, *own]), None)
@@ -106,33 +112,40 @@ def base_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     return min(bases, key=lambda each: each.model != kind, default=None)
 
 
-def _but_alignment(cell: Cell) -> dict[str, Any]:
-    """All options that decide what the recommender is and how long it learns."""
-    options = cell.config.model_dump(exclude={"name", "data", "alignment"})
+def _item_text(cell: Cell) -> Any:
+    return getattr(cell.config.model, "item_text", None)
+
+
+def _but(cell: Cell, option: str) -> dict[str, Any]:
+    """All options that decide what the recommender is and how long it learns, except one, a section or of the model."""
+    options = cell.config.model_dump(exclude={"name", "data"})
     for name in NOT_IN_DIGEST:
         options["training"].pop(name)
+    options.pop(option, None)
+    options["model"].pop(option, None)
     return options
 
 
-def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Comparison]:
-    """Compares each variant with its base, in each metric.
+def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence[str] = ()) -> list[Comparison]:
+    """Compares each variant with its base, and every model with those named in ``against``, in each metric.
 
     Raises:
-        DmrecError: the two were tested on different users.
+        DmrecError: no run has the name of a model in ``against``, or two models were tested on different users.
     """
     found = []
-    for cell in cells:
-        base = base_of(cell, cells)
-        if base is None:
-            continue
+    for cell, base in _pairs(cells, against):
         seeds = shared_seeds(cell, base)
         if not seeds:
             continue
-        of_variant, of_base = cell.user_values(seeds), base.user_values(seeds)
+        of_variant = cell.user_values([seed for seed, _ in seeds])
+        of_base = base.user_values([seed for _, seed in seeds])
         if any(not np.array_equal(each["user"], of_variant[0]["user"]) for each in (*of_variant, *of_base)):
             raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
         for metric in metrics:
-            by_seed = [np.array([each.rows[seed]["test"][metric] for seed in seeds]) for each in (base, cell)]
+            by_seed = (
+                np.array([base.rows[seed]["test"][metric] for _, seed in seeds]),
+                np.array([cell.rows[seed]["test"][metric] for seed, _ in seeds]),
+            )
             by_user = [
                 np.asarray(np.mean([each.get(metric, NO_VALUES) for each in runs], axis=0))
                 for runs in (of_base, of_variant)
@@ -142,9 +155,30 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Compariso
     return found
 
 
-def shared_seeds(cell: Cell, base: Cell) -> list[int]:
-    """The seeds with which both have finished, in rising order."""
-    return sorted(cell.rows.keys() & base.rows.keys())
+def _pairs(cells: Sequence[Cell], against: Sequence[str]) -> list[tuple[Cell, Cell]]:
+    """What is compared with what, each pair once."""
+    models = dict.fromkeys(cell.model for cell in cells)
+    for name in against:
+        if name not in models:
+            raise DmrecError(f"no run of a model '{name}' has finished{did_you_mean(name, models)}")
+    pairs = [(cell, base) for cell in cells if (base := base_of(cell, cells)) is not None]
+    for name in against:
+        for base in (each for each in cells if each.model == name):
+            others = [each for each in cells if each.dataset == base.dataset and each is not base]
+            pairs += [(each, base) for each in others if (each, base) not in pairs and (base, each) not in pairs]
+    return pairs
+
+
+def shared_seeds(cell: Cell, base: Cell) -> list[tuple[int, int]]:
+    """The seeds with which both have finished, in rising order, of either. A model without anything random has one run,
+    which goes with all seeds of the other.
+    """
+    random, of_base = cell.config.model.is_random, base.config.model.is_random
+    if random and not of_base:
+        return [(seed, min(base.rows)) for seed in sorted(cell.rows)]
+    if of_base and not random:
+        return [(min(cell.rows), seed) for seed in sorted(base.rows)]
+    return [(seed, seed) for seed in sorted(cell.rows.keys() & base.rows.keys())]
 
 
 def shared_metrics(cells: Sequence[Cell], requested: Sequence[str] | None, preferred: Sequence[str]) -> list[str]:

@@ -30,7 +30,9 @@ from ..runs.resolve import resolve
 from ..runs.run import run_folder
 
 SECTIONS = ("language", "matching", "alignment", "phases", "training", "evaluation")
-KEYS = ("datasets", "seeds", "models", *SECTIONS)
+KEYS = ("datasets", "seeds", "models", "against", *SECTIONS)
+PLAN = "experiment.yaml"
+"""In an experiment's folder: the file that it was run from."""
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = [
     *(("training", name) for name in ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip")),
@@ -106,6 +108,9 @@ def read_models(values: dict[str, Any], path: Path, overrides: dict[str, Any]) -
         isinstance(name, str) and isinstance(options, dict | None) for name, options in models.items()
     ):
         raise DmrecError(f"{path}: models must be names, or names with options, got {values['models']!r}")
+    against = values.get("against") or []
+    if not isinstance(against, list) or not all(name in models for name in against):
+        raise DmrecError(f"{path}: against must be a list of names of models in this file, got {against!r}")
     shared = {section: values[section] for section in SECTIONS if values.get(section) is not None}
     found = []
     for name, given in models.items():
@@ -119,6 +124,12 @@ def read_models(values: dict[str, Any], path: Path, overrides: dict[str, Any]) -
         merged = {**deep_merge(with_shared_sections(own, shared), options), "name": name}
         found.append((build_config(deep_merge(merged, overrides)), seeds))
     return found
+
+
+def compared_with(folder: Path) -> list[str]:
+    """The models with which the experiment in ``folder`` compares every other one, by its file; none without a file."""
+    path = folder / PLAN
+    return list(read_config(path).get("against") or []) if path.exists() else []
 
 
 def with_shared_sections(values: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

@@ -14,17 +14,19 @@ from pathlib import Path
 
 from ...errors import DmrecError
 from ..comparisons import Cell, Comparison, base_of, collect, comparisons, shared_metrics, shared_seeds
-from ..plan import backbone_of
+from ..plan import backbone_of, compared_with
 from ..statistics import holm
 from .paper import METRICS, MODELS, published_figures
 
 
-def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str]:
+def tables(folder: Path, metrics: Sequence[str] | None = None, against: Sequence[str] | None = None) -> tuple[str, str]:
     """The report on the experiment in ``folder``, as Markdown and as LaTeX.
 
     Args:
         folder: an experiment folder.
         metrics: the columns; by default those of the paper that all runs have measured.
+        against: names of models with which every other model is compared, besides variants with their bases; by default
+            those that the experiment's file names.
 
     Raises:
         DmrecError: no run has finished, or their results cannot be compared.
@@ -43,7 +45,7 @@ def tables(folder: Path, metrics: Sequence[str] | None = None) -> tuple[str, str
         latex_rows.append([f"Improvement, {kind}", *(text.replace("%", r"\%") for text in texts)])
     head = [f"{dataset} {metric}" if len(datasets) > 1 else metric for dataset, metric in columns]
     parts = [f"# {', '.join(datasets)}: test", _markdown_table(["model", *head], markdown_rows), _notes(cells)]
-    parts += _markdown_tests(comparisons(cells, metrics))
+    parts += _markdown_tests(comparisons(cells, metrics, compared_with(folder) if against is None else against))
     if failed:
         parts.append("## Failed\n\n" + "\n".join(failures))
     return "\n\n".join(parts) + "\n", _latex_table(["", *head], latex_rows)
@@ -96,9 +98,10 @@ def _improvements(cells: Sequence[Cell], columns: Sequence[tuple[str, str]]) -> 
 def _gain(cell: Cell, base: Cell, metric: str) -> float | None:
     """The relative gain over the base; None where they share no seed or the base has 0."""
     seeds = shared_seeds(cell, base)
-    if not seeds or base.mean(metric, seeds) == 0:
+    of_cell, of_base = [seed for seed, _ in seeds], [seed for _, seed in seeds]
+    if not seeds or base.mean(metric, of_base) == 0:
         return None
-    return cell.mean(metric, seeds) / base.mean(metric, seeds) - 1
+    return cell.mean(metric, of_cell) / base.mean(metric, of_base) - 1
 
 
 def _notes(cells: Sequence[Cell]) -> str:
