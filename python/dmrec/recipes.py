@@ -53,6 +53,11 @@ def lightgcn() -> Values:
     return {"name": "lightgcn", "model": {"kind": "lightgcn"}, "training": {"batch_size": 2048}}
 
 
+def ensemble() -> Values:
+    """The weighted sum of the scores of trained models; name their folders: `--set 'model.runs=[A, B]'`."""
+    return {"name": "ensemble", "model": {"kind": "ensemble"}}
+
+
 NEXT_ITEM: Values = {
     "evaluation": {
         "metrics": ["recall@5", "recall@10", "ndcg@5", "ndcg@10"],
@@ -191,6 +196,7 @@ BASES = (
     tiger_soda,
     letter_soda,
     etegrec_soda,
+    ensemble,
 )
 RECIPES: dict[str, Callable[[], Values]] = {**{base()["name"]: base for base in BASES}, **_variants()}
 BASELINES = ("popularity", "ease")

@@ -19,6 +19,7 @@ from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import blocks
 from ..language.encoders import TextEncoder, encoder_of
 from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
+from ..runs.provenance import user_text_of
 from ..runtime import move
 
 MAX_EXCLUDED = 1 << 26  # pairs of user and item held at a time where items are excluded for everybody
@@ -215,9 +216,10 @@ def rank_new_user(
     x = Csr(torch.tensor([0, len(liked)]), liked, None, dataset.n_items)
     vectors, language = None, None if config is None else config.language
     name = type(model).__name__ if config is None else config.name
-    if config is not None and language is not None:
+    of_text = None if config is None else user_text_of(config)
+    if of_text is not None:
         loaded = {} if known is None else known
-        vectors = torch.from_numpy(_text_vector(config, dataset, likes, profile, encoder, key_variable, loaded))[None]
+        vectors = torch.from_numpy(_text_vector(of_text, dataset, likes, profile, encoder, key_variable, loaded))[None]
     elif profile:
         raise NothingKnownError(
             f"{name} was trained without language and cannot read a profile: name items (--like, likes)"
@@ -271,7 +273,7 @@ def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarra
 
 
 def _text_vector(
-    config: Config,
+    name: str,
     dataset: Dataset,
     likes: Sequence[int],
     profile: str,
@@ -279,8 +281,7 @@ def _text_vector(
     key_variable: str | None,
     known: dict[str, TextEncoder],
 ) -> np.ndarray:
-    assert config.language is not None
-    vectors = dataset.vectors(config.language.vectors)
+    vectors = dataset.vectors(name)
     if not profile:
         return vector_of_likes(vectors.items, likes)
     (vector,) = encoder_of(dataset, vectors.name, encoder, key_variable, known).encode([clean(profile)])

@@ -25,6 +25,7 @@ from ..models.base import Model, TrainingData, evaluating
 from ..models.vae.item_text import unit_vectors
 from ..models.vae.model import Vae
 from ..runs.load import histories_of, interactions_of
+from ..runs.provenance import user_text_of
 from ..runtime import move
 from ..table import Table
 from .blend import Blended, fit_temperature
@@ -242,9 +243,9 @@ class Recommender:
         Raises:
             DmrecError: the run has no language posterior, or the text cannot be encoded.
         """
-        if self.config is None or self.config.language is None or self.config.language.vectors is None:
+        name = None if self.config is None else user_text_of(self.config)
+        if name is None:
             raise DmrecError(f"{self.name} was trained without language and cannot read a profile")
-        name = self.config.language.vectors
         return unlike_items(self.dataset, name, [profile], encoder, key_variable, self._encoders)[0]
 
     @property

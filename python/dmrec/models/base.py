@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -80,6 +80,13 @@ class PosteriorSource(NamedTuple):
     item_text_vectors: np.ndarray | None  # (N, E), where it reads language: a history's is the direction of their sum
 
 
+class Member(NamedTuple):
+    """A trained model that takes part in an ensemble."""
+
+    name: str
+    model: Model
+
+
 class TrainingData(NamedTuple):
     """What a model may know of the data that it is trained on. Arrays may be mapped from disk."""
 
@@ -92,6 +99,7 @@ class TrainingData(NamedTuple):
     item_codes: ItemCodes | None = None  # where the model reads codes
     item_tokenizer: ItemTokenizer | None = None  # of these codes, where the run aligns distributions over codes
     posterior: PosteriorSource | None = None  # where the model's options name one
+    members: tuple[Member, ...] = ()  # where the model is made of others
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
 
     @property
@@ -165,6 +173,16 @@ class Model(nn.Module, ABC):
         Raises:
             DmrecError: the model cannot rank for such users.
         """
+
+    def item_scores(self, batch: UserBatch) -> Tensor:
+        """(B, N) the scores by which `rank` orders the items.
+
+        Raises:
+            DmrecError: the model does not have scores of all items, or cannot rank for such users.
+        """
+        raise DmrecError(
+            f"{type(self).__name__} does not score all items; autoencoders, ease, lightgcn and popularity do"
+        )
 
     def log_likelihood(self, batch: UserBatch, items: Csr) -> Tensor:
         """(nnz,) log-probabilities of items (B, N), each as the next one of its user, in the order of the entries.
@@ -314,6 +332,17 @@ class WithPosterior(WithItemCodes):
         None,
         description="the folder of a run (mult-vae, dmrec-m ..) whose posterior of the history's items is read, "
         "too; that run must stay where it is",
+    )
+
+
+class OfRuns(ModelConfig):
+    """Options of a model that is made of trained ones."""
+
+    runs: tuple[str, ...] = Field(
+        (), description="the folders of two runs or more on the dataset; they must stay where they are"
+    )
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (), description="a weight for each run; default: those with the best score on validation"
     )
 
 

@@ -16,10 +16,19 @@ from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..errors import DmrecError
-from ..models.base import Histories, ItemCodes, ItemTokenizer, Model, PosteriorSource, TrainingData, WithItemCodes
+from ..models.base import (
+    Histories,
+    ItemCodes,
+    ItemTokenizer,
+    Member,
+    Model,
+    PosteriorSource,
+    TrainingData,
+    WithItemCodes,
+)
 from ..models.carry import carry
 from ..tokenizers.tokenize import restored_tokenizer
-from .provenance import check_data, item_embeddings_of, item_text_of, posterior_of
+from .provenance import check_data, item_embeddings_of, item_text_of, member_folders, posterior_of, user_text_of
 from .run import Run
 
 CPU = torch.device("cpu")
@@ -93,8 +102,8 @@ def carried_model(config: Config, dataset: Dataset, state: Mapping[str, Tensor])
 def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] | None = None) -> TrainingData:
     """What the model of a resolved configuration is built from. ``state``: what a saved model will load."""
     items = users = None
-    if config.language is not None:
-        vectors = dataset.vectors(config.language.vectors)
+    if (name := user_text_of(config)) is not None:
+        vectors = dataset.vectors(name)
         items, users = vectors.items, vectors.users
     splits = splits_learned(config)
     histories = histories_of(dataset, *splits) if config.model.reads_sequences else None
@@ -110,6 +119,8 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
     if (folder := posterior_of(config)) is not None:
         loaded = load_model(Run.open(folder), dataset)
         posterior = PosteriorSource(loaded.model, loaded.data.item_text_vectors)
+    loaded_runs = (load_model(Run.open(folder), dataset) for folder in member_folders(config))
+    members = tuple(Member(loaded.run.config.name, loaded.model) for loaded in loaded_runs)
     name = item_text_of(config)
     return TrainingData(
         interactions_of(dataset, *splits),
@@ -121,6 +132,7 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
         codes,
         tokenizer,
         posterior,
+        members,
         state,
     )
 

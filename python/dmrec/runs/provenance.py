@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..models.base import WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.base import OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior
 from ..models.vae.model import BackboneConfig
 from .run import Run
 
@@ -29,6 +29,25 @@ def item_text_of(config: Config) -> str | None:
     return model.item_text.vectors if isinstance(model, BackboneConfig) and model.item_text is not None else None
 
 
+def member_folders(config: Config) -> list[Path]:
+    """The folders of the runs that the model is made of."""
+    return [Path(run) for run in config.model.runs] if isinstance(config.model, OfRuns) else []
+
+
+def user_text_of(config: Config) -> str | None:
+    """The name of the text vectors that the model, or one that it is made of, reads of users."""
+    if config.language is not None:
+        return config.language.vectors
+    names = (user_text_of(Run.open(folder).config) for folder in member_folders(config))
+    return next((name for name in names if name is not None), None)
+
+
+def runs_of(config: Config) -> list[Path]:
+    """The folders of the runs that the model reads whenever it is used."""
+    posterior = posterior_of(config)
+    return [*member_folders(config), *([] if posterior is None else [posterior])]
+
+
 def posterior_of(config: Config) -> Path | None:
     """The folder of the run whose posterior the model reads."""
     model = config.model
@@ -38,7 +57,7 @@ def posterior_of(config: Config) -> Path | None:
 def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of everything in a dataset that a run depends on."""
     text_vectors, _ = item_embeddings_of(config, dataset)
-    of_language = config.language.vectors if config.language else None
+    of_language = user_text_of(config)
     order = config.model.reads_sequences
     codes = config.model.codes if isinstance(config.model, WithItemCodes) else None
     of_codes = {} if codes is None else dataset.fingerprint_of_codes(codes, tokenizer=config.alignment is not None)
@@ -50,20 +69,31 @@ def fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
 def data_metadata(config: Config, dataset: Dataset) -> dict[str, Any]:
     """What a checkpoint keeps of the data that it was trained on."""
     sizes = {"n_users": dataset.n_users, "n_items": dataset.n_items}
-    return {"dataset": dataset.name, **sizes, "fingerprint": fingerprint(config, dataset)}
+    runs = {str(run): _checksum(run) for run in runs_of(config)}
+    of_runs = {"runs": runs} if runs else {}
+    return {"dataset": dataset.name, **sizes, "fingerprint": fingerprint(config, dataset), **of_runs}
+
+
+def _checksum(run: Path) -> str:
+    """Of the weights of a run's model."""
+    return str(Run.open(run).load()[1]["sha256"])
 
 
 def depends_on(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Checksums of everything that decides how training goes, other than the configuration."""
     initial = None if config.training.initial is None else Path(config.training.initial)
-    named = (item_embeddings_of(config, dataset)[1], posterior_of(config), initial)
-    runs = [run for run in named if run is not None]
-    of_runs = {str(run): Run.open(run).load()[1]["sha256"] for run in runs}
+    named = (item_embeddings_of(config, dataset)[1], initial, *runs_of(config))
+    of_runs = {str(run): _checksum(run) for run in named if run is not None}
     return {**fingerprint(config, dataset), **of_runs}
 
 
 def check_data(folder: Path, metadata: dict[str, Any], config: Config, dataset: Dataset) -> None:
-    """Refuses a dataset other than the one that a checkpoint in ``folder`` was trained on."""
+    """Refuses a dataset other than the one that a checkpoint in ``folder`` was trained on, and runs that it reads
+    which have been trained again since.
+    """
+    for run, checksum in metadata.get("runs", {}).items():  # not in those of earlier versions
+        if _checksum(Path(run)) != checksum:
+            raise DmrecError(f"{folder} was made from {run}, which has been trained again since: train it again, too")
     here = data_metadata(config, dataset)
     if (metadata["n_users"], metadata["n_items"]) != (here["n_users"], here["n_items"]):
         raise DmrecError(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError, did_you_mean
-from ..models.base import ModelConfig, WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.base import ModelConfig, OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior
 from ..models.vae.model import BackboneConfig
 from ..runtime import resolve_device
 from .initial import initial_state
 from .load import load_model
+from .provenance import user_text_of
 from .run import Run
 
 
@@ -54,6 +56,8 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         model = model.model_copy(update={"codes": dataset.codes(model.codes).name})
     if isinstance(model, WithPosterior) and model.posterior is not None:
         model = model.model_copy(update={"posterior": _run_with_posterior(model.posterior, dataset)})
+    if isinstance(model, OfRuns):
+        model = _with_members(model, dataset, config.training.interactions)
     update = {"data": dataset.folder, "model": model, "language": language, "training": training}
     resolved = config.model_copy(update=update)
     initial_state(resolved, dataset)  # refused before anything is trained, if it does not fit
@@ -77,7 +81,8 @@ def final_config(run: Run) -> Config:
         raise DmrecError(f"{run.folder} has learned from all interactions: name the run that it was made from")
     chosen = {name: result[name] for name in type(config.model).model_fields if name in result}
     options = {
-        name: (value,) if isinstance(getattr(config.model, name), tuple) else value for name, value in chosen.items()
+        name: _as_tuple(value) if isinstance(getattr(config.model, name), tuple) else value
+        for name, value in chosen.items()
     }
     training = {"interactions": "all", **({"epochs": result["best_epoch"]} if "best_epoch" in result else {})}
     best = zip(config.phases, result.get("best_in_phases", ()), strict=False)
@@ -90,6 +95,44 @@ def final_config(run: Run) -> Config:
             "phases": phases,
         }
     )
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _with_members(model: OfRuns, dataset: Dataset, interactions: str) -> OfRuns:
+    """With the whole paths of its runs, which were trained on this dataset and can take part."""
+    if len(model.runs) < 2:
+        raise DmrecError("model.runs: an ensemble needs the folders of two runs or more: --set 'model.runs=[A, B]'")
+    if model.weights and len(model.weights) != len(model.runs):
+        raise DmrecError(f"model.weights: {len(model.runs)} runs need as many weights, got {len(model.weights)}")
+    if model.weights and not sum(model.weights):
+        raise DmrecError("model.weights: at least one weight must be above 0")
+    if interactions == "all" and not model.weights:
+        raise DmrecError("model.weights: an ensemble for use, with nothing held out to choose them by, needs weights")
+    vectors: dict[str, str] = {}
+    for given in model.runs:
+        if not Path(given).exists():
+            raise DmrecError(f"model.runs: '{given}' is not the folder of a run")
+        loaded = load_model(Run.open(Path(given)), dataset)
+        config = loaded.run.config
+        if config.training.interactions != interactions:
+            raise DmrecError(
+                f"model.runs: {given} has learned from all interactions, held-out ones included"
+                if interactions == "train"
+                else f"model.runs: {given} has learned from the training interactions alone; an ensemble for use is "
+                f"made from final runs: dmrec train --final {given}, and --set training.interactions=all"
+            )
+        if config.model.reads_sequences:
+            raise DmrecError(f"model.runs: {config.name} reads the order of interactions, which an ensemble does not")
+        loaded.model.item_scores(loaded.data.users(torch.zeros(1, dtype=torch.int64)))  # it has them
+        if (name := user_text_of(config)) is not None:
+            vectors[name] = given
+    if len(vectors) > 1:
+        both = " and ".join(f"'{name}' ({given})" for name, given in vectors.items())
+        raise DmrecError(f"model.runs: all runs must read the same text vectors of users, these read {both}")
+    return model.model_copy(update={"runs": tuple(str(Run.open(Path(run)).folder.resolve()) for run in model.runs)})
 
 
 def _run_with_posterior(given: str, dataset: Dataset) -> str:

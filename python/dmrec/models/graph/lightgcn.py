@@ -108,11 +108,21 @@ class LightGcn(TrainedModel):
     @torch.no_grad()
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items with the largest products with the embedding of a user."""
+        users, items = self._users_and_items(batch)
+        return rank_topk(users, items, k, exclude=exclude, precision=self.candidate_precision)
+
+    @torch.no_grad()
+    def item_scores(self, batch: UserBatch) -> Tensor:
+        """(B, N): the products with the embeddings of the users."""
+        users, items = self._users_and_items(batch)
+        return users @ items.T
+
+    def _users_and_items(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
+        """(B, embedding_dim) and (N, embedding_dim)."""
         if batch.ids is None:
             raise DmrecError("lightgcn knows only the users it was trained on; recommend with another model")
         vectors = self._embeddings()
-        users, items = vectors[: self.n_users], vectors[self.n_users :]
-        return rank_topk(users[batch.ids], items, k, exclude=exclude, precision=self.candidate_precision)
+        return vectors[batch.ids], vectors[self.n_users :]
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:

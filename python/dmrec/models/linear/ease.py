@@ -68,7 +68,11 @@ class Ease(ClosedFormModel):
 
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items with the highest scores x B."""
-        return rank_scores(csr_aggregate(batch.interactions, self.weights), k, exclude=exclude)
+        return rank_scores(self.item_scores(batch), k, exclude=exclude)
+
+    def item_scores(self, batch: UserBatch) -> Tensor:
+        """(B, N): x B."""
+        return csr_aggregate(batch.interactions, self.weights)
 
 
 def solve(gram: np.ndarray, regularisation: float) -> Tensor:

@@ -42,3 +42,7 @@ class Popularity(ClosedFormModel):
         """The k items with the most interactions: (B, 1) ones times (N, 1) counts, so that no (B, N) scores exist."""
         ones = torch.ones(batch.size, 1, device=self.scores.device)
         return rank_topk(ones, self.scores[:, None], k, exclude=exclude)
+
+    def item_scores(self, batch: UserBatch) -> Tensor:
+        """(B, N): the counts, for everybody."""
+        return self.scores.expand(batch.size, -1)

@@ -100,6 +100,12 @@ class Vae(TrainedModel):
         return rank_topk(hidden, weight, k, bias=bias, exclude=exclude, precision=self.candidate_precision)
 
     @torch.no_grad()
+    def item_scores(self, batch: UserBatch) -> Tensor:
+        """(B, N): logarithms of the items' probabilities, up to a constant of the user."""
+        hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
+        return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
+
+    @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """(N, H): the rows of the decoder's last layer."""
         weight = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device)).weight
