@@ -11,7 +11,7 @@ import torch
 from dmrec.cli.main import main
 from dmrec.errors import DmrecError
 from dmrec.models.base import Member, Model, UserBatch, evaluating
-from dmrec.models.ensemble import Ensemble, standardized
+from dmrec.models.ensemble import SHARES, Ensemble, standardized
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.run import Run
@@ -111,7 +111,7 @@ def test_the_ensemble_is_not_worse_on_validation_than_its_runs(blend, runs):
     of_runs = [Run.open(folder).result["valid"]["recall@20"] for folder in (runs / "runs/tiny").iterdir()]
     assert result["valid"]["recall@20"] >= max(of_runs)
     assert sum(result["weights"]) == pytest.approx(1, abs=1e-5)
-    assert len(Run.open(blend.folder).events("evaluation")) == 3 + 2 * 9
+    assert len(Run.open(blend.folder).events("evaluation")) == 3 + 2 * len(SHARES)
 
 
 def test_it_is_used_like_any_other_model(blend, runs, capsys):

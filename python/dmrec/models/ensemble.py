@@ -23,7 +23,7 @@ from dmrec_ext import Csr, rank_scores
 
 from .base import ClosedFormModel, Member, OfRuns, Scorer, TrainingData, UserBatch, register
 
-SHARES = tuple(tenths / 10 for tenths in range(1, 10))
+SHARES = (0.02, 0.05, *(tenths / 10 for tenths in range(1, 10)), 0.95, 0.98)
 
 
 @register
