@@ -8,8 +8,9 @@ Two parts, each with models trained for it (seed 0), written to ``results/cold-D
 - cold items: a tenth of the items loses its interactions of all splits before training. Those of validation and test
   are to be found among all items that the user has no other interaction with, and among cold items alone.
 
-A model called NAME+text is the recipe NAME with `model.item_text`, whose decoder reads the texts of items. Held-out
-test interactions with warm items are measured, too: among all items, and among warm ones, as if there were no others.
+A model called NAME+text is the recipe NAME with `model.item_text`, whose decoder reads the texts of items; with +alone,
+too, 3 of 10 users of a step are known by their texts alone (`language.alone`). A model with language ranks by profiles
+alone at several values of ``popularity`` (`dmrec.inference.blend`). Held-out test interactions with warm items are measured, too: among all items, and among warm ones, as if there were no others.
 Rows of models that are not measured again stay in the file.
 
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dmrec
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -34,10 +36,10 @@ from dmrec.data.create import create_dataset
 from dmrec.data.dataset import Dataset, open_dataset
 from dmrec.eval.ranking import evaluate
 from dmrec.inference.recommend import vector_of_likes
+from dmrec.inference.recommender import Recommender
 from dmrec.models.base import Model, TrainingData, UserBatch
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.runs.load import load_run
 from dmrec.runs.resolve import resolve
 from dmrec.training.trainer import train
 from torch import Tensor
@@ -46,6 +48,7 @@ from dmrec_ext import Csr, rank_topk
 
 RESULTS = Path(__file__).parents[1] / "results"
 METRICS = ("recall@20", "ndcg@20")
+WEIGHTS = (0.75, 0.5, 0.25)
 SHOWN = {"1 item": 1, "2 items": 2, "5 items": 5, "all items": None}
 Rank = Callable[[Tensor, int, Csr | None], tuple[Tensor, Tensor]]
 
@@ -67,15 +70,16 @@ def figures(rank: Rank, known: sp.csr_matrix, wanted: sp.csr_matrix) -> dict[str
 
 
 def values_of(model: str) -> dict[str, Any]:
-    """The values of the recipe NAME, or of NAME+text."""
-    name, plus, _ = model.partition("+text")
-    return apply_overrides(recipe(name), ["model.item_text={}"] if plus else [])
+    """The values of the recipe NAME, or of NAME+text or NAME+text+alone."""
+    name, *added = model.split("+")
+    options = {"text": "model.item_text={}", "alone": "language.alone=0.3"}
+    return apply_overrides(recipe(name), [options[each] for each in added])
 
 
-def trained(name: str, dataset: Dataset, folder: Path, options: list[str]) -> Any:
-    """The model of a finished run, in evaluation mode."""
+def trained(name: str, dataset: Dataset, folder: Path, options: list[str]) -> Recommender:
+    """A finished run, its model in evaluation mode."""
     train(resolve(build_config(apply_overrides(values_of(name), options)), dataset), dataset, folder)
-    return load_run(folder).model
+    return dmrec.load(folder)
 
 
 def part_of(
@@ -120,10 +124,10 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
     for n in SHOWN:
         add("cosine of texts", n, cosine(torch.from_numpy(likes[n])))
     for model in ["popularity", "ease", *models]:
-        ranker = trained(model, data, work / model, options if model in models else [])
+        run = trained(model, data, work / model, options if model in models else [])
         language = "language" in values_of(model)
 
-        def by(x: Csr, vectors: Tensor | None, ranker: Any = ranker) -> Rank:
+        def by(x: Csr, vectors: Tensor | None, ranker: Model = run.model) -> Rank:
             return lambda u, k, seen: ranker.rank(
                 UserBatch(None, x.rows(u), None if vectors is None else vectors[u]), k, seen
             )
@@ -133,6 +137,8 @@ def cold_users(dataset: Dataset, name: str, models: list[str], options: list[str
             continue
         if language:
             add(model, "profile", by(nothing, profiles))
+            for weight in WEIGHTS:
+                add(model, f"profile, popularity {weight:g}", by(nothing, profiles, run.blended(weight)))
         for n in SHOWN:
             columns = np.concatenate([np.array(of_user, dtype=np.int64) for of_user in shown[n]])
             crow = np.cumsum([0, *map(len, shown[n])])
@@ -188,7 +194,7 @@ def cold_items(dataset: Dataset, name: str, models: list[str], options: list[str
     add("cosine of texts", lambda u, k, seen: rank_topk(users[u], items, k, exclude=seen))
     of_model = TrainingData(data.split("train"), vectors.items, vectors.users)
     for model in models:
-        ranker = trained(model, data, work / f"items-{model}", options)
+        ranker = trained(model, data, work / f"items-{model}", options).model
         add(model, lambda u, k, seen, ranker=ranker: ranker.rank(of_model.users(u), k, seen))
     return rows
 
