@@ -10,7 +10,8 @@ Two parts, each with models trained for it (seed 0), written to ``results/cold-D
 
 A model called NAME+text is the recipe NAME with `model.item_text`, whose decoder reads the texts of items; with +alone,
 too, 3 of 10 users of a step are known by their texts alone (`language.alone`). A model with language ranks by profiles
-alone at several values of ``popularity`` (`dmrec.inference.blend`). Held-out test interactions with warm items are measured, too: among all items, and among warm ones, as if there were no others.
+alone at several values of ``popularity`` (`dmrec.inference.blend`). Held-out test interactions with warm items are
+measured, too: among all items, and among warm ones, as if there were no others.
 Rows of models that are not measured again stay in the file.
 
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
