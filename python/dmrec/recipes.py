@@ -22,6 +22,11 @@ def ease() -> Values:
     return {"name": "ease", "model": {"kind": "ease"}}
 
 
+def l3ae() -> Values:
+    """L3AE (Moon et al., CIKM 2025): EASE drawn towards a linear model of the items' texts, searched on validation."""
+    return {"name": "l3ae", "model": {"kind": "l3ae"}}
+
+
 def mult_vae() -> Values:
     """Mult-VAE as DMRec's base: binary input, dropout 0.3, no annealing."""
     return {"name": "mult-vae", "model": {"kind": "mult-vae"}}
@@ -183,6 +188,7 @@ def _variant(base: Callable[[], Values], name: str, matching: Values, remark: st
 BASES = (
     popularity,
     ease,
+    l3ae,
     markov,
     lightgcn,
     mult_vae,

@@ -26,7 +26,7 @@ def _model(name, dataset, *settings):
     return build_model(config, training_data(config, dataset))
 
 
-CLOSED_FORM = ("popularity", "ease", "markov", "ensemble")
+CLOSED_FORM = ("popularity", "ease", "l3ae", "markov", "ensemble")
 DEPENDS_ON_VALUES = ("tiger", "letter", "etegrec", "tiger-soda", "letter-soda", "etegrec-soda")  # how far a search goes
 TRAINED = [name for name, make in RECIPES.items() if make()["model"]["kind"] not in CLOSED_FORM]
 VARIANTS = [

@@ -9,7 +9,6 @@ from dmrec.errors import DmrecError
 from dmrec.models.base import MODELS, TrainingData, UserBatch, evaluating
 from dmrec.models.dmrec.model import Dmrec
 from dmrec.models.dmrec.options import LanguageConfig, MatchingConfig
-from dmrec.models.linear.ease import EaseConfig, solve
 from dmrec.models.linear.popularity import PopularityConfig
 from dmrec.models.vae.gaussian import Gaussian
 from dmrec.models.vae.layers import SparseLinear, drop_interactions, initialise, unit_rows, without_rows
@@ -179,38 +178,6 @@ def test_popularity(dataset, data, batch):
     counts = np.asarray(dataset.matrix("train").sum(0)).ravel()
     np.testing.assert_array_equal(scores[0], np.sort(counts)[::-1][:4])
     assert ids[0].tolist() == sorted(range(len(counts)), key=lambda i: (-counts[i], i))[:4]
-
-
-def test_ease_is_its_definition(dataset, data, batch):
-    x = batch.interactions
-    dense = dataset.matrix("train").toarray().astype(np.float64)
-    inverse = np.linalg.inv(dense.T @ dense + 20 * np.eye(dataset.n_items))
-    weights = np.eye(dataset.n_items) - inverse / np.diag(inverse)
-    model = EaseConfig(regularisation=(20,)).build(data)
-    assert model.fit(data, _no_score) == {"regularisation": 20}
-    gram = dense.T @ dense
-    torch.testing.assert_close(solve(gram, 20), model.weights, rtol=0, atol=0)
-    np.testing.assert_array_equal(gram, dense.T @ dense)
-    np.testing.assert_allclose(model.weights, weights * (1 - np.eye(dataset.n_items)), atol=1e-6)
-    scores, ids = model.rank(batch, 3, exclude=x)
-    expected = np.where(dense[:10] > 0, -np.inf, dense[:10] @ weights)
-    np.testing.assert_array_equal(ids, np.argsort(-expected, axis=1, kind="stable")[:, :3])
-    np.testing.assert_allclose(scores[:, 0], expected.max(1), rtol=1e-5)
-
-
-def test_ease_keeps_the_lambda_with_the_best_score(data):
-    scores = {1.0: 0.2, 20.0: 0.4, 500.0: 0.3}
-    model, tried = EaseConfig(regularisation=tuple(scores)).build(data), []
-
-    def score(candidate, /, **settings):
-        assert candidate is model
-        tried.append((settings["regularisation"], candidate.weights.clone()))
-        return scores[settings["regularisation"]]
-
-    assert model.fit(data, score) == {"regularisation": 20.0}
-    assert [value for value, _ in tried] == list(scores)
-    assert torch.equal(model.weights, tried[1][1])
-    assert not torch.equal(model.weights, tried[0][1])
 
 
 def test_new_users_without_a_text_have_the_zero_vector(data, batch):

@@ -41,7 +41,7 @@ SIZES = {
     "sasrec": (),
     "tiger": (),
 }
-CLOSED_FORM = (*BASELINES, "markov")
+CLOSED_FORM = (*BASELINES, "l3ae", "markov")
 LANGUAGE = ["language.hidden=24"]
 
 
@@ -220,7 +220,7 @@ def test_ease_searches_lambda_on_validation(dataset, tmp_path):
 
 
 def test_ease_refuses_what_it_cannot_hold(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("dmrec.models.linear.ease.MAX_ITEMS", 10)
+    monkeypatch.setattr("dmrec.models.linear.item_item.MAX_ITEMS", 10)
     with pytest.raises(DmrecError, match="48 items are too many .limit 10."):
         _train("ease", dataset, tmp_path)
 

@@ -9,16 +9,12 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import scipy.linalg
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from dmrec_ext import Csr, csr_aggregate, rank_scores
-
-from ..base import ClosedFormModel, ModelConfig, Scorer, TrainingData, UserBatch, register
-
-MAX_ITEMS = 20_000  # the N x N matrix is held three times in float64: about 10 GB
+from ..base import ModelConfig, Scorer, TrainingData, register
+from .item_item import ItemItem, Search, gram_of, inverse, too_many
 
 
 @register
@@ -33,56 +29,32 @@ class EaseConfig(ModelConfig):
 
     def refusal(self, n_users: int, n_items: int) -> str | None:
         """Refuses catalogues whose item-item matrix does not fit into memory."""
-        if n_items <= MAX_ITEMS:
-            return None
-        return f"EASE inverts an items x items matrix: {n_items} items are too many (limit {MAX_ITEMS})"
+        del n_users
+        return too_many("EASE", n_items)
 
     def build(self, data: TrainingData) -> Ease:
         """The model, not fitted."""
         return Ease(data.n_items, self.regularisation)
 
 
-class Ease(ClosedFormModel):
+class Ease(ItemItem):
     """Linear item-item model."""
 
-    weights: Tensor  # (N, N) float32, B
-
     def __init__(self, n_items: int, regularisation: tuple[float, ...]) -> None:
-        super().__init__()
+        super().__init__(n_items)
         self.regularisation = regularisation
-        self.register_buffer("weights", torch.empty(n_items, n_items))  # costs no memory until it is filled
 
     def fit(self, data: TrainingData, score: Scorer) -> dict[str, Any]:
         """Solves for each lambda and keeps the one with the best score; returns ``{"regularisation": lambda}``."""
-        interactions = data.interactions.to_scipy()
-        gram = np.asarray((interactions.T @ interactions).astype(np.float64).todense())
-        best: tuple[float, float, Tensor] | None = None
+        gram, search = gram_of(data.interactions), Search(self, score)
         for regularisation in self.regularisation:
-            self.weights = solve(gram, regularisation)
-            value = score(self, regularisation=regularisation)
-            if best is None or value > best[0]:
-                best = (value, regularisation, self.weights)
-        assert best is not None, "the options name a lambda"
-        self.weights = best[2]
-        return {"regularisation": best[1]}
-
-    def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
-        """The k items with the highest scores x B."""
-        return rank_scores(self.item_scores(batch), k, exclude=exclude)
-
-    def item_scores(self, batch: UserBatch) -> Tensor:
-        """(B, N): x B."""
-        return csr_aggregate(batch.interactions, self.weights)
+            search.add(solve(gram, regularisation), regularisation=regularisation)
+        return search.end()
 
 
 def solve(gram: np.ndarray, regularisation: float) -> Tensor:
     """B (N, N) float32 for one lambda, from X^T X (N, N) float64, which is not changed."""
-    work = gram.copy(order="F")
-    np.fill_diagonal(work, work.diagonal() + regularisation)
-    factor, failed = scipy.linalg.lapack.dpotrf(work, lower=1, overwrite_a=1)
-    if failed:
-        raise np.linalg.LinAlgError(f"EASE: X^T X + {regularisation} I is not positive definite")
-    lower, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+    lower = inverse(gram, regularisation)
     weights = np.tril(lower).astype(np.float32)
     weights += np.tril(lower, -1).T.astype(np.float32)
     weights /= -lower.diagonal().astype(np.float32)
