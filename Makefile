@@ -47,9 +47,10 @@ demo: $(VENV)/installed
 	$(BIN)/dmrec profile demo/ml-100k
 	$(BIN)/dmrec embed demo/ml-100k --profiles template
 	$(BIN)/dmrec train mult-vae dmrec-m --config examples/ml-100k.yaml --data demo/ml-100k --out demo/runs \
-	  --plot demo/validation.png --force
+	  --set language.alone=0.3 --plot demo/validation.png --force
 	$(BIN)/dmrec recommend demo/runs/ml-100k/dmrec-m --user 1
-	$(BIN)/dmrec recommend demo/runs/ml-100k/dmrec-m --profile "Sci-Fi and Horror, Star Wars and the like"
+	$(BIN)/dmrec recommend demo/runs/ml-100k/dmrec-m --profile "Sci-Fi and Horror, Star Wars and the like" \
+	  --popularity 0.25
 
 test: $(VENV)/developing
 	DMREC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q -n auto --dist worksteal

@@ -201,6 +201,29 @@ def cold(of: str, part: str) -> str:
     return "\n".join(table) + "\n"
 
 
+def ensembles(of: str, *over: str) -> str:
+    """Ensembles, and how much they are above some models over users."""
+    rows = json.loads((RESULTS / f"ensembles-{of}.json").read_text())["ensembles"]
+    names = [f"{metric} - {model}" for model in over for metric in ("recall@20", "ndcg@20")]
+    table = [f"| ensemble | weights | {' | '.join((*METRICS, *names))} |"]
+    table.append(f"| --- | --- |{' ---: |' * (len(METRICS) + len(names))}")
+    for row in rows:
+        weights = [f"{statistics.mean(each):.2f}" for each in zip(*row["weights"], strict=True)]
+        spread = row.get("deviation", {})
+        cells = [f"{row['test'][metric]:.4f}" + (f" ± {spread[metric]:.4f}" if spread else "") for metric in METRICS]
+        for model in over:
+            for metric in ("recall@20", "ndcg@20"):
+                test = row["over"][model][metric]
+                cells.append(f"{test['difference']:+.4f}, p {p_value(test['p'])}")
+        table.append(f"| {row['ensemble'].replace('+', ' + ')} | {', '.join(weights)} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def p_value(p: float) -> str:
+    """As in a report."""
+    return "< .0001" if p < 1e-4 else f"{p:.4f}".removeprefix("0")
+
+
 def words(of: str) -> str:
     """What profiles change, by the share of the model in the ranking."""
     rows = json.loads((RESULTS / f"words-{of}.json").read_text())["rows"]
@@ -288,6 +311,7 @@ TABLES = {
     "three_lines": three_lines,
     "quality": quality,
     "cold": cold,
+    "ensembles": ensembles,
     "words": words,
     "weekly": weekly,
     "item_text": item_text,

@@ -60,7 +60,8 @@ def main() -> None:
             if missing := [each for each in name.split("+") if each not in cells]:
                 raise DmrecError(f"{given.experiment} has no finished run of {', '.join(missing)}")
             members = [cells[each] for each in name.split("+")]
-            seeds = sorted(set.intersection(*(set(cell.rows) for cell in members if cell.config.model.is_random)))
+            random = [cell for cell in members if cell.config.model.is_random] or members[:1]
+            seeds = sorted(set.intersection(*(set(cell.rows) for cell in random)))
             folders = [Path(work) / name / str(seed) for seed in seeds]
             results = [fitted(members, seed, folder) for seed, folder in zip(seeds, folders, strict=True)]
             row: dict[str, Any] = {"ensemble": name, "seeds": seeds, "weights": [each["weights"] for each in results]}
