@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from dmrec.experiment.ledger import (
     read_rows,
     run_key,
 )
-from dmrec.experiment.plan import grid, read_plan
+from dmrec.experiment.plan import Job, grid, read_plan
 from dmrec.experiment.runner import run_jobs, run_jobs_here
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
@@ -289,6 +290,25 @@ def test_a_digest_follows_the_options(plan, tmp_path):
     assert [job.digest for job in jobs] == [job.digest for job in same]
     assert json.loads(json.dumps(jobs[0].digest))
     assert build_config(jobs[0].config.model_dump(mode="json")) == jobs[0].config
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("popularity", "af97b5f31fd0ed10"),
+        ("ease", "ac6a289be87fc123"),
+        ("mult-vae", "499236201c1e9b04"),
+        ("dmrec-m", "b852174261fe3625"),
+        ("cvga-m", "dc5f63775233ae07"),
+        ("l-diffrec-m", "b1f1ac28f8e4fa73"),
+        ("lightgcn", "80529eba997ccda2"),
+        ("sasrec", "5f0442ddf7e1fbee"),
+        ("tiger", "1a5ce0d0da143c43"),
+    ],
+)
+def test_digests_are_as_before_an_option_was_added(name, digest):
+    """Otherwise an experiment could not be continued with a newer version: name the new option in `LATER`."""
+    assert Job("d", name, 0, build_config(recipe(name)), {}, Path("run")).digest == digest
 
 
 def test_runs_on_another_version_of_a_dataset_are_refused(plan, done):

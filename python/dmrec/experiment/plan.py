@@ -35,8 +35,10 @@ PLAN = "experiment.yaml"
 """In an experiment's folder: the file that it was run from."""
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = [
-    *(("training", name) for name in ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip")),
+    *(("training", n) for n in ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial")),
     *(("evaluation", name) for name in ("test_input", "exclude_seen")),
+    ("language", "alone"),
+    *(("model", name) for name in ("item_text", "posterior")),
 ]
 """Options that came after version 0.1, by section: where they have their default, digests are as they were."""
 
@@ -65,8 +67,9 @@ class Job:
         values["data"] = self.data
         values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
         for section, name in LATER:
-            field = type(getattr(self.config, section)).model_fields[name]
-            if values[section][name] == field.default:  # as before there was a choice
+            options = getattr(self.config, section)
+            field = None if options is None else type(options).model_fields.get(name)
+            if field is not None and values[section][name] == field.default:  # as before there was a choice
                 del values[section][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
