@@ -2,7 +2,7 @@
 
 from .code_alignment import code_alignment
 from .composite_prior import composite_prior
-from .csr_aggregate import csr_aggregate
+from .csr_aggregate import csr_aggregate, csr_dot
 from .gaussian_kl import gaussian_kl
 from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
@@ -14,6 +14,7 @@ __all__ = [
     "code_alignment",
     "composite_prior",
     "csr_aggregate",
+    "csr_dot",
     "gaussian_kl",
     "gaussian_w2",
     "matching_loss",

@@ -1,4 +1,4 @@
-"""Sparse interactions times a dense matrix: public function, fake kernels, autograd."""
+"""Sparse interactions times a dense matrix, and products at sparse places: public functions, fake kernels, autograd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import reference
 from .._library import NATIVE, runs_native
 from ..csr import Csr
-from ..reference.csr_aggregate import checked_aggregate_inputs
+from ..reference.csr_aggregate import checked_aggregate_inputs, checked_dot_inputs
 
 
 def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None) -> Tensor:
@@ -54,6 +54,43 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
     transposed = (None, None, None) if transpose is None else transpose[:3]
     result: Tensor = torch.ops.dmrec_ext.csr_aggregate.default(x.crow, x.col, x.values, dense, bias, *transposed)
     return result
+
+
+def csr_dot(x: Csr, rows: Tensor, dense: Tensor) -> Tensor:
+    r"""Inner products of rows of two matrices at the stored places of a sparse one, :math:`(R D^T)_{bn}` for each.
+
+    What a sampled softmax or an edge score needs: no row is gathered into memory, and no (B, N) product is formed.
+
+    Args:
+        x: (B, N) the places; ``values``, of the dtype of ``dense``, multiply the products, None for ones. Columns may
+            come in any order within a row, and repeat.
+        rows: (B, E) matrix; float32, float64, float16 or bfloat16.
+        dense: (N, E) matrix of the same dtype.
+
+    Returns:
+        (nnz,) products in the dtype of ``dense``, in the order of the entries.
+
+    Raises:
+        TypeError: an argument has the wrong type, or dtypes differ.
+        ValueError: shapes do not fit, or ``x`` is not a well-formed CSR matrix but for the order of its columns.
+
+    Note:
+        The sampled product of a dense matrix with a dense one (SDDMM), and the gradient of the values in
+        `csr_aggregate`, whose native path it shares. On it 16-bit inputs are summed in float32 and rounded once; the
+        same bits for any number of threads, batch split and memory layout, gradients included. Gradients of rows,
+        dense and values, each differentiable again. Extra memory: the result, and for the gradient of ``dense`` the
+        transposed x. Inside torch.func and in forward mode it runs on plain torch.
+
+    >>> import torch
+    >>> x = Csr(torch.tensor([0, 2]), torch.tensor([2, 0]), None, 3)
+    >>> csr_dot(x, torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])).tolist()
+    [3.0, 1.0]
+    """
+    if not runs_native("csr_aggregate", dense):
+        return reference.csr_dot(x, rows, dense)
+    x = checked_dot_inputs(x, rows, dense)
+    products: Tensor = torch.ops.dmrec_ext._csr_dot.default(x.crow, x.col, rows, dense)
+    return products if x.values is None else products * x.values
 
 
 Transposed = tuple[Tensor, Tensor, Tensor | None]

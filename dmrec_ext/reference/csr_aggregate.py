@@ -26,6 +26,29 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
     return total if bias is None else total + bias
 
 
+def csr_dot(x: Csr, rows: Tensor, dense: Tensor) -> Tensor:
+    """Reference of `dmrec_ext.csr_dot`."""
+    x = checked_dot_inputs(x, rows, dense)
+    products = (rows[x.row_of_entry()] * dense[x.col]).sum(1)
+    return products if x.values is None else products * x.values
+
+
+def checked_dot_inputs(x: Csr, rows: Tensor, dense: Tensor) -> Csr:
+    """x, checked against ``rows`` and ``dense``; under autocast in the dtype of ``dense``."""
+    op = "csr_dot"
+    check_tensor(op, "dense", dense, 2)
+    check_tensor(op, "rows", rows, 2)
+    check_like(op, "rows", rows, "dense", dense)
+    if rows.shape[1] != dense.shape[1]:
+        fail(op, "rows", f"be as wide as dense ({dense.shape[1]})", rows.shape[1])
+    check_csr(op, "x", x, n_rows=rows.shape[0], n_cols=dense.shape[0], device=dense.device, ordered=False)
+    if x.values is not None:
+        values = x.values.to(dense.dtype) if autocast_enabled(dense.device.type) else x.values
+        check_like(op, "x.values", values, "dense", dense)
+        x = x._replace(values=values)
+    return x
+
+
 def checked_aggregate_inputs(
     x: Csr, dense: Tensor, bias: Tensor | None, transpose: Csr | None
 ) -> tuple[Csr, Tensor | None, Csr | None]:

@@ -58,6 +58,56 @@ def lightgcn() -> Values:
     return {"name": "lightgcn", "model": {"kind": "lightgcn"}, "training": {"batch_size": 2048}}
 
 
+RLMREC_FRAME: Values = {
+    "model": {"embedding_dim": 32, "readout": "sum", "norms": "all", "keep": 0.8},
+    "training": {"batch_size": 4096, "patience": 20},
+}
+"""LightGCN as the language-enhanced models of DMRec's Table 3 have it (Ren et al., WWW 2024); patience as in DMRec."""
+
+
+def lightgcn_rlmrec() -> Values:
+    """LightGCN as in RLMRec (Ren et al., WWW 2024), the frame of the language-enhanced baselines in DMRec's Table 3."""
+    model = {"kind": "lightgcn", "initial": "xavier", "l2": 1e-6}
+    return deep_merge(RLMREC_FRAME, {"name": "lightgcn-rlmrec", "model": model})
+
+
+def rlmrec_c() -> Values:
+    """RLMRec-C (Ren et al., WWW 2024): LightGCN contrasted with texts, as published for Amazon-Book and Yelp."""
+    return deep_merge(RLMREC_FRAME, {"name": "rlmrec-c", "model": {"kind": "rlmrec-c", "l2": 1e-7}})
+
+
+def rlmrec_g() -> Values:
+    """RLMRec-G (Ren et al., WWW 2024): LightGCN that reconstructs texts of masked nodes, as for Amazon-Book."""
+    return deep_merge(RLMREC_FRAME, {"name": "rlmrec-g", "model": {"kind": "rlmrec-g", "l2": 1e-7, "layers": 2}})
+
+
+def alpharec() -> Values:
+    """AlphaRec (Sheng et al., ICLR 2025): a network over texts, smoothed over the graph; no embeddings."""
+    training = {"batch_size": 4096, "learning_rate": 5e-4}
+    return {"name": "alpharec", "model": {"kind": "alpharec", "layers": 2, "l2": 0.0}, "training": training}
+
+
+def alpharec_star() -> Values:
+    """AlphaRec with the text of the user in place of the mean of the items' (AlphaRec* of DMRec's Table 3)."""
+    return deep_merge(alpharec(), {"name": "alpharec-star", "model": {"user_input": "profile"}})
+
+
+def kar() -> Values:
+    """KAR (Xi et al., RecSys 2024) on LightGCN: gated experts over texts join the embeddings."""
+    return deep_merge(RLMREC_FRAME, {"name": "kar", "model": {"kind": "kar", "l2": 1e-6}})
+
+
+def text_gcn() -> Values:
+    """TextGCN (Chernov et al., 2025): texts smoothed over the graph; nothing is trained, layers by validation."""
+    return {"name": "text-gcn", "model": {"kind": "text-gcn"}}
+
+
+def llm_init() -> Values:
+    """LLMInit (Zhang et al., 2025): LightGCN from the dimensions of the texts that vary most among popular items."""
+    model = {"kind": "lightgcn", "initial": "text-variance", "embedding_dim": 128, "layers": 2}
+    return {"name": "llm-init", "model": model, "training": {"batch_size": 2048}}
+
+
 def ensemble() -> Values:
     """The weighted sum of the scores of trained models; name their folders: `--set 'model.runs=[A, B]'`."""
     return {"name": "ensemble", "model": {"kind": "ensemble"}}
@@ -191,6 +241,14 @@ BASES = (
     l3ae,
     markov,
     lightgcn,
+    lightgcn_rlmrec,
+    rlmrec_c,
+    rlmrec_g,
+    alpharec,
+    alpharec_star,
+    kar,
+    text_gcn,
+    llm_init,
     mult_vae,
     mult_vae_original,
     cvga,
@@ -218,11 +276,26 @@ _NOISE = {  # of L-DiffRec, as its authors set it for the two datasets that they
     "amazon-book": {"steps": 5, "noise_scale": 0.5, "noise_min": 0.001, "noise_max": 0.005, "weight": 0.05},
     "yelp": {"steps": 5, "noise_scale": 0.01, "noise_min": 0.005, "noise_max": 0.01, "weight": 0.03},
 }
+_RLMREC: dict[str, dict[str, Values]] = {  # as its authors set them
+    "lightgcn-rlmrec": {"amazon-book": {"layers": 3}, "yelp": {"layers": 3}, "steam": {"layers": 2}},
+    "rlmrec-c": {
+        "amazon-book": {"l2": 1e-7, "weight": 1e-2, "temperature": 0.2},
+        "yelp": {"l2": 1e-7, "weight": 1e-2, "temperature": 0.2},
+        "steam": {"l2": 1e-8, "weight": 1e-3, "temperature": 0.1},
+    },
+    "rlmrec-g": {
+        "amazon-book": {"l2": 1e-7, "mask": 0.15, "weight": 0.1, "temperature": 0.5},
+        "yelp": {"l2": 1e-7, "mask": 0.05, "weight": 0.01, "temperature": 0.1},
+        "steam": {"l2": 1e-6, "mask": 0.15, "weight": 0.1, "temperature": 0.5},
+    },
+}
 DATASETS = tuple(_DROPOUT)
 
 
 def published_settings(name: str) -> dict[str, Values]:
     """By dataset: what was published for a recipe there. Nothing was for CVGA with DMRec; L-DiffRec's betas neither."""
+    if name in _RLMREC:
+        return {dataset: {"model": options} for dataset, options in _RLMREC[name].items()}
     if name.startswith("l-diffrec"):
         return {dataset: {"model": noise} for dataset, noise in _NOISE.items()}
     if name == "mult-vae" or name in _BETA:

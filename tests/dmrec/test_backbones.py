@@ -8,7 +8,9 @@ import torch
 from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.models.base import Step, TrainingData, UserBatch, evaluating
-from dmrec.models.graph.lightgcn import LightGcnConfig, Pairs, normalized_adjacency
+from dmrec.models.graph.lightgcn import LightGcnConfig
+from dmrec.models.graph.pairs import Pairs
+from dmrec.models.graph.propagation import normalized_adjacency
 from dmrec.models.vae.cvga import CvgaConfig
 from dmrec.models.vae.gaussian import Gaussian
 from dmrec.models.vae.l_diffrec import HISTORY, LDiffRec, LDiffRecConfig, by_cluster, clusters_of
@@ -203,7 +205,7 @@ def test_lightgcn_is_the_mean_of_powers_of_the_graph():
 
 def test_lightgcn_draws_items_that_the_user_has_none_with():
     model = LightGcnConfig(embedding_dim=5).build(DATA)
-    entries = torch.arange(len(model.interactions)).repeat(50)
+    entries = torch.arange(model.n_examples).repeat(50)
     user, item, other = model.batch(entries)
     assert bool((DENSE[user, item] == 1).all())
     assert bool((DENSE[user, other] == 0).all())

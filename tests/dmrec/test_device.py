@@ -22,11 +22,12 @@ META = torch.device("meta")
 
 
 def _model(name, dataset, *settings):
+    settings = (*settings, *(["model.embedding_dim=8"] if name == "llm-init" else []))
     config = resolve(build_config(apply_overrides(recipe(name), settings)), dataset)
     return build_model(config, training_data(config, dataset))
 
 
-CLOSED_FORM = ("popularity", "ease", "l3ae", "markov", "ensemble")
+CLOSED_FORM = ("popularity", "ease", "l3ae", "markov", "text-gcn", "ensemble")
 DEPENDS_ON_VALUES = ("tiger", "letter", "etegrec", "tiger-soda", "letter-soda", "etegrec-soda")  # how far a search goes
 TRAINED = [name for name, make in RECIPES.items() if make()["model"]["kind"] not in CLOSED_FORM]
 VARIANTS = [
@@ -39,6 +40,10 @@ VARIANTS = [
     ("l-diffrec", ("model.clusters=3",)),
     ("cvga", ("model.hidden=[7, 5]",)),
     ("mult-vae", ("model.item_text={encoder: true}",)),
+    ("rlmrec-c", ("model.item_pool=all", "model.edge_dropout=symmetric")),
+    ("alpharec", ("model.negatives=batch", "model.user_input=sum")),
+    ("alpharec", ("model.negatives=all", "model.user_input=concat")),
+    ("kar", ("model.place=after",)),
     ("cvga-m", ("model.item_text={map: two-layer, rank: 3}",)),
     ("l-diffrec-m", ("model.item_text={map: low-rank, rank: 3}",)),
 ]

@@ -38,10 +38,14 @@ SIZES = {
     "l-diffrec": ("hidden", "latent"),
     "cvga": ("latent",),
     "lightgcn": (),
+    "rlmrec-c": (),
+    "rlmrec-g": (),
+    "alpharec": ("hidden",),
+    "kar": ("hidden",),
     "sasrec": (),
     "tiger": (),
 }
-CLOSED_FORM = (*BASELINES, "l3ae", "markov")
+CLOSED_FORM = (*BASELINES, "l3ae", "markov", "text-gcn")
 LANGUAGE = ["language.hidden=24"]
 
 
@@ -67,6 +71,8 @@ def test_models_learn(name, dataset, tmp_path):
     if name.startswith(("tiger", "letter", "etegrec")):
         sizes = "{layers: 1, width: 24, feed_forward: 32, heads: 2, head_width: 12}"
         settings = [f"model.transformer={sizes}", "model.blocks=1"]
+    if name == "llm-init":
+        settings = ["model.embedding_dim=8"]
     if name.startswith("etegrec"):
         settings += ["phases=[{mode: alternate, epochs: 24}, {mode: frozen, epochs: 12}]"]
     result = _train(name, dataset, tmp_path, *settings)
@@ -76,7 +82,9 @@ def test_models_learn(name, dataset, tmp_path):
         return
     epochs = Run(tmp_path).events("epoch")
     of_codes = dict.fromkeys(("tiger", "letter", "etegrec"), "nll")
-    fit = {"lightgcn": "bpr", "sasrec": "nll", **of_codes}.get(name.removesuffix("-soda"), "reconstruction")
+    of_pairs = dict.fromkeys(("lightgcn", "lightgcn-rlmrec", "rlmrec-c", "rlmrec-g", "kar", "llm-init"), "bpr")
+    of_pairs |= dict.fromkeys(("alpharec", "alpharec-star"), "contrast")
+    fit = {"sasrec": "nll", **of_pairs, **of_codes}.get(name.removesuffix("-soda"), "reconstruction")
     epochs = [epoch for epoch in epochs if fit in epoch]  # in others a tokenizer learns
     assert epochs[-1][fit] < 0.95 * epochs[0][fit]
     if name in ("mult-vae", "dmrec-m", "cvga-m"):  # nothing annealed, no further loss

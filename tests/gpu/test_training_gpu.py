@@ -16,7 +16,7 @@ from dmrec.recipes import RECIPES
 
 pytestmark = pytest.mark.cuda
 DEVICE = os.environ.get("DMREC_TEST_DEVICE", "cuda")
-CLOSED_FORM = ("popularity", "ease", "l3ae", "markov", "ensemble")
+CLOSED_FORM = ("popularity", "ease", "l3ae", "markov", "text-gcn", "ensemble")
 TRAINED = [name for name, make in RECIPES.items() if make()["model"]["kind"] not in CLOSED_FORM]
 FAST = {"training.epochs": 30, "training.learning_rate": 0.01, "training.batch_size": 40}
 SIZES = {

@@ -23,7 +23,7 @@ from ..config import Config, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.vae.model import BackboneConfig
-from ..options import LARGEST_SEED, deep_merge
+from ..options import LARGEST_SEED, Options, deep_merge
 from ..recipes import RECIPES, recipe
 from ..runs.provenance import depends_on
 from ..runs.resolve import resolve
@@ -34,13 +34,17 @@ KEYS = ("datasets", "seeds", "models", "against", *SECTIONS)
 PLAN = "experiment.yaml"
 """In an experiment's folder: the file that it was run from."""
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
-LATER = [
-    *(("training", n) for n in ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial")),
-    *(("evaluation", name) for name in ("test_input", "exclude_seen")),
-    ("language", "alone"),
-    *(("model", name) for name in ("item_text", "posterior")),
-]
-"""Options that came after version 0.1, by section: where they have their default, digests are as they were."""
+LATER = {
+    "training": ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial"),
+    "evaluation": ("test_input", "exclude_seen"),
+    "language": ("alone",),
+    "model": ("item_text",),
+    "tiger": ("posterior",),
+    "lightgcn": ("initial", "initial_scale", "item_embeddings", "norms", "readout", "keep", "edge_dropout"),
+}
+"""Options that came after version 0.1, by section or kind of model: where they have their default, digests are as they
+were.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,15 @@ class Job:
                 del values[section]
         values["data"] = self.data
         values["training"] = {key: value for key, value in values["training"].items() if key not in NOT_IN_DIGEST}
-        for section, name in LATER:
-            options = getattr(self.config, section)
-            field = None if options is None else type(options).model_fields.get(name)
-            if field is not None and values[section][name] == field.default:  # as before there was a choice
-                del values[section][name]
+        for key, names in LATER.items():
+            section = "model" if key == self.config.model.kind else key
+            options = getattr(self.config, section, None)
+            if not isinstance(options, Options):
+                continue
+            for name in names:
+                field = type(options).model_fields.get(name)
+                if field is not None and values[section][name] == field.default:  # as before there was a choice
+                    del values[section][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

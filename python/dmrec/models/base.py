@@ -317,6 +317,14 @@ class WithItemEmbeddings(ModelConfig):
         return True
 
 
+class WithTextVectors(ModelConfig):
+    """Options of a model that reads text vectors of users and items."""
+
+    vectors: str | None = Field(
+        None, description="text vectors of the dataset, by name (dmrec embed); default: the only ones"
+    )
+
+
 class WithItemCodes(ModelConfig):
     """Options of a model that reads codes of the items (semantic IDs)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..models.base import OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.base import OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior, WithTextVectors
 from ..models.vae.model import BackboneConfig
 from .run import Run
 
@@ -38,6 +38,8 @@ def user_text_of(config: Config) -> str | None:
     """The name of the text vectors that the model, or one that it is made of, reads of users."""
     if config.language is not None:
         return config.language.vectors
+    if isinstance(config.model, WithTextVectors):
+        return config.model.vectors
     names = (user_text_of(Run.open(folder).config) for folder in member_folders(config))
     return next((name for name in names if name is not None), None)
 

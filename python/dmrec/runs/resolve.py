@@ -11,7 +11,7 @@ import torch
 from ..config import Config
 from ..data.dataset import Dataset
 from ..errors import DmrecError, did_you_mean
-from ..models.base import ModelConfig, OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior
+from ..models.base import ModelConfig, OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior, WithTextVectors
 from ..models.vae.model import BackboneConfig
 from ..runtime import resolve_device
 from .initial import initial_state
@@ -54,6 +54,8 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         dataset.sequence("train")  # it has an order
     if isinstance(model, WithItemCodes):
         model = model.model_copy(update={"codes": dataset.codes(model.codes).name})
+    if isinstance(model, WithTextVectors):
+        model = model.model_copy(update={"vectors": dataset.vectors(model.vectors).name})
     if isinstance(model, WithPosterior) and model.posterior is not None:
         model = model.model_copy(update={"posterior": _run_with_posterior(model.posterior, dataset)})
     if isinstance(model, OfRuns):

@@ -1,164 +1,99 @@
 """LightGCN (He et al., SIGIR 2020): embeddings of users and items, propagated over their graph, trained by pairs (BPR).
 
-E = (E_0 + A E_0 + .. + A^K E_0) / (K + 1) with A = D^{-1/2} [0 X; X^T 0] D^{-1/2}. A user's score of an item is the
-product of their embeddings. Loss: -log sigmoid(score of an interaction - score of an item drawn among the others), and
-half the squared norm of the embeddings of the pair before propagation, per pair.
+Two frames are in use. The authors' (the defaults): normal initial values, the mean of the layers, norms of the drawn
+embeddings. That of RLMRec (Ren et al., WWW 2024), in which the language-enhanced models of DMRec's Table 3 were
+compared (recipe `lightgcn-rlmrec`): Xavier, the sum of the layers, norms of all weights, a fifth of the edges dropped
+in each step.
+
+With initial values from text the model is LLMInit (Zhang et al., 2025): items start from ``embedding_dim`` of the
+dimensions of their text vectors, users from the mean of their items.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+import math
+from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, csr_aggregate, rank_topk
+from dmrec_ext import Csr, csr_aggregate
 
 from ...errors import DmrecError
-from ...options import SearchSpace
-from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch, register
+from ..base import TrainingData, WithItemEmbeddings, register
+from .model import GraphConfig, GraphModel
+
+POPULAR = 0.2  # share of the items, by interactions, whose text vectors choose the dimensions of ``text-variance``
 
 
 @register
-class LightGcnConfig(ModelConfig):
+class LightGcnConfig(GraphConfig, WithItemEmbeddings):
     """LightGCN."""
 
     kind: Literal["lightgcn"] = "lightgcn"
-    embedding_dim: int = Field(64, ge=1, description="width of the embeddings")
-    layers: int = Field(3, ge=0, description="K, steps over the graph; 0: matrix factorisation")
-    l2: float = Field(1e-4, ge=0, description="weight of the squared norms")
+    initial: Literal["normal", "xavier", "text-variance", "text-uniform", "text-random"] = Field(
+        "normal",
+        description="initial embeddings: normal with deviation 0.1; Xavier, uniform, by table; or dimensions of the "
+        "items' vectors: those of the largest variance among popular items, evenly spaced ones, random ones",
+    )
+    initial_scale: Literal["kept", "xavier"] = Field(
+        "kept", description="of initial embeddings from text: as they are, or with the deviation that Xavier gives"
+    )
 
-    search_space: ClassVar[SearchSpace] = {
-        "layers": {"choices": [1, 2, 3, 4]},
-        "l2": {"low": 1e-6, "high": 1e-2, "log": True},
-    }
+    @property
+    def uses_item_embeddings(self) -> bool:
+        """Only for initial values from text."""
+        return self.initial.startswith("text-")
 
     def build(self, data: TrainingData) -> LightGcn:
         """The embeddings; initial values follow torch's global seed."""
-        return LightGcn(data.interactions, self)
+        return LightGcn(data, self)
 
 
-class Pairs(NamedTuple):
-    """Interactions and, for each, an item that its user has not interacted with; (B,) int64 each."""
+class LightGcn(GraphModel):
+    """The embeddings of all nodes before propagation are the model's weights."""
 
-    user: Tensor
-    item: Tensor
-    negative: Tensor
+    def __init__(self, data: TrainingData, options: LightGcnConfig) -> None:
+        super().__init__(data, options)
+        from_text = options.uses_item_embeddings and data.item_embeddings is not None  # not for a model to be loaded
+        made = _from_text(data, options) if from_text else None
+        self.vectors = nn.Parameter(embeddings(data, options.embedding_dim, options.initial) if made is None else made)
 
-
-class LightGcn(TrainedModel):
-    """An example is an interaction. The graph is the training data's: a buffer that is not part of checkpoints."""
-
-    reads_interactions = False
-    graph_crow: Tensor
-    graph_col: Tensor
-    graph_values: Tensor
-
-    def __init__(self, interactions: Csr, options: LightGcnConfig) -> None:
-        super().__init__()
-        self.n_users, self.n_items, self.options = interactions.n_rows, interactions.n_cols, options
-        self.n_examples = interactions.nnz
-        self.vectors = nn.Parameter(0.1 * torch.randn(self.n_users + self.n_items, options.embedding_dim))
-        graph = normalized_adjacency(interactions)
-        for name in ("crow", "col", "values"):
-            self.register_buffer(f"graph_{name}", getattr(graph, name), persistent=False)
-        self.interactions = interactions.row_of_entry() * self.n_items + interactions.col  # ascending; on the CPU
-        self._propagated: Tensor | None = None
-        self._propagated_from: tuple[torch.device, int] | None = None
-        self.register_load_state_dict_post_hook(_forget_propagated)  # type: ignore[no-untyped-call]
-
-    @property
-    def graph(self) -> Csr:
-        """(M + N, M + N) normalised adjacency."""
-        return Csr(self.graph_crow, self.graph_col, self.graph_values, self.n_users + self.n_items)
-
-    def propagate(self) -> Tensor:
-        """(M + N, embedding_dim): the propagated embeddings of users, then of items."""
-        layer: Tensor = self.vectors
-        total = layer
-        for _ in range(self.options.layers):
-            layer = csr_aggregate(self.graph, layer, transpose=self.graph)  # A is symmetric
-            total = total + layer
-        return total / (self.options.layers + 1)
-
-    def batch(self, index: Tensor) -> Pairs:
-        """The interactions ``index``, each with a negative item."""
-        key = self.interactions[index]
-        user, item = key // self.n_items, key % self.n_items
-        negative = torch.randint(self.n_items, user.shape)
-        for _ in range(20):  # a user with all items keeps what was drawn last
-            known = self._known(user * self.n_items + negative)
-            if not bool(known.any()):
-                break
-            negative = torch.where(known, torch.randint(self.n_items, user.shape), negative)
-        return Pairs(user, item, negative)
-
-    def loss(self, batch: Pairs, step: Step) -> Losses:
-        """``bpr`` and ``l2``, means over pairs."""
-        del step
-        user, item, negative = batch.user, self.n_users + batch.item, self.n_users + batch.negative
-        vectors = self.propagate()
-        score = vectors[user] * (vectors[item] - vectors[negative])
-        chosen = torch.cat([self.vectors[user], self.vectors[item], self.vectors[negative]])
-        bpr = nn.functional.softplus(-score.sum(1)).mean()
-        l2 = self.options.l2 * (chosen.square().sum() / (2 * len(user)))
-        return {"loss": bpr + l2, "bpr": bpr, "l2": l2}
-
-    @torch.no_grad()
-    def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
-        """The k items with the largest products with the embedding of a user."""
-        users, items = self._users_and_items(batch)
-        return rank_topk(users, items, k, exclude=exclude, precision=self.candidate_precision)
-
-    @torch.no_grad()
-    def item_scores(self, batch: UserBatch) -> Tensor:
-        """(B, N): the products with the embeddings of the users."""
-        users, items = self._users_and_items(batch)
-        return users @ items.T
-
-    def _users_and_items(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
-        """(B, embedding_dim) and (N, embedding_dim)."""
-        if batch.ids is None:
-            raise DmrecError("lightgcn knows only the users it was trained on; recommend with another model")
-        vectors = self._embeddings()
-        return vectors[batch.ids], vectors[self.n_users :]
-
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        """(N, embedding_dim): the propagated embeddings of the items."""
-        return self._embeddings()[self.n_users :]
-
-    def train(self, mode: bool = True) -> LightGcn:
-        """In training mode also forgets the embeddings that were propagated for ranking."""
-        if mode:
-            self._propagated = None
-        return super().train(mode)
-
-    def _embeddings(self) -> Tensor:
-        """The propagated embeddings; in evaluation mode they are computed once."""
-        if self.training:
-            return self.propagate()
-        key = self.vectors.device, self.vectors._version  # which counts changes in place
-        if self._propagated is None or self._propagated_from != key:
-            self._propagated, self._propagated_from = self.propagate(), key
-        return self._propagated
-
-    def _known(self, keys: Tensor) -> Tensor:
-        place = torch.searchsorted(self.interactions, keys).clamp_max(len(self.interactions) - 1)
-        return self.interactions[place] == keys
+    def initial(self) -> Tensor:
+        """(M + N, d): the embeddings."""
+        return self.vectors
 
 
-def _forget_propagated(module: nn.Module, _: object) -> None:
-    """Embeddings that were propagated before a state was loaded are not its own."""
-    module.train(module.training)
+def embeddings(data: TrainingData, width: int, initial: str) -> Tensor:
+    """(M + N, width) random ones: ``"normal"`` with deviation 0.1, else Xavier, for users and items apart."""
+    sizes = data.n_users, data.n_items
+    if initial == "normal":
+        return 0.1 * torch.randn(sum(sizes), width)
+    return torch.cat([torch.empty(n, width).uniform_(-1, 1) * math.sqrt(6 / (n + width)) for n in sizes])
 
 
-def normalized_adjacency(interactions: Csr) -> Csr:
-    """(M + N, M + N): D^{-1/2} [0 X; X^T 0] D^{-1/2} of users, then items."""
-    users, back = interactions, interactions.transpose()
-    degree = torch.cat([users.crow.diff(), back.crow.diff()]).clamp_min(1).rsqrt()
-    crow = torch.cat([users.crow, users.crow[-1] + back.crow[1:]])
-    col = torch.cat([users.col + interactions.n_rows, back.col])
-    graph = Csr(crow, col, None, interactions.n_rows + interactions.n_cols)
-    return graph._replace(values=degree[graph.row_of_entry()] * degree[col])
+def _from_text(data: TrainingData, options: LightGcnConfig) -> Tensor:
+    """(M + N, embedding_dim): LLMInit."""
+    vectors, width = np.asarray(data.item_embeddings, dtype=np.float32), options.embedding_dim
+    if width > vectors.shape[1]:
+        raise DmrecError(
+            f"model.embedding_dim: {width} dimensions cannot be taken from vectors {vectors.shape[1]} wide; "
+            f"at most {vectors.shape[1]}"
+        )
+    if options.initial == "text-variance":
+        degree = torch.bincount(data.interactions.col, minlength=data.n_items)
+        popular = degree.argsort(descending=True, stable=True)[: max(1, int(POPULAR * data.n_items))]
+        chosen = np.argsort(-vectors[popular.numpy()].var(axis=0), kind="stable")[:width]
+    elif options.initial == "text-uniform":
+        chosen = np.arange(width) * (vectors.shape[1] // width)
+    else:
+        chosen = torch.randperm(vectors.shape[1])[:width].numpy()
+    items = torch.from_numpy(np.ascontiguousarray(vectors[:, np.sort(chosen)]))
+    x = data.interactions
+    users = csr_aggregate(Csr(x.crow, x.col, None, x.n_cols), items) / x.crow.diff().clamp_min(1)[:, None]
+    tables = [users, items]
+    if options.initial_scale == "xavier":
+        tables = [each / each.std() * math.sqrt(2 / (len(each) + width)) for each in tables]
+    return torch.cat(tables)

@@ -1,0 +1,31 @@
+"""InfoNCE (van den Oord et al., 2018): cross entropy of cosines over a temperature."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from dmrec_ext import multinomial_nll
+
+
+def info_nce(query: Tensor, pool: Tensor, target: Tensor, temperature: float, *, reduction: str = "mean") -> Tensor:
+    """-log(exp(cos(q, p_t) / tau) / sum_j exp(cos(q, p_j) / tau)), for each query.
+
+    The products are in float32 whatever autocast says: cosines over a small temperature lose too much in bfloat16.
+
+    Args:
+        query: (B, d).
+        pool: (P, d) rows to tell apart, the right ones among them; a row may be there several times.
+        target: (B,) int64, the row of the pool that belongs to each query.
+        temperature: tau.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        () or (B,) nats.
+    """
+    computes = query.device.type in ("cpu", "cuda")  # others have no autocast
+    with torch.autocast(query.device.type, enabled=False) if computes else nullcontext():
+        unit = nn.functional.normalize(query.float(), dim=1) / temperature
+        return multinomial_nll(unit, nn.functional.normalize(pool.float(), dim=1), target, reduction=reduction)
