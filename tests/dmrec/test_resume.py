@@ -82,9 +82,10 @@ TEXTS = ["model.item_text={encoder: true}", "language.alone=0.4"]  # drawn on th
     ("name", "settings"),
     [
         *((name, []) for name in ("mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn")),
+        *((name, ["model.embedding_dim=8"]) for name in ("rlmrec-c", "rlmrec-g", "alpharec", "kar")),
         ("cvga-m", TEXTS),
     ],
-    ids=["mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn", "texts"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_resuming_changes_no_bit(name, settings, precision, dataset, tmp_path, monkeypatch):

@@ -27,5 +27,11 @@ def info_nce(query: Tensor, pool: Tensor, target: Tensor, temperature: float, *,
     """
     computes = query.device.type in ("cpu", "cuda")  # others have no autocast
     with torch.autocast(query.device.type, enabled=False) if computes else nullcontext():
-        unit = nn.functional.normalize(query.float(), dim=1) / temperature
-        return multinomial_nll(unit, nn.functional.normalize(pool.float(), dim=1), target, reduction=reduction)
+        unit = nn.functional.normalize(at_least_float32(query), dim=1) / temperature
+        others = nn.functional.normalize(at_least_float32(pool), dim=1)
+        return multinomial_nll(unit, others, target, reduction=reduction)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, in float32 if it has 16 bits."""
+    return x if x.dtype == torch.float64 else x.float()

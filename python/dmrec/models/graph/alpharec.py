@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dmrec_ext import Csr, csr_aggregate, csr_dot
 
 from ..base import Losses, Step, TrainingData, WithTextVectors, register
-from ..info_nce import info_nce
+from ..info_nce import at_least_float32, info_nce
 from .model import GraphConfig, GraphModel
 from .pairs import Pairs, PairSampler, Sampling
 from .text import text_vectors
@@ -101,7 +101,7 @@ class AlphaRec(GraphModel):
     def _means(self, rows: Tensor) -> Tensor:
         """(M, width): means of the rows (N, width) of each user's items."""
         x = Csr(self.crow, self.col, None, self.n_items)
-        return csr_aggregate(x, rows.float()) / self.crow.diff().clamp_min(1)[:, None]
+        return csr_aggregate(x, at_least_float32(rows)) / self.crow.diff().clamp_min(1)[:, None]
 
     def propagate(self) -> Tensor:
         """(M + N, d): the smoothed vectors, of unit length where items are ranked by cosine."""
@@ -111,7 +111,7 @@ class AlphaRec(GraphModel):
     def loss(self, batch: Pairs, step: Step) -> Losses:
         """``contrast`` and ``l2``."""
         del step
-        initial = self.initial().float()
+        initial = at_least_float32(self.initial())
         nodes = self.smoothed(self.graph.dropped(self.options.keep, self.options.edge_dropout), initial)
         users, items = nodes[batch.user], nodes[self.n_users :]
         tau = self.options.temperature

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..base import TrainingData, register
+from ..info_nce import at_least_float32
 from .propagation import Adjacency
 from .text import TextGraphConfig, TextGraphModel
 
@@ -63,7 +64,7 @@ class Kar(TextGraphModel):
         joined = [
             layer(torch.cat([part, text], 1)) for layer, part, text in zip(self.join, parts, of_texts, strict=True)
         ]
-        return torch.cat(joined).float()
+        return at_least_float32(torch.cat(joined))
 
 
 class Experts(nn.Module):
@@ -87,7 +88,7 @@ class Experts(nn.Module):
         weight = torch.cat([layer.weight for layer in layers])
         first = nn.functional.linear(texts, weight, torch.cat([layer.bias for layer in layers]))
         n = self.n_shared + self.n_own
-        gate = first[:, n * self.hidden :].float().softmax(1)
+        gate = at_least_float32(first[:, n * self.hidden :]).softmax(1)
         hidden = torch.relu(first[:, : n * self.hidden]).view(len(texts), n, self.hidden)
         own: Any = self.second_own[number]
         second = [*self.second_shared, *own]

@@ -10,7 +10,7 @@ from torch import Tensor
 from dmrec_ext import Csr
 
 Sampling = Literal["interactions", "users"]
-ROUNDS = 20  # of drawing negatives again; a user with all items keeps what was drawn last
+ROUNDS = 20  # of drawing negatives again, before they are drawn from a list of what the user has not
 
 
 class Pairs(NamedTuple):
@@ -55,7 +55,16 @@ class PairSampler:
             if not len(drawn):
                 break
             negative[drawn] = torch.randint(self.n_items, drawn.shape)
+        for place in drawn[self._known(asking[drawn] * self.n_items + negative[drawn])].tolist():
+            negative[place] = self._other(int(asking[place]), int(negative[place]))
         return Pairs(user, item, negative.view(shape))
+
+    def _other(self, user: int, otherwise: int) -> int:
+        """An item that the user has not; ``otherwise`` for a user who has all."""
+        free = torch.ones(self.n_items, dtype=torch.bool)
+        free[self.keys[self.crow[user] : self.crow[user + 1]] % self.n_items] = False
+        items = free.nonzero().squeeze(1)
+        return int(items[torch.randint(len(items), ())]) if len(items) else otherwise
 
     def _known(self, keys: Tensor) -> Tensor:
         place = torch.searchsorted(self.keys, keys).clamp_max(len(self.keys) - 1)
