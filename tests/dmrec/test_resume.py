@@ -26,6 +26,7 @@ from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.files import locked
+from dmrec.models.base import MODELS
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs import checkpoint
@@ -42,10 +43,12 @@ SMALL = ["model.hidden=24", "model.latent=8", "training.batch_size=40", "trainin
 
 def _config(name, dataset, *settings):
     values = recipe(name)
-    foreign = {"cvga": ("model.hidden",), "lightgcn": ("model.",)}.get(values["model"]["kind"], ("nothing",))
-    options = [option for option in SMALL if not option.startswith(foreign)]
+    fields = [f"model.{field}" for field in MODELS[values["model"]["kind"]].model_fields]
+    if values["model"]["kind"] == "cvga":  # its hidden layers are a list
+        fields.remove("model.hidden")
+    options = [option for option in SMALL if option.startswith(("training.", *(f"{field}=" for field in fields)))]
     options += ["training.epochs=12", *(["language.hidden=24"] if "language" in values else []), *settings]
-    if name == "lightgcn":
+    if name in ("lightgcn", "rlmrec-c", "rlmrec-g", "alpharec", "kar"):
         options.append("training.batch_size=200")
     return resolve(build_config(apply_overrides(values, options)), dataset, 3)
 
