@@ -97,6 +97,12 @@ def kar() -> Values:
     return deep_merge(RLMREC_FRAME, {"name": "kar", "model": {"kind": "kar", "l2": 1e-6}})
 
 
+def promax() -> Values:
+    """ProMax (SIGIR 2026, by DMRec's authors) on LightGCN, weights as published for Amazon-Book, without its LLM."""
+    model = {"kind": "promax", "l2": 1e-6, "keep": 1.0}
+    return deep_merge(RLMREC_FRAME, {"name": "promax", "model": model})
+
+
 def text_gcn() -> Values:
     """TextGCN (Chernov et al., 2025): texts smoothed over the graph; nothing is trained, layers by validation."""
     return {"name": "text-gcn", "model": {"kind": "text-gcn"}}
@@ -247,6 +253,7 @@ BASES = (
     alpharec,
     alpharec_star,
     kar,
+    promax,
     text_gcn,
     llm_init,
     mult_vae,
@@ -288,6 +295,11 @@ _RLMREC: dict[str, dict[str, Values]] = {  # as its authors set them
         "yelp": {"l2": 1e-7, "mask": 0.05, "weight": 0.01, "temperature": 0.1},
         "steam": {"l2": 1e-6, "mask": 0.15, "weight": 0.1, "temperature": 0.5},
     },
+}
+_RLMREC["promax"] = {
+    "amazon-book": {"distribution_weight": 1.5, "graph_weight": 0.05, "temperature": 0.2},
+    "yelp": {"distribution_weight": 0.5, "graph_weight": 0.1, "temperature": 0.2},
+    "steam": {"distribution_weight": 0.5, "graph_weight": 0.1, "temperature": 0.5},
 }
 DATASETS = tuple(_DROPOUT)
 

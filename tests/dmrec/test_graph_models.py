@@ -12,6 +12,7 @@ from dmrec.models.graph.alpharec import AlphaRecConfig
 from dmrec.models.graph.kar import KarConfig
 from dmrec.models.graph.lightgcn import LightGcnConfig
 from dmrec.models.graph.pairs import Pairs, PairSampler
+from dmrec.models.graph.promax import ProMaxConfig
 from dmrec.models.graph.propagation import Graph, smooth
 from dmrec.models.graph.rlmrec_c import RlmrecCConfig
 from dmrec.models.graph.rlmrec_g import RlmrecGConfig
@@ -248,6 +249,72 @@ def test_rlmrec_g(floor):
     torch.testing.assert_close(model.propagate(), powers(adjacency(), model.vectors, 1))  # nothing is masked
 
 
+def codes(width, joint):
+    """Principal components of unit variance, by the covariance matrix."""
+    made = []
+    for sides in ([W_U, W_I],) if joint else ([W_U], [W_I]):
+        rows = torch.cat(sides)
+        rows = rows - rows.mean(0)
+        values, axes = torch.linalg.eigh(rows.T @ rows / len(rows))
+        made.append(rows @ axes.flip(1)[:, :width] / values.flip(0)[:width].sqrt())
+    return torch.cat(made).split([M, N])
+
+
+@pytest.mark.parametrize("projection", ["joint", "separate"])
+@pytest.mark.parametrize("floor", [0.0, 1e-2])
+def test_promax(projection, floor):
+    options = ProMaxConfig(
+        embedding_dim=D,
+        layers=2,
+        l2=0.01,
+        readout="sum",
+        norms="all",
+        distribution_weight=0.7,
+        graph_weight=0.3,
+        text_temperature=0.4,
+        temperature=0.5,
+        retrieved=1,
+        projection=projection,
+        floor=floor,
+    )
+    model = exact(options.build(DATA))
+    dense = DENSE.copy()
+    cosines = (normalize(W_U, dim=1) @ normalize(W_I, dim=1).T).numpy()
+    for u in range(M):
+        dense[u, np.argmax(np.where(DENSE[u] > 0, -np.inf, cosines[u]))] = 1
+    np.testing.assert_array_equal(model.second.whole().matrix.to_dense()[:M, M:] > 0, dense > 0)
+    second = model.second.whole().matrix.to_dense(torch.float64)
+    whole, v = adjacency(), model.vectors
+    nodes, other = (a @ v + a @ a @ v for a in (whole, second))
+    torch.testing.assert_close(model.propagate(), nodes)
+    w_u, w_i = codes(D, projection == "joint")
+    signs = normalize(w_u, dim=1) @ normalize(w_i, dim=1).T  # axes are known up to their sign
+    if projection == "joint":
+        torch.testing.assert_close(model.user_codes @ model.item_codes.T, signs, rtol=1e-5, atol=1e-5)
+    p = (model.user_codes @ model.item_codes.T / 0.4).softmax(1)
+    users, items = PAIRS.user.unique(), PAIRS.item.unique()
+    entropy = -(p * p.log()).sum(1)
+    omega = (1 - entropy / np.log(N)).clamp(0.1, 1)
+    log_q = (normalize(nodes[:M], dim=1) @ normalize(nodes[M:], dim=1).T / 0.4).log_softmax(1)
+    sdr = -(omega[:, None] * p * log_q).sum(1)[users].mean()
+
+    def sides(rows):
+        scores = cosine_similarity(nodes[rows][:, None], other[rows][None], dim=2) / 0.5
+        return -(scores.softmax(1).diagonal() + floor).log().mean()
+
+    own = torch.arange(4)
+    across = nce(nodes[PAIRS.user], other[M + PAIRS.item], own, 0.5)
+    across = across + nce(other[PAIRS.user], nodes[M + PAIRS.item], own, 0.5)
+    s2dr = sides(users) + sides(M + items) + across / 2
+    expected = bpr(nodes) + 0.01 * v.square().sum() + 0.7 * sdr + 0.3 * s2dr
+    pairs = PAIRS._replace(users=users, items=items)
+    found = model.loss(pairs, Step())
+    torch.testing.assert_close(found["loss"], expected, rtol=1e-9, atol=1e-12)
+    of_found, of_expected = (torch.autograd.grad(each, v)[0] for each in (found["loss"], expected))
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-8, atol=1e-11)
+    assert torch.equal(model.batch(torch.arange(9)).users, model.batch(torch.arange(9)).user.unique())
+
+
 @pytest.mark.parametrize("kind", ["mean", "profile", "sum", "concat"])
 @pytest.mark.parametrize("negatives", ["sampled", "batch", "all"])
 def test_alpharec(kind, negatives):
@@ -344,7 +411,7 @@ def test_text_gcn():
 
 def test_pairs_by_users_are_as_often_of_each_user():
     draws = PairSampler(X, by="users")
-    user, item, negative = draws.batch(torch.arange(M).repeat(200))
+    user, item, negative = draws.batch(torch.arange(M).repeat(200))[:3]
     assert torch.bincount(user, minlength=M).tolist() == [200] * M
     assert bool((torch.from_numpy(DENSE)[user, item] == 1).all())
     assert bool((torch.from_numpy(DENSE)[user, negative] == 0).all())
@@ -353,7 +420,7 @@ def test_pairs_by_users_are_as_often_of_each_user():
 
 
 def test_several_negatives_are_not_the_users():
-    user, _, negative = PairSampler(X, negatives=9).batch(torch.arange(X.nnz))
+    user, _, negative = PairSampler(X, negatives=9).batch(torch.arange(X.nnz))[:3]
     assert negative.shape == (X.nnz, 9)
     assert bool((torch.from_numpy(DENSE)[user[:, None], negative] == 0).all())
 

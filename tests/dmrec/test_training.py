@@ -42,6 +42,7 @@ SIZES = {
     "rlmrec-g": (),
     "alpharec": ("hidden",),
     "kar": ("hidden",),
+    "promax": (),
     "sasrec": (),
     "tiger": (),
 }
@@ -82,7 +83,9 @@ def test_models_learn(name, dataset, tmp_path):
         return
     epochs = Run(tmp_path).events("epoch")
     of_codes = dict.fromkeys(("tiger", "letter", "etegrec"), "nll")
-    of_pairs = dict.fromkeys(("lightgcn", "lightgcn-rlmrec", "rlmrec-c", "rlmrec-g", "kar", "llm-init"), "bpr")
+    of_pairs = dict.fromkeys(
+        ("lightgcn", "lightgcn-rlmrec", "rlmrec-c", "rlmrec-g", "kar", "promax", "llm-init"), "bpr"
+    )
     of_pairs |= dict.fromkeys(("alpharec", "alpharec-star"), "contrast")
     fit = {"sasrec": "nll", **of_pairs, **of_codes}.get(name.removesuffix("-soda"), "reconstruction")
     epochs = [epoch for epoch in epochs if fit in epoch]  # in others a tokenizer learns

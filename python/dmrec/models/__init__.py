@@ -1,7 +1,7 @@
 """Recommendation models. Each is one file, imported here so that configurations can name it."""
 
 from . import ensemble
-from .graph import alpharec, kar, lightgcn, rlmrec_c, rlmrec_g, text_gcn
+from .graph import alpharec, kar, lightgcn, promax, rlmrec_c, rlmrec_g, text_gcn
 from .linear import ease, l3ae, popularity
 from .sequential import markov, sasrec, tiger
 from .vae import cvga, l_diffrec, mult_vae
@@ -18,6 +18,7 @@ __all__ = [
     "markov",
     "mult_vae",
     "popularity",
+    "promax",
     "rlmrec_c",
     "rlmrec_g",
     "sasrec",

@@ -19,6 +19,8 @@ class Pairs(NamedTuple):
     user: Tensor  # (B,)
     item: Tensor  # (B,)
     negative: Tensor  # (B,), or (B, number of negatives) where there are several
+    users: Tensor | None = None  # each user of the batch once, ascending, where the model asks for it
+    items: Tensor | None = None  # each item, negatives left out
 
 
 class PairSampler:
@@ -28,8 +30,11 @@ class PairSampler:
     items at random. An epoch has as many examples as there are interactions either way.
     """
 
-    def __init__(self, interactions: Csr, by: Sampling = "interactions", negatives: int = 1) -> None:
+    def __init__(
+        self, interactions: Csr, by: Sampling = "interactions", negatives: int = 1, *, distinct: bool = False
+    ) -> None:
         self.n_users, self.n_items, self.by, self.negatives = interactions.n_rows, interactions.n_cols, by, negatives
+        self.distinct = distinct
         self.crow = interactions.crow
         self.keys = interactions.row_of_entry() * self.n_items + interactions.col  # ascending
         self.users = (interactions.crow.diff() > 0).nonzero().squeeze(1)
@@ -57,7 +62,8 @@ class PairSampler:
             negative[drawn] = torch.randint(self.n_items, drawn.shape)
         for place in drawn[self._known(asking[drawn] * self.n_items + negative[drawn])].tolist():
             negative[place] = self._other(int(asking[place]), int(negative[place]))
-        return Pairs(user, item, negative.view(shape))
+        pairs = Pairs(user, item, negative.view(shape))
+        return pairs._replace(users=user.unique(), items=item.unique()) if self.distinct else pairs
 
     def _other(self, user: int, otherwise: int) -> int:
         """An item that the user has not; ``otherwise`` for a user who has all."""
