@@ -335,6 +335,7 @@ PAGES = {
     "figures.md": figures,
     "python.md": lambda: figures("python.md"),
     "sequential.md": lambda: figures("sequential.md"),
+    "ensembles.md": lambda: figures("ensembles.md"),
 }
 
 if __name__ == "__main__":

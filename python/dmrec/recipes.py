@@ -97,6 +97,12 @@ def kar() -> Values:
     return deep_merge(RLMREC_FRAME, {"name": "kar", "model": {"kind": "kar", "l2": 1e-6}})
 
 
+def llmrec() -> Values:
+    """LLMRec (Wei et al., WSDM 2024), its language model's choice of pairs replaced by the cosine of texts."""
+    training = {"batch_size": 1024, "learning_rate": 1e-4, "optimiser": "adamw", "weight_decay": 0.01}
+    return {"name": "llmrec", "model": {"kind": "llmrec", "l2": 1e-5}, "training": training}
+
+
 def promax() -> Values:
     """ProMax (SIGIR 2026, by DMRec's authors) on LightGCN, weights as published for Amazon-Book, without its LLM."""
     model = {"kind": "promax", "l2": 1e-6, "keep": 1.0}
@@ -253,6 +259,7 @@ BASES = (
     alpharec,
     alpharec_star,
     kar,
+    llmrec,
     promax,
     text_gcn,
     llm_init,

@@ -6,11 +6,13 @@ import pytest
 import scipy.sparse as sp
 import tiny
 import torch
+from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.models.base import Step, TrainingData, evaluating
 from dmrec.models.graph.alpharec import AlphaRecConfig
 from dmrec.models.graph.kar import KarConfig
 from dmrec.models.graph.lightgcn import LightGcnConfig
+from dmrec.models.graph.llmrec import LlmRecConfig, told_apart_by_texts
 from dmrec.models.graph.pairs import Pairs, PairSampler
 from dmrec.models.graph.promax import ProMaxConfig
 from dmrec.models.graph.propagation import Graph, smooth
@@ -247,6 +249,77 @@ def test_rlmrec_g(floor):
     torch.manual_seed(2)
     check(model, bpr(nodes) + 0.01 * squares + 0.7 * told, ("bpr", "l2", "reconstruction"))
     torch.testing.assert_close(model.propagate(), powers(adjacency(), model.vectors, 1))  # nothing is masked
+
+
+@pytest.mark.parametrize("pruned", ["small", "large"])
+@pytest.mark.parametrize("regulariser", ["norms", "inverse"])
+def test_llmrec(pruned, regulariser):
+    options = LlmRecConfig(
+        embedding_dim=D,
+        l2=0.1,
+        profile_weight=0.6,
+        attribute_weight=0.4,
+        side_weight=0.3,
+        prune=0.5,
+        pruned=pruned,
+        regulariser=regulariser,
+    )
+    model = exact(options.build(DATA))
+    dense = torch.from_numpy(DENSE).double()
+    a_u = dense / dense.sum(1, keepdim=True).sqrt()
+    a_i = dense.T / dense.sum(0)[:, None].sqrt()
+    model.of_users, model.of_items = a_u[dense > 0], a_i[dense.T > 0]
+    v = model.vectors
+    u0, i0 = v.split([M, N])
+    u1 = a_u @ i0
+    i1 = a_i @ u1
+    u2 = a_u @ i1
+    i2 = a_i @ u2
+    profile = a_i @ model.maps[0](W_U)
+    attribute = a_u @ model.maps[1](W_I)
+    sides = torch.cat([a_u @ profile, profile]), torch.cat([attribute, a_i @ attribute])
+    nodes = torch.cat([u0 + u1 + u2.softmax(1), i0 + i1 + i2.softmax(1)]) / 3
+    nodes = nodes + 0.6 * normalize(sides[0], dim=1) + 0.4 * normalize(sides[1], dim=1)
+    torch.testing.assert_close(model.propagate(), nodes)
+
+    def pruned_bpr(users, items):
+        margin = (users[PAIRS.user] * (items[M + PAIRS.item] - items[M + PAIRS.negative])).sum(1)
+        losses = (-margin.sigmoid().log()).sort().values
+        return (losses[2:] if pruned == "small" else losses[:2]).mean()
+
+    rows = PAIRS.user, M + PAIRS.item, M + PAIRS.negative
+    squares = sum(v[each].square().sum() for each in rows) / 8
+    if regulariser == "inverse":
+        squares = sum(0.5 / v[each].square().sum() for each in rows) / 4
+    expected = pruned_bpr(nodes, nodes) + 0.3 * pruned_bpr(*sides) + 0.1 * squares
+    check(model, expected, ("bpr", "side", "l2"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("layers", 2), ("readout", "sum"), ("keep", 0.5)])
+def test_llmrec_has_layers_of_its_own(name, value):
+    with pytest.raises(DmrecError, match=f"model.{name}: llmrec has two layers over graphs of its own; leave it out"):
+        build_config({"name": "x", "model": {"kind": "llmrec", name: value}})
+
+
+def test_further_pairs_of_llmrec():
+    """Of the best unseen items after a step over the graph, the nearest and the farthest text."""
+    found = told_apart_by_texts(DATA)
+    cosines = normalize(W_U, dim=1) @ normalize(W_I, dim=1).T
+    for user, (liked, disliked) in enumerate(found.tolist()):
+        unseen = [item for item in range(N) if not DENSE[user, item]]  # no more than ten: all are candidates
+        if len(unseen) < 2:
+            assert (liked, disliked) == (-1, -1)
+            continue
+        assert liked == max(unseen, key=lambda item: cosines[user, item])
+        assert disliked == min(unseen, key=lambda item: cosines[user, item])
+    model = LlmRecConfig(embedding_dim=D, edge_share=0.5).build(DATA)
+    batch = model.batch(torch.arange(M))
+    more = len(batch.user) - M
+    assert 0 < more <= M // 2
+    for user, liked, disliked in zip(*(each[M:].tolist() for each in batch[:3]), strict=True):
+        assert found[user].tolist() == [liked, disliked]
+    without = LlmRecConfig(embedding_dim=D, edges="none").build(DATA)
+    assert len(without.batch(torch.arange(M)).user) == M
 
 
 def codes(width, joint):

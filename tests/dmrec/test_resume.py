@@ -48,7 +48,7 @@ def _config(name, dataset, *settings):
         fields.remove("model.hidden")
     options = [option for option in SMALL if option.startswith(("training.", *(f"{field}=" for field in fields)))]
     options += ["training.epochs=12", *(["language.hidden=24"] if "language" in values else []), *settings]
-    if name in ("lightgcn", "rlmrec-c", "rlmrec-g", "alpharec", "kar", "promax"):
+    if name in ("lightgcn", *GRAPH):
         options.append("training.batch_size=200")
     return resolve(build_config(apply_overrides(values, options)), dataset, 3)
 
@@ -78,6 +78,7 @@ def _log_without_times(folder):
     ]
 
 
+GRAPH = ("rlmrec-c", "rlmrec-g", "alpharec", "kar", "llmrec", "promax")
 TEXTS = ["model.item_text={encoder: true}", "language.alone=0.4"]  # drawn on the device and on the CPU
 
 
@@ -85,7 +86,7 @@ TEXTS = ["model.item_text={encoder: true}", "language.alone=0.4"]  # drawn on th
     ("name", "settings"),
     [
         *((name, []) for name in ("mult-vae", "dmrec-g", "dmrec-m", "cvga-c", "l-diffrec-m", "lightgcn")),
-        *((name, ["model.embedding_dim=8"]) for name in ("rlmrec-c", "rlmrec-g", "alpharec", "kar", "promax")),
+        *((name, ["model.embedding_dim=8"]) for name in GRAPH),
         ("cvga-m", TEXTS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

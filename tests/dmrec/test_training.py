@@ -43,6 +43,7 @@ SIZES = {
     "alpharec": ("hidden",),
     "kar": ("hidden",),
     "promax": (),
+    "llmrec": (),
     "sasrec": (),
     "tiger": (),
 }
@@ -83,9 +84,8 @@ def test_models_learn(name, dataset, tmp_path):
         return
     epochs = Run(tmp_path).events("epoch")
     of_codes = dict.fromkeys(("tiger", "letter", "etegrec"), "nll")
-    of_pairs = dict.fromkeys(
-        ("lightgcn", "lightgcn-rlmrec", "rlmrec-c", "rlmrec-g", "kar", "promax", "llm-init"), "bpr"
-    )
+    by_pairs = ("lightgcn", "lightgcn-rlmrec", "rlmrec-c", "rlmrec-g", "kar", "llmrec", "promax", "llm-init")
+    of_pairs = dict.fromkeys(by_pairs, "bpr")
     of_pairs |= dict.fromkeys(("alpharec", "alpharec-star"), "contrast")
     fit = {"sasrec": "nll", **of_pairs, **of_codes}.get(name.removesuffix("-soda"), "reconstruction")
     epochs = [epoch for epoch in epochs if fit in epoch]  # in others a tokenizer learns
