@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import tiny
+from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.language.embed import embed_dataset
+from dmrec.language.embed import embed_dataset, permute_vectors
 from dmrec.language.encoders import l2_normalize, load_encoder, make_encoder, openai
 from dmrec.language.encoders.openai import OpenAIEncoder
 from fake_llm import FAULTS, FakeLlm, embedded
@@ -92,3 +93,29 @@ def test_what_it_needs():
         DmrecError, match="the server needs an address like http://localhost:8080/v1 .--base-url., got 'localhost'"
     ):
         make_encoder("endpoint", model="m", base_url="localhost")
+
+
+def test_permuted_vectors_are_those_of_others(tmp_path, capsys):
+    """A control: the same vectors, each for another item or user, the same ones each time."""
+    data = tiny.make(tmp_path / "data")
+    (before,) = data.vector_names
+    with pytest.raises(SystemExit) as stopped:
+        main(["embed", str(data.folder), "--permute", before])
+    assert not stopped.value.code
+    assert f"vectors '{before}-permuted', those of '{before}' for other items and users" in capsys.readouterr().out
+    found, again = open_dataset(data.folder), open_dataset(data.folder)
+    permute_vectors(again, before, name="again")
+    for side in ("items", "users"):
+        old, new = (getattr(found.vectors(name), side) for name in (before, f"{before}-permuted"))
+        assert not np.array_equal(old, new)
+        np.testing.assert_array_equal(np.sort(old, axis=0), np.sort(new, axis=0))
+        np.testing.assert_array_equal(new, getattr(again.vectors("again"), side))
+    assert found.manifest["vectors"][f"{before}-permuted"]["made"] == {"permuted": before, "seed": 0}
+    with pytest.raises(DmrecError, match="models may have been trained with them"):
+        permute_vectors(found, before)
+    permute_vectors(found, before, force=True, seed=1)
+    with pytest.raises(DmrecError, match="has no vectors"):
+        permute_vectors(found, "nothing")
+    with pytest.raises(SystemExit):
+        main(["embed", str(data.folder), "--permute", before, "--encoder", "minilm"])
+    assert "--permute takes vectors that are there already" in " ".join(capsys.readouterr().err.split())

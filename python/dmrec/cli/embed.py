@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
-from ..language.embed import embed_dataset
+from ..language.embed import embed_dataset, permute_vectors
 from ..language.encoders import ENCODERS, load_encoder, make_encoder
 from ..language.encoders.registry import MODEL_FOLDER, state_of_encoder
 from ..options import apply_overrides
@@ -60,6 +60,13 @@ def embed(
             show_default=False,
         ),
     ] = None,
+    permute: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead, store these vectors again as NAME-permuted, each for another item or user: a control.",
+            show_default=False,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any option of the encoder as name=value; repeatable.")
     ] = None,
@@ -76,12 +83,19 @@ def embed(
     - `dmrec embed data/ml-100k --encoder minilm --device auto`
     - `dmrec embed data/shop --encoder models/bge-small-en --profiles template`
     - `dmrec embed data/shop-this-week --encoder-of data/shop`
+    - `dmrec embed data/shop --permute minilm`
     - `dmrec embed data/shop --encoder endpoint --model text-embedding-3-small --base-url https://api.openai.com/v1`
     """
     given = {"width": width, "max_tokens": max_tokens, "precision": precision, "device": device, "model": model}
     given |= {"base_url": base_url, "key_variable": key_variable, "max_characters": max_characters}
     options = {option: value for option, value in given.items() if value is not None}
     dataset, state = open_dataset(folder), None
+    if permute is not None:
+        if encoder is not None or encoder_of is not None or profiles is not None or options or settings:
+            raise DmrecError("--permute takes vectors that are there already: leave out encoders and their options")
+        name = permute_vectors(dataset, permute, name=name, force=force)
+        output.print(f"{dataset.name}: vectors '{name}', those of '{permute}' for other items and users")
+        return
     if encoder_of is None:
         chosen = make_encoder(encoder or "tfidf-svd", **apply_overrides(options, settings or []))
     else:

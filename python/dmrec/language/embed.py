@@ -53,11 +53,7 @@ def embed_dataset(
             for each text.
     """
     name = vectors_name(encoder, profiles, name)
-    if name in dataset.vector_names and not force:
-        raise DmrecError(
-            f"dataset {dataset.name} has vectors '{name}', and models may have been trained with them: choose another "
-            "name (--name) or replace them (--force)"
-        )
+    _check_new(dataset, name, force=force)
     for side in SIDES:
         if not any(dataset.texts(side, profiles)):
             how = (
@@ -90,6 +86,41 @@ def embed_dataset(
         dataset.add_vectors(name, items, users, made, shards.state if encoder.requires_fit else None)
         shards.remove()
     return name
+
+
+def permute_vectors(
+    dataset: Dataset, vectors: str, *, name: str | None = None, seed: int = 0, force: bool = False
+) -> str:
+    """Stores vectors of a dataset again, each for another item or user at random: what a model gains with these is not
+    what texts say.
+
+    Args:
+        dataset: an opened dataset.
+        vectors: the name of its vectors.
+        name: the name of the new ones; default: ``VECTORS-permuted``.
+        seed: decides which item gets which vector.
+        force: replace vectors of that name.
+
+    Returns:
+        The name of the new vectors.
+
+    Raises:
+        DmrecError: there are no vectors of this name, or there are some of the new one.
+    """
+    found, name = dataset.vectors(vectors), name or f"{vectors}-permuted"
+    _check_new(dataset, name, force=force)
+    random = np.random.default_rng(seed)
+    items, users = (np.asarray(side)[random.permutation(len(side))] for side in (found.items, found.users))
+    dataset.add_vectors(name, items, users, {"permuted": vectors, "seed": seed})
+    return name
+
+
+def _check_new(dataset: Dataset, name: str, *, force: bool) -> None:
+    if name in dataset.vector_names and not force:
+        raise DmrecError(
+            f"dataset {dataset.name} has vectors '{name}', and models may have been trained with them: choose another "
+            "name (--name) or replace them (--force)"
+        )
 
 
 def vectors_name(encoder: TextEncoder, profiles: str | None = None, name: str | None = None) -> str:
