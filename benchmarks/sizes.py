@@ -24,6 +24,12 @@ ALIGNMENT = {
     size: tuple(map(int, size[1:-1].split(", "))) for size in ("(512, 3, 256)", "(1024, 64, 256)", "(4096, 3, 8192)")
 }
 
+# (B, items each, E, N): an item and 256 sampled ones for each user of a batch; of a catalogue beyond the caches
+SAMPLED = {
+    "4096 x 257, width 64, 11,010 items": (4096, 257, 64, 11_010),
+    "1024 x 257, width 64, 1,000,000 items": (1024, 257, 64, 1_000_000),
+}
+
 # (B, interactions each, E, N): item vectors of a small catalogue, 1536 wide; a catalogue far beyond the caches
 SPARSE = {
     "1024 x 18, width 1536, 11,010 items": (1024, 18, 1536, 11_010),

@@ -69,6 +69,10 @@ def calls(dtype: torch.dtype = torch.float32) -> dict[str, Call]:
     made["csr_aggregate, values and bias"] = Call(
         lambda v, d, b: dmrec_ext.csr_aggregate(sparse(v), d, b), [values, dense, bias]
     )
+    made["csr_dot"] = Call(lambda r, d: dmrec_ext.csr_dot(x, r, d), [normal(ROWS, WIDTH), dense])
+    made["csr_dot, values"] = Call(
+        lambda v, r, d: dmrec_ext.csr_dot(sparse(v), r, d), [values, normal(ROWS, WIDTH), dense]
+    )
     hidden, of_items = normal(ROWS, WIDTH), normal(ITEMS)
     for reduction in ("mean", "none"):
         made[f"multinomial_nll, {reduction}"] = Call(

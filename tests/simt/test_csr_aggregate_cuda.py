@@ -4,7 +4,7 @@ import pytest
 import torch
 from emulated import ORDERS
 
-from dmrec_ext import Csr, csr_aggregate
+from dmrec_ext import Csr, csr_aggregate, csr_dot
 from tests.ops import test_csr_aggregate as on_the_cpu
 from tests.ops.test_csr_aggregate import (  # pytest runs them here, too
     test_a_transpose_outside_the_graph_costs_no_derivative,
@@ -58,6 +58,22 @@ def test_no_index_leads_out_of_memory():
         t_crow, t_col, entry = OP._csr_transpose(crow, bad_col, 2)
         OP.csr_aggregate(t_crow, t_col, None, weight)
         assert sorted(entry.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("width", [1, 33, 64, 130])
+def test_products_at_places_in_any_order(width):
+    """Columns repeat and do not rise: value and gradients against gathered rows."""
+    counts = torch.tensor([0, 1, 40, 3, 300])
+    crow = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    x = Csr(crow, torch.randint(7, (int(crow[-1]),)), None, 7)
+    rows, dense = torch.randn(5, width, requires_grad=True), torch.randn(7, width, requires_grad=True)
+    found, expected = csr_dot(x, rows, dense), (rows[x.row_of_entry()] * dense[x.col]).sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    grad = torch.randn(x.nnz)
+    for mine, right in zip(
+        *(torch.autograd.grad(each, (rows, dense), grad) for each in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-3)
 
 
 def test_transposed():
