@@ -9,9 +9,10 @@ Two parts, each with models trained for it (seed 0), written to ``results/cold-D
   are to be found among all items that the user has no other interaction with, and among cold items alone.
 
 A model called NAME+text is the recipe NAME with `model.item_text`, whose decoder reads the texts of items; with +alone,
-too, 3 of 10 users of a step are known by their texts alone (`language.alone`). A model with language ranks by profiles
-alone at several values of ``popularity`` (`dmrec.inference.blend`). Held-out test interactions with warm items are
-measured, too: among all items, and among warm ones, as if there were no others.
+too, 3 of 10 users of a step are known by their texts alone (`language.alone`), and with +encoder the encoder reads the
+texts of items as well. A model with language ranks by profiles alone at several values of ``popularity``
+(`dmrec.inference.blend`). Held-out test interactions with warm items are measured, too: among all items, and among warm
+ones, as if there were no others.
 Rows of models that are not measured again stay in the file.
 
 Profiles are the texts' vectors that the dataset holds. Where those texts were made from training interactions, "by
@@ -73,7 +74,7 @@ def figures(rank: Rank, known: sp.csr_matrix, wanted: sp.csr_matrix) -> dict[str
 def values_of(model: str) -> dict[str, Any]:
     """The values of the recipe NAME, or of NAME+text or NAME+text+alone."""
     name, *added = model.split("+")
-    options = {"text": "model.item_text={}", "alone": "language.alone=0.3"}
+    options = {"text": "model.item_text={}", "alone": "language.alone=0.3", "encoder": "model.item_text.encoder=true"}
     return apply_overrides(recipe(name), [options[each] for each in added])
 
 
