@@ -335,6 +335,7 @@ PAGES = {
     "figures.md": figures,
     "python.md": lambda: figures("python.md"),
     "sequential.md": lambda: figures("sequential.md"),
+    "new-items.md": lambda: figures("new-items.md"),
     "ensembles.md": lambda: figures("ensembles.md"),
 }
 
