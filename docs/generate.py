@@ -214,7 +214,8 @@ def ensembles(of: str, *over: str) -> str:
         for model in over:
             for metric in ("recall@20", "ndcg@20"):
                 test = row["over"][model][metric]
-                cells.append(f"{test['difference']:+.4f}, p {p_value(test['p'])}")
+                alike = test["p"] is None  # for every user
+                cells.append("the same" if alike else f"{test['difference']:+.4f}, p {p_value(test['p'])}")
         table.append(f"| {row['ensemble'].replace('+', ' + ')} | {', '.join(weights)} | {' | '.join(cells)} |")
     return "\n".join(table) + "\n"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 from pathlib import Path
@@ -45,6 +46,11 @@ def fitted(members: list[Cell], seed: int, folder: Path) -> dict[str, Any]:
 def values_of_users(folders: list[Path], metric: str) -> np.ndarray:
     """(number of tested users,) means over runs."""
     return np.mean([np.load(folder / USERS)[metric] for folder in folders], axis=0)
+
+
+def _rounded(value: float) -> float | None:
+    """With three digits; None where there is none."""
+    return None if math.isnan(value) else float(f"{value:.3g}")
 
 
 def main() -> None:
@@ -83,7 +89,7 @@ def main() -> None:
         for (name, model, _, test), p in zip(lines, holm([each[3].p_t for each in lines]), strict=True):
             row = next(each for each in found if each["ensemble"] == name)
             values = {"difference": test.difference, "low": test.low, "high": test.high, "p": p}
-            row.setdefault("over", {}).setdefault(model, {})[metric] = {k: float(f"{v:.3g}") for k, v in values.items()}
+            row.setdefault("over", {}).setdefault(model, {})[metric] = {k: _rounded(v) for k, v in values.items()}
     dataset = next(iter(cells.values())).dataset
     RESULTS.joinpath(f"ensembles-{dataset}.json").write_text(
         json.dumps({"dataset": dataset, "ensembles": found}, indent=1) + "\n"
