@@ -13,7 +13,7 @@ from dmrec.models.graph.alpharec import AlphaRecConfig
 from dmrec.models.graph.kar import KarConfig
 from dmrec.models.graph.lightgcn import LightGcnConfig
 from dmrec.models.graph.llmrec import LlmRecConfig, told_apart_by_texts
-from dmrec.models.graph.pairs import Pairs, PairSampler
+from dmrec.models.graph.pairs import Pairs
 from dmrec.models.graph.promax import ProMaxConfig
 from dmrec.models.graph.propagation import Graph, smooth
 from dmrec.models.graph.rlmrec_c import RlmrecCConfig
@@ -480,22 +480,6 @@ def test_text_gcn():
     assert model.fit(DATA, score) == {"layers": 2}
     assert scored == [0, 2, 1]
     assert int(model.state_dict()["chosen"]) == 2
-
-
-def test_pairs_by_users_are_as_often_of_each_user():
-    draws = PairSampler(X, by="users")
-    user, item, negative = draws.batch(torch.arange(M).repeat(200))[:3]
-    assert torch.bincount(user, minlength=M).tolist() == [200] * M
-    assert bool((torch.from_numpy(DENSE)[user, item] == 1).all())
-    assert bool((torch.from_numpy(DENSE)[user, negative] == 0).all())
-    of_six = torch.bincount(item[user == 6], minlength=N)[torch.from_numpy(DENSE[6]) > 0]
-    assert bool((of_six > 0.6 * 200 / len(of_six)).all())
-
-
-def test_several_negatives_are_not_the_users():
-    user, _, negative = PairSampler(X, negatives=9).batch(torch.arange(X.nnz))[:3]
-    assert negative.shape == (X.nnz, 9)
-    assert bool((torch.from_numpy(DENSE)[user[:, None], negative] == 0).all())
 
 
 @pytest.mark.parametrize("name", ["rlmrec-c", "alpharec-star", "text-gcn", "kar"])

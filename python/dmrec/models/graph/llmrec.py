@@ -181,7 +181,9 @@ def told_apart_by_texts(data: TrainingData) -> Tensor:
     found = []
     for ids in torch.arange(data.n_users).split(BLOCK):
         mine = x.rows(ids)
-        reached = csr_aggregate(back, csr_aggregate(x, mine.to_dense().T.contiguous()))  # (N, B): X^T X x_u
+        own = torch.zeros(data.n_items, len(ids))
+        own[mine.col, mine.row_of_entry()] = mine.values
+        reached = csr_aggregate(back, csr_aggregate(x, own))  # (N, B): X^T X x_u
         candidates = rank_scores(reached.T.contiguous(), CANDIDATES, exclude=interactions.rows(ids))[1]
         cosine = (users[ids][:, None] * items[candidates.clamp_min(0)]).sum(2)
         best = cosine.masked_fill(candidates < 0, -torch.inf).argmax(1)
