@@ -181,6 +181,7 @@ def told_apart_by_texts(data: TrainingData) -> Tensor:
     found = []
     for ids in torch.arange(data.n_users).split(BLOCK):
         mine = x.rows(ids)
+        assert mine.values is not None, "those of x"
         own = torch.zeros(data.n_items, len(ids))
         own[mine.col, mine.row_of_entry()] = mine.values
         reached = csr_aggregate(back, csr_aggregate(x, own))  # (N, B): X^T X x_u
