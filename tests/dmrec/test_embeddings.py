@@ -1,5 +1,6 @@
 """Vectors from a server that fails now and then, on this machine."""
 
+import dmrec
 import numpy as np
 import pytest
 import tiny
@@ -119,3 +120,11 @@ def test_permuted_vectors_are_those_of_others(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["embed", str(data.folder), "--permute", before, "--encoder", "minilm"])
     assert "--permute takes vectors that are there already" in " ".join(capsys.readouterr().err.split())
+
+
+def test_which_text_vectors_must_be_said(tmp_path):
+    data = tiny.make(tmp_path / "data")
+    permute_vectors(data, data.vector_names[0])
+    for name, option in (("kar", "model.vectors"), ("dmrec-m", "language.vectors")):
+        with pytest.raises(DmrecError, match=f"several text vectors .*choose: --set {option}="):
+            dmrec.train(name, data)

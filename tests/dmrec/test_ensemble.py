@@ -156,6 +156,14 @@ def test_what_is_refused(runs, tmp_path):
     refused(r"weights.1: Input should be greater than or equal to 0", runs=both, weights=[1, -1])
 
 
+def test_runs_on_another_dataset_are_refused(runs, tmp_path):
+    other = tiny.make(tmp_path / "other", n_users=60)
+    dmrec.train("ease", other, out=tmp_path / "runs")
+    both = [*folders(runs, "dmrec-m"), str(tmp_path / "runs/tiny/ease")]
+    with pytest.raises(DmrecError, match="model.runs: .*ease was trained on another dataset, tiny"):
+        dmrec.train("ensemble", runs / "data", options={"model.runs": both})
+
+
 def test_models_that_read_the_order_are_refused(tmp_path):
     data = tiny.round_walks(tmp_path / "data", 40)
     for name in ("markov", "popularity"):

@@ -246,8 +246,8 @@ class Dataset:
         """Names of the text vectors that the folder holds."""
         return sorted(self.manifest.get("vectors", {}))
 
-    def vectors(self, name: str | None = None) -> TextVectors:
-        """The vectors called ``name``, or the only ones of the dataset.
+    def vectors(self, name: str | None = None, option: str = "language.vectors") -> TextVectors:
+        """The vectors called ``name``, or the only ones of the dataset; ``option`` is what names them, for messages.
 
         Their checksums are compared at the first call; later calls return the same arrays.
         """
@@ -265,7 +265,7 @@ class Dataset:
             if len(known) > 1:
                 raise DmrecError(
                     f"dataset {self.folder} has several text vectors ({', '.join(known)}); "
-                    f"choose: --set language.vectors={known[0]}"
+                    f"choose: --set {option}={known[0]}"
                 )
             name = known[0]
         if name not in known:

@@ -48,14 +48,14 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
     model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)
     if isinstance(model, BackboneConfig) and model.item_text is not None:
         name = model.item_text.vectors or (language.vectors if language else None)
-        text = model.item_text.model_copy(update={"vectors": dataset.vectors(name).name})
+        text = model.item_text.model_copy(update={"vectors": dataset.vectors(name, "model.item_text.vectors").name})
         model = model.model_copy(update={"item_text": text})
     if model.reads_sequences:
         dataset.sequence("train")  # it has an order
     if isinstance(model, WithItemCodes):
         model = model.model_copy(update={"codes": dataset.codes(model.codes).name})
     if isinstance(model, WithTextVectors):
-        model = model.model_copy(update={"vectors": dataset.vectors(model.vectors).name})
+        model = model.model_copy(update={"vectors": dataset.vectors(model.vectors, "model.vectors").name})
     if isinstance(model, WithPosterior) and model.posterior is not None:
         model = model.model_copy(update={"posterior": _run_with_posterior(model.posterior, dataset)})
     if isinstance(model, OfRuns):
@@ -117,7 +117,11 @@ def _with_members(model: OfRuns, dataset: Dataset, interactions: str) -> OfRuns:
     for given in model.runs:
         if not Path(given).exists():
             raise DmrecError(f"model.runs: '{given}' is not the folder of a run")
-        loaded = load_model(Run.open(Path(given)), dataset)
+        run = Run.open(Path(given))
+        _, metadata = run.load()
+        if (metadata["n_users"], metadata["n_items"]) != (dataset.n_users, dataset.n_items):
+            raise DmrecError(f"model.runs: {given} was trained on another dataset, {metadata['dataset']}")
+        loaded = load_model(run, dataset)
         config = loaded.run.config
         if config.training.interactions != interactions:
             raise DmrecError(
