@@ -490,5 +490,4 @@ def test_they_are_used_like_other_models(name, tmp_path):
     assert again.recommend("u1", k=4)["item"].tolist() == made.recommend("u1", k=4)["item"].tolist()
     with pytest.raises(DmrecError, match="knows only the users"):
         again.recommend(likes=["i1"], k=3)
-    vectors = again.item_vectors() if hasattr(again, "item_vectors") else None
-    assert vectors is None or len(vectors.items) == data.n_items
+    assert len(again.item_vectors().items) == data.n_items

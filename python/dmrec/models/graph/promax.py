@@ -103,10 +103,7 @@ class ProMax(TextGraphModel):
 
     def _nce(self, query: Tensor, pool: Tensor, tau: float) -> Tensor:
         own = torch.arange(len(query), device=query.device)
-        nll = info_nce(query, pool, own, tau, reduction="none")
-        if self.options.floor:
-            nll = -torch.logaddexp(-nll, nll.new_tensor(math.log(self.options.floor)))
-        return nll.mean()
+        return info_nce(query, pool, own, tau, floor=self.options.floor)
 
     def _distribution(self, nodes: Tensor, users: Tensor) -> Tensor:
         tau = self.options.text_temperature

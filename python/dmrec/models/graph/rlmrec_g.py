@@ -8,7 +8,6 @@ users and items alike, being the negatives. Nothing is masked in the ranking.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -66,7 +65,5 @@ class RlmrecG(TextGraphModel):
         texts = torch.cat([self.user_texts[users], self.item_texts[items]])
         told = self.network(nodes[masked] * self.scale)
         own = torch.arange(len(masked), device=masked.device)
-        nll = info_nce(told, texts, own, self.options.temperature, reduction="none")
-        if self.options.floor:
-            nll = -torch.logaddexp(-nll, nll.new_tensor(math.log(self.options.floor)))
-        return {"reconstruction": self.options.weight * nll.mean()}
+        nll = info_nce(told, texts, own, self.options.temperature, floor=self.options.floor)
+        return {"reconstruction": self.options.weight * nll}
