@@ -23,7 +23,7 @@ ALLOWED = {
     "models": BASE | {"options", "runtime", "tokenizers"},
     "eval": BASE | {"models", "runtime"},
     "config": BASE | {"options", "yaml12", "eval", "models"},
-    "recipes": BASE | {"options", "config"},
+    "recipes": BASE | {"options", "config", "data", "models"},
     "build": BASE | {"config", "models"},
     "runs": BASE | SETTINGS | {"data", "tokenizers", "models", "eval", "build"},
     "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},

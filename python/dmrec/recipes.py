@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .config import Config, build_config
+from .data.dataset import PERMUTED
 from .errors import DmrecError, did_you_mean
+from .models.base import WithItemEmbeddings, WithTextVectors
 from .options import apply_overrides, deep_merge
 
 Values = dict[str, Any]
@@ -30,6 +32,11 @@ def l3ae() -> Values:
 def mult_vae() -> Values:
     """Mult-VAE as DMRec's base: binary input, dropout 0.3, no annealing."""
     return {"name": "mult-vae", "model": {"kind": "mult-vae"}}
+
+
+def mult_vae_beta() -> Values:
+    """A control: Mult-VAE whose KL has the weight that DMRec-M leaves it at beta 0.5. No text."""
+    return deep_merge(mult_vae(), {"name": "mult-vae-beta", "training": {"annealing": {"cap": 0.5}}})
 
 
 def mult_vae_original() -> Values:
@@ -112,6 +119,11 @@ def promax() -> Values:
 def text_gcn() -> Values:
     """TextGCN (Chernov et al., 2025): texts smoothed over the graph; nothing is trained, layers by validation."""
     return {"name": "text-gcn", "model": {"kind": "text-gcn"}}
+
+
+def cosine() -> Values:
+    """A control: the cosine of an item's text with the texts of the items that a user likes. Nothing is trained."""
+    return {"name": "cosine", "model": {"kind": "text-gcn", "layers": [0]}}
 
 
 def llm_init() -> Values:
@@ -262,8 +274,10 @@ BASES = (
     llmrec,
     promax,
     text_gcn,
+    cosine,
     llm_init,
     mult_vae,
+    mult_vae_beta,
     mult_vae_original,
     cvga,
     l_diffrec,
@@ -327,18 +341,34 @@ def published_settings(name: str) -> dict[str, Values]:
 
 
 def recipe(name: str) -> Values:
-    """The values of a recipe; ``NAME.DATASET`` with what was published for it on that dataset."""
+    """The values of a recipe; ``NAME.DATASET`` with what was published for it on that dataset, ``NAME.permuted`` with
+    each item's and user's text vector replaced by that of another, a control.
+    """
     base, _, dataset = name.partition(".")
     if base not in RECIPES:
         raise DmrecError(f"no recipe is called '{base}'{did_you_mean(base, RECIPES)}")
     values = RECIPES[base]()
     if not dataset:
         return values
+    if dataset == PERMUTED:
+        return {**deep_merge(values, _of_permuted_texts(base, values)), "name": name}
     known = published_settings(base)
     if dataset not in known:
         where = did_you_mean(dataset, known) if known else "; for none"
         raise DmrecError(f"for recipe '{base}' nothing is published on '{dataset}'{where}")
     return {**deep_merge(values, known[dataset]), "name": name}
+
+
+def _of_permuted_texts(name: str, values: Values) -> Values:
+    """Where a recipe's configuration names the text vectors that it reads."""
+    model = build_config(values).model
+    if "language" in values:
+        return {"language": {"vectors": PERMUTED}}
+    if isinstance(model, WithTextVectors):
+        return {"model": {"vectors": PERMUTED}}
+    if isinstance(model, WithItemEmbeddings) and model.uses_item_embeddings:
+        return {"model": {"item_embeddings": PERMUTED}}
+    raise DmrecError(f"recipe '{name}' reads no texts that could be permuted")
 
 
 def compose(recipes: Sequence[str], over: dict[str, Any], overrides: Sequence[str]) -> list[Config]:

@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 import tiny
 from dmrec.cli.main import main
+from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset, permute_vectors
 from dmrec.language.encoders import l2_normalize, load_encoder, make_encoder, openai
 from dmrec.language.encoders.openai import OpenAIEncoder
+from dmrec.recipes import recipe
+from dmrec.runs.provenance import fingerprint
+from dmrec.runs.resolve import resolve
 from fake_llm import FAULTS, FakeLlm, embedded
 
 TEXTS = [f"text {i}" for i in range(300)]
@@ -103,15 +107,15 @@ def test_permuted_vectors_are_those_of_others(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["embed", str(data.folder), "--permute", before])
     assert not stopped.value.code
-    assert f"vectors '{before}-permuted', those of '{before}' for other items and users" in capsys.readouterr().out
+    assert f"vectors 'permuted', those of '{before}' for other items and users" in capsys.readouterr().out
     found, again = open_dataset(data.folder), open_dataset(data.folder)
     permute_vectors(again, before, name="again")
     for side in ("items", "users"):
-        old, new = (getattr(found.vectors(name), side) for name in (before, f"{before}-permuted"))
+        old, new = (getattr(found.vectors(name), side) for name in (before, "permuted"))
         assert not np.array_equal(old, new)
         np.testing.assert_array_equal(np.sort(old, axis=0), np.sort(new, axis=0))
         np.testing.assert_array_equal(new, getattr(again.vectors("again"), side))
-    assert found.manifest["vectors"][f"{before}-permuted"]["made"] == {"permuted": before, "seed": 0}
+    assert found.manifest["vectors"]["permuted"]["made"] == {"permuted": before, "seed": 0}
     with pytest.raises(DmrecError, match="models may have been trained with them"):
         permute_vectors(found, before)
     permute_vectors(found, before, force=True, seed=1)
@@ -122,9 +126,22 @@ def test_permuted_vectors_are_those_of_others(tmp_path, capsys):
     assert "--permute takes vectors that are there already" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("name", ["dmrec-m", "kar", "l3ae", "llm-init"])
+def test_permuted_vectors_are_read_by_recipes_that_ask_for_them_alone(tmp_path, name):
+    data = tiny.make(tmp_path / "data")
+    (usual,) = data.vector_names
+    with pytest.raises(DmrecError, match=f"has no vectors 'permuted'; make them: dmrec embed .* --permute {usual}"):
+        resolve(build_config(recipe(f"{name}.permuted")), data)
+    permute_vectors(data, usual)
+    for asked, expected in ((name, usual), (f"{name}.permuted", "permuted")):
+        assert fingerprint(resolve(build_config(recipe(asked)), data), data).keys() & {usual, "permuted"} == {expected}
+    with pytest.raises(DmrecError, match="recipe 'mult-vae' reads no texts"):
+        recipe("mult-vae.permuted")
+
+
 def test_which_text_vectors_must_be_said(tmp_path):
     data = tiny.make(tmp_path / "data")
-    permute_vectors(data, data.vector_names[0])
+    data.add_vectors("others", data.vectors().items, data.vectors().users, {})
     for name, option in (("kar", "model.vectors"), ("dmrec-m", "language.vectors")):
         with pytest.raises(DmrecError, match=f"several text vectors .*choose: --set {option}="):
             dmrec.train(name, data)

@@ -63,7 +63,7 @@ def embed(
     permute: Annotated[
         str | None,
         typer.Option(
-            help="Instead, store these vectors again as NAME-permuted, each for another item or user: a control.",
+            help="Instead, store these vectors again, as `permuted`, each for another item or user: a control.",
             show_default=False,
         ),
     ] = None,

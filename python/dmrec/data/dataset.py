@@ -47,6 +47,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 REVIEWS = "reviews.jsonl.gz"
 SEQUENCES = "sequences.npz"
+PERMUTED = "permuted"
+"""The usual name of vectors that are each another item's or user's, a control."""
 FILES = (MANIFEST, *(f"{split}.npz" for split in SPLITS), "items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES)
 
 
@@ -246,8 +248,17 @@ class Dataset:
         """Names of the text vectors that the folder holds."""
         return sorted(self.manifest.get("vectors", {}))
 
+    @property
+    def unpermuted_vector_names(self) -> list[str]:
+        """Names of those whose rows belong to the texts of these items and users; of all, if there are no such ones."""
+        known = self.manifest.get("vectors", {})
+        return [
+            name for name in self.vector_names if "permuted" not in known[name].get("made", {})
+        ] or self.vector_names
+
     def vectors(self, name: str | None = None, option: str = "language.vectors") -> TextVectors:
-        """The vectors called ``name``, or the only ones of the dataset; ``option`` is what names them, for messages.
+        """The vectors called ``name``, or the only ones of the dataset that are not permuted; ``option`` is what names
+        them, for messages.
 
         Their checksums are compared at the first call; later calls return the same arrays.
         """
@@ -262,14 +273,15 @@ class Dataset:
                 how = " and no texts to make them from: import it with --items (titles, tags, descriptions)"
             raise DmrecError(f"dataset {self.folder} has no text vectors{how}")
         if name is None:
-            if len(known) > 1:
+            if len(self.unpermuted_vector_names) > 1:
                 raise DmrecError(
                     f"dataset {self.folder} has several text vectors ({', '.join(known)}); "
-                    f"choose: --set {option}={known[0]}"
+                    f"choose: --set {option}={self.unpermuted_vector_names[0]}"
                 )
-            name = known[0]
+            name = self.unpermuted_vector_names[0]
         if name not in known:
-            raise DmrecError(f"dataset {self.folder} has no vectors '{name}'{did_you_mean(name, known)}")
+            how = f"; make them: dmrec embed {self.folder} --permute {known[0]}" if name == PERMUTED else ""
+            raise DmrecError(f"dataset {self.folder} has no vectors '{name}'{how or did_you_mean(name, known)}")
         if name not in self._vectors:
             self._vectors[name] = self._read_vectors(name)
         return self._vectors[name]

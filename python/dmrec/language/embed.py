@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset, check_name
+from ..data.dataset import PERMUTED, Dataset, check_name
 from ..errors import DmrecError
 from ..files import locked, sha256_of, write_atomically
 from .encoders import TextEncoder
@@ -97,7 +97,7 @@ def permute_vectors(
     Args:
         dataset: an opened dataset.
         vectors: the name of its vectors.
-        name: the name of the new ones; default: ``VECTORS-permuted``.
+        name: the name of the new ones; default: ``permuted``, which recipes such as ``dmrec-m.permuted`` read.
         seed: decides which item gets which vector.
         force: replace vectors of that name.
 
@@ -107,7 +107,7 @@ def permute_vectors(
     Raises:
         DmrecError: there are no vectors of this name, or there are some of the new one.
     """
-    found, name = dataset.vectors(vectors), name or f"{vectors}-permuted"
+    found, name = dataset.vectors(vectors), name or PERMUTED
     _check_new(dataset, name, force=force)
     random = np.random.default_rng(seed)
     items, users = (np.asarray(side)[random.permutation(len(side))] for side in (found.items, found.users))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..data.dataset import Dataset
+from ..data.dataset import PERMUTED, Dataset
 from ..errors import DmrecError, did_you_mean
 from ..models.base import ModelConfig, OfRuns, WithItemCodes, WithItemEmbeddings, WithPosterior, WithTextVectors
 from ..models.vae.model import BackboneConfig
@@ -157,15 +157,16 @@ def _with_item_embeddings(model: ModelConfig, dataset: Dataset, of_language: str
     """With the item embeddings named: text vectors by name, or another run by its whole path, which is checked."""
     if not isinstance(model, WithItemEmbeddings) or not model.uses_item_embeddings:
         return model
-    known = dataset.vector_names
-    given = model.item_embeddings or of_language or (known[0] if len(known) == 1 else None)
+    known, usual = dataset.vector_names, dataset.unpermuted_vector_names
+    given = model.item_embeddings or of_language or (usual[0] if len(usual) == 1 else None)
     if given is None:
         raise DmrecError(
             f"{model.kind} is built from vectors of items, and {dataset.folder} has {'several' if known else 'none'}: "
             "set model.item_embeddings to text vectors of the dataset or to the folder of another run"
         )
-    if given in known:
-        return model.model_copy(update={"item_embeddings": given})
+    if given in known or given == PERMUTED:
+        name = dataset.vectors(given, "model.item_embeddings").name
+        return model.model_copy(update={"item_embeddings": name})
     if not Path(given).exists():
         raise DmrecError(
             f"model.item_embeddings: '{given}' is neither text vectors of {dataset.folder} nor the folder of a run"
