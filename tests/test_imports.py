@@ -28,7 +28,7 @@ ALLOWED = {
     "runs": BASE | SETTINGS | {"data", "tokenizers", "models", "eval", "build"},
     "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},
     "inference": BASE | SETTINGS | {"table", "data", "language", "models", "eval", "runs"},
-    "experiment": BASE | SETTINGS | {"recipes", "data", "models", "build", "runs", "training"},
+    "experiment": BASE | SETTINGS | {"recipes", "data", "models", "eval", "build", "runs", "training"},
     "__main__": {"cli"},
 }
 ALLOWED["api"] = {*ALLOWED, "dmrec_ext"} - {"__main__", "experiment"}

@@ -172,8 +172,11 @@ def test_the_command_line(plan, done, tmp_path, capsys):
     changed.write_text(plan.read_text().replace("latent: 8", "latent: 9"))
     assert run(changed, "--out", done) == 1
     assert "holds runs of mult-vae on tiny with other options or other data: name another" in capsys.readouterr().err
-    assert run("report", done, "--metric", "recall@50") == 1
-    assert "not all runs measured 'recall@50'; did you mean 'recall@5'?" in capsys.readouterr().err
+    assert run("report", done, "--metric", "recall@200") == 1
+    assert (
+        "not all runs measured 'recall@200', or kept as many ranks; did you mean 'recall@20'?"
+        in capsys.readouterr().err
+    )
 
 
 def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path, capsys):

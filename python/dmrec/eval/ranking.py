@@ -26,6 +26,7 @@ class Evaluation:
     users: Tensor  # (U,) int64, ascending
     values: dict[str, Tensor]  # of each user, by metric: (U,) float64
     n_held_out: Tensor  # (U,)
+    hits: Tensor  # (U, depth) bool: whether the item at each rank is held out
     random_ties: dict[str, float]  # means of recall, precision, ndcg over all orders of tied items; empty without such
 
     @property
@@ -62,7 +63,13 @@ def mean_nll(model: Model, data: TrainingData, held_out: Csr) -> float:
 
 
 def evaluate(
-    model: Model, data: TrainingData, held_out: Csr, metrics: Sequence[str], *, exclude_seen: bool = True
+    model: Model,
+    data: TrainingData,
+    held_out: Csr,
+    metrics: Sequence[str],
+    *,
+    exclude_seen: bool = True,
+    depth: int = 0,
 ) -> Evaluation:
     """Ranks all items for each user that has held-out items, without those that the model reads of the user.
 
@@ -72,17 +79,19 @@ def evaluate(
         held_out: (M, N) held-out interactions, on the CPU.
         metrics: names such as ``"recall@20"``.
         exclude_seen: False to rank also what the model reads of a user, as is usual for the next item of a sequence.
+        depth: how many items are ranked, if more than the metrics need.
 
     Returns:
         Metrics of each user and their means. They do not depend on the number of users in a block or in all.
     """
     parts = {name: parse_metric(name) for name in metrics}
-    depth = max(k for _, k in parts.values())
+    depth = max(depth, *(k for _, k in parts.values()))
     users = held_out.crow.diff().nonzero().squeeze(1)
     tied = None if model.tied_items is None else model.tied_items.cpu()
     linear = [] if tied is None else [name for name, (kind, _) in parts.items() if kind in LINEAR]
     over_orders: dict[str, list[Tensor]] = {name: [] for name in linear}
     values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind in METRICS}
+    all_hits = [torch.zeros(0, depth, dtype=torch.bool)]
     shown = {name: torch.zeros(data.n_items, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
     with evaluating(model):
         for block in blocks(users):
@@ -91,6 +100,7 @@ def evaluate(
             ids = model.rank(batch, depth, exclude=seen)[1].cpu()
             wanted = held_out.rows(block)
             hit, count = hits(ids, wanted), wanted.crow.diff()
+            all_hits.append(hit.bool())
             for name, of_users in values.items():
                 kind, k = parts[name]
                 of_users.append(METRICS[kind](hit, count, k))
@@ -106,4 +116,4 @@ def evaluate(
     of_user = {name: torch.cat([nothing, *of_users]) for name, of_users in values.items()}
     means = {name: mean(of_user[name]) if name in of_user else mean(shown[name].double()) for name in metrics}
     random_ties = {name: mean(torch.cat([nothing, *of_users])) for name, of_users in over_orders.items()}
-    return Evaluation(means, users, of_user, held_out.crow.diff()[users], random_ties)
+    return Evaluation(means, users, of_user, held_out.crow.diff()[users], torch.cat(all_hits), random_ties)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..config import Config
 from ..errors import DmrecError, did_you_mean
+from ..eval.metrics import parse_metric
+from ..eval.ranking import mean
 from ..runs.run import CONFIG, USERS, read_run_config
+from ..runs.users import TestedUsers
 from .ledger import ROWS, Row, differing_data, read_rows, run_folder
 from .plan import NOT_IN_DIGEST, backbone_of
 from .statistics import PairedTest, paired_test
@@ -35,17 +40,29 @@ class Cell:
         """The matching strategy; None for a model without language."""
         return self.config.matching.strategy if self.config.matching else None
 
+    def value(self, metric: str, seed: int) -> float:
+        """The metric on the test interactions, as it was measured, or from the ranks that the run has kept."""
+        measured = self.rows[seed]["test"]
+        return (
+            float(measured[metric]) if metric in measured else mean(torch.from_numpy(self.users[seed].values(metric)))
+        )
+
     def values(self, metric: str) -> list[float]:
-        """The metric on the test interactions, a value per seed in rising order of seeds."""
-        return [row["test"][metric] for _, row in sorted(self.rows.items())]
+        """`value` of each seed, in rising order of seeds."""
+        return [self.value(metric, seed) for seed in sorted(self.rows)]
 
     def mean(self, metric: str, seeds: Sequence[int] | None = None) -> float:
         """The mean of the metric on the test interactions over ``seeds``, by default all."""
-        return float(statistics.mean(self.rows[seed]["test"][metric] for seed in seeds or sorted(self.rows)))
+        return float(statistics.mean(self.value(metric, seed) for seed in seeds or sorted(self.rows)))
 
-    def user_values(self, seeds: Sequence[int]) -> list[Mapping[str, np.ndarray]]:
-        """For each seed, the arrays of `USERS`: values by metric, and ``user``, all (number of tested users,)."""
-        return [np.load(self.folders[seed] / USERS) for seed in seeds]
+    def measures(self, metric: str) -> bool:
+        """Whether `value` knows this metric of all seeds."""
+        return all(metric in row["test"] or self.users[seed].measures(metric) for seed, row in self.rows.items())
+
+    @cached_property
+    def users(self) -> dict[int, TestedUsers]:
+        """By seed, what the run has kept of the users that it was tested on."""
+        return {seed: TestedUsers.open(folder / USERS) for seed, folder in self.folders.items()}
 
 
 @dataclass(frozen=True)
@@ -137,18 +154,17 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence
         seeds = shared_seeds(cell, base)
         if not seeds:
             continue
-        of_variant = cell.user_values([seed for seed, _ in seeds])
-        of_base = base.user_values([seed for _, seed in seeds])
-        if any(not np.array_equal(each["user"], of_variant[0]["user"]) for each in (*of_variant, *of_base)):
+        of_variant = [cell.users[seed] for seed, _ in seeds]
+        of_base = [base.users[seed] for _, seed in seeds]
+        if any(not np.array_equal(each.user, of_variant[0].user) for each in (*of_variant, *of_base)):
             raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
         for metric in metrics:
             by_seed = (
-                np.array([base.rows[seed]["test"][metric] for _, seed in seeds]),
-                np.array([cell.rows[seed]["test"][metric] for seed, _ in seeds]),
+                np.array([base.value(metric, seed) for _, seed in seeds]),
+                np.array([cell.value(metric, seed) for seed, _ in seeds]),
             )
             by_user = [
-                np.asarray(np.mean([each.get(metric, NO_VALUES) for each in runs], axis=0))
-                for runs in (of_base, of_variant)
+                np.asarray(np.mean([_values(each, metric) for each in runs], axis=0)) for runs in (of_base, of_variant)
             ]
             tests = paired_test(*by_seed), paired_test(*by_user)
             found.append(Comparison(cell.dataset, base.model, cell.model, metric, *tests))
@@ -181,8 +197,13 @@ def shared_seeds(cell: Cell, base: Cell) -> list[tuple[int, int]]:
     return [(seed, seed) for seed in sorted(cell.rows.keys() & base.rows.keys())]
 
 
+def _values(users: TestedUsers, metric: str) -> np.ndarray:
+    """(U,), or (0,) for a metric that single users do not have."""
+    return users.values(metric) if users.measures(metric) else NO_VALUES
+
+
 def shared_metrics(cells: Sequence[Cell], requested: Sequence[str] | None, preferred: Sequence[str]) -> list[str]:
-    """The metrics to report, all of which every run has measured.
+    """The metrics to report, all of which every run has measured, or has kept enough for.
 
     Args:
         cells: the cells to report.
@@ -195,8 +216,10 @@ def shared_metrics(cells: Sequence[Cell], requested: Sequence[str] | None, prefe
     measured = [set(row["test"]) for cell in cells for row in cell.rows.values()]
     shared = set.intersection(*measured) if measured else set()
     for metric in requested or ():
-        if metric not in shared:
-            raise DmrecError(f"not all runs measured '{metric}'{did_you_mean(metric, shared)}")
+        parse_metric(metric)
+        if metric not in shared and not all(cell.measures(metric) for cell in cells):
+            hint = did_you_mean(metric, shared)
+            raise DmrecError(f"not all runs measured '{metric}', or kept as many ranks{hint}")
     if requested:
         return list(requested)
     return [metric for metric in preferred if metric in shared] or sorted(shared)

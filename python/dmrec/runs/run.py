@@ -4,7 +4,8 @@
 ``log.jsonl``         one JSON object a line: epochs with seconds by phase, evaluations, the error of a failed run
 ``tensorboard/``      with ``training.tensorboard``: the same for TensorBoard
 ``model.safetensors`` the best state; ``model.json`` its metadata and checksum, written after it
-``result.json``       the figures of a finished run; ``users.npz`` those of every user, with ``evaluation.per_user``
+``result.json``       the figures of a finished run; ``users.npz``, with ``evaluation.per_user``, those of every
+                      user (`users`)
 ``state-*``           while the run is not finished: checkpoints (`checkpoint`)
 ``.lock``             held by the process that trains here
 ``.previous/``        while a run is trained again: the finished one that it replaces, which is used until then
@@ -14,7 +15,6 @@ A run lies in ``OUT/DATASET/MODEL/seed-S``. Where a run is named, the folder of 
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
@@ -25,13 +25,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 from torch import Tensor
 
 from ..config import Config, build_config, dump_config, read_config, upgrade
 from ..errors import DmrecError
-from ..eval.ranking import Evaluation
 from ..files import (
     locked,
     read_json,
@@ -159,13 +157,6 @@ class Run:
             return "failed", str(last["error"])
         epochs = sum('"event": "epoch"' in line for line in lines)
         return ("stopped" if self.is_resumable else "unfinished"), f"after {epochs} epochs"
-
-    def save_users(self, tested: Evaluation) -> None:
-        """Writes the test values of every user: an array for each metric, and ``user``."""
-        buffer = io.BytesIO()
-        values = {metric: of_users.numpy() for metric, of_users in tested.values.items()}
-        np.savez_compressed(buffer, user=tested.users.numpy(), **values)  # type: ignore[arg-type]
-        write_atomically(self.folder / USERS, buffer.getbuffer())
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures and removes the checkpoints."""

@@ -19,6 +19,7 @@ from ..build import build_model
 from ..config import Config, build_config, upgrade
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..eval.activity import activity_of
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
@@ -26,7 +27,8 @@ from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.initial import initial_state
 from ..runs.load import test_data, training_data
 from ..runs.provenance import check_data, data_metadata
-from ..runs.run import CONFIG, Run, is_finished, make_room, run_lock
+from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
+from ..runs.users import DEPTH, save_users
 from ..runtime import Runtime, resolve_device
 from .loop import all_metrics, fit
 from .observer import Observer
@@ -143,13 +145,16 @@ def _train(
     result |= {"test": {}, "test_users": 0}
     if valid is not None and dataset.split("test").nnz:
         of_test = test_data(config, dataset, data)
-        options = {"exclude_seen": config.evaluation.exclude_seen}
+        depth = DEPTH if config.evaluation.per_user and model.ranks_deep else 0
+        options: dict[str, Any] = {"exclude_seen": config.evaluation.exclude_seen, "depth": depth}
         tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
         if tested.random_ties:
             result |= {"test_random_ties": tested.random_ties}
         if config.evaluation.per_user:
-            run.save_users(tested)
+            save_users(run.folder / USERS, tested, of_test.interactions.crow.diff()[tested.users])
+            if activity := activity_of(model, of_test):
+                result |= {"activity": activity}
     result |= {"seconds": round(time.perf_counter() - started, 2)}
     run.finish({**result, "environment": environment(runtime)})
     return result

@@ -70,6 +70,10 @@ class Dmrec(Vae):
         """The fused posterior of each user."""
         return self.posteriors(batch).fused
 
+    def posterior_means(self, batch: UserBatch) -> dict[str, Tensor]:
+        """Those of the collaborative, the language and the fused posterior."""
+        return {name: gaussian.mu for name, gaussian in self.posteriors(batch)._asdict().items()}
+
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
         """The groups of the backbone, and the meta-network at the configured rate."""
         return [*super().parameter_groups(learning_rate), {"params": list(self.meta_network.parameters())}]

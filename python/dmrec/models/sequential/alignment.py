@@ -118,6 +118,8 @@ class Aligned(TrainedModel):
     spread: Tensor  # (D,) and their standard deviation
     item_codes: Tensor  # (N, levels) int64, where the tokenizer learns
 
+    ranks_deep = False
+
     def __init__(
         self, model: GenerativeModel, data: TrainingData, options: AlignmentConfig, *, learns: bool = False
     ) -> None:

@@ -90,6 +90,8 @@ class Block(NamedTuple):
 class Tiger(GenerativeModel):
     """An example is a training interaction but the first of a user, with those before it."""
 
+    ranks_deep = False  # a search through the codes takes longer the more items it is to find
+
     def __init__(self, data: TrainingData, options: TigerConfig) -> None:
         super().__init__(data)
         if data.histories is None:

@@ -79,6 +79,10 @@ class Vae(TrainedModel):
         x = batch.interactions
         return self.backbone.encode(x, self.dropped(x))
 
+    def posterior_means(self, batch: UserBatch) -> dict[str, Tensor]:
+        """That of `posterior`."""
+        return {"collaborative": self.posterior(batch).mu}
+
     def dropped(self, x: Csr) -> Csr:
         """``x`` after input dropout, in training."""
         return drop_interactions(x, self.backbone.input_dropout) if self.training else x
