@@ -55,7 +55,7 @@ def main() -> None:
         if row["state"] == "finished" and "best_epoch" in row:
             best[row["model"]].append(row["best_epoch"])
     first: dict[str, Job] = {}
-    for job in read_plan(chosen.experiment / PLAN, chosen.experiment):
+    for job in read_plan(chosen.experiment / PLAN, chosen.experiment).jobs():
         first.setdefault(job.model, job)
     rows = []
     for model, job in first.items():

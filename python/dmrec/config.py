@@ -99,7 +99,7 @@ class EvaluationConfig(Options):
 class Config(Options):
     """The configuration of a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run and its folder")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@=-]*$", description="name of the run and its folder")
     data: Path | None = Field(None, description="dataset folder; --data takes precedence")
     model: SerializeAsAny[ModelConfig]
     language: LanguageConfig | None = None

@@ -56,12 +56,12 @@ def plan(tiny_folder, tmp_path_factory):
 def done(plan, tmp_path_factory):
     """The folder of the grid, run through with two workers."""
     out = tmp_path_factory.mktemp("experiment")
-    run_jobs(read_plan(plan, out), out, print, workers=2)
+    run_jobs(read_plan(plan, out).jobs(), out, print, workers=2)
     return out
 
 
 def test_the_grid(plan, tmp_path):
-    jobs = read_plan(plan, tmp_path)
+    jobs = read_plan(plan, tmp_path).jobs()
     names = [(job.model, job.seed) for job in jobs]
     assert names[:3] == [("popularity", 0), ("mult-vae", 0), ("dmrec-m", 0)]
     assert names[3:] == [("mult-vae", 1), ("dmrec-m", 1), ("wild", 1)]
@@ -99,12 +99,12 @@ def test_the_grid(plan, tmp_path):
 def test_bad_plans(text, message, tiny_folder, tmp_path):
     (tmp_path / "x.yaml").write_text(text.format(data=tiny_folder))
     with pytest.raises(DmrecError, match=message):
-        read_plan(tmp_path / "x.yaml", tmp_path)
+        read_plan(tmp_path / "x.yaml", tmp_path).jobs()
 
 
 def test_every_run_is_a_row_also_one_that_failed(done, plan):
     rows = read_rows(done)
-    wanted = [(job.model, job.seed) for job in read_plan(plan, done)]
+    wanted = [(job.model, job.seed) for job in read_plan(plan, done).jobs()]
     assert [(row["model"], row["seed"]) for row in rows] == wanted  # whichever of two workers was done first
     finished = {(row["model"], row["seed"]): row for row in rows if row["state"] == "finished"}
     assert len(finished) == 5
@@ -117,8 +117,8 @@ def test_every_run_is_a_row_also_one_that_failed(done, plan):
         of_users = np.load(done / "tiny" / model / f"seed-{seed}" / "users.npz")
         for metric, value in row["test"].items():
             assert of_users[metric].mean() == pytest.approx(value)
-    assert pending_jobs(read_plan(plan, done), done, retry=False) == []
-    assert [job.model for job in pending_jobs(read_plan(plan, done), done, retry=True)] == ["wild"]
+    assert pending_jobs(read_plan(plan, done).jobs(), done, retry=False) == []
+    assert [job.model for job in pending_jobs(read_plan(plan, done).jobs(), done, retry=True)] == ["wild"]
 
 
 def test_a_grid_that_was_killed_is_continued(plan, dataset, tmp_path):
@@ -140,7 +140,7 @@ def test_a_grid_that_was_killed_is_continued(plan, dataset, tmp_path):
     subprocess.run(command, check=False, capture_output=True)
     rows = {row["model"]: row for row in read_rows(tmp_path / "out")}
     assert rows["dmrec-m"]["state"] == "finished"
-    (job,) = read_plan(tmp_path / "long.yaml", tmp_path / "whole")
+    (job,) = read_plan(tmp_path / "long.yaml", tmp_path / "whole").jobs()
     assert train(job.config, dataset, job.folder)["test"] == rows["dmrec-m"]["test"]
 
 
@@ -218,11 +218,11 @@ def test_an_unfinished_run_of_a_changed_model_is_not_continued(dataset, tmp_path
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: started.append(arguments))
     config = build_config(apply_overrides(recipe("mult-vae"), ["training.epochs=3"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
-    runner._start_worker(job, 1, print)
+    runner._start_job(job, 1, print)
     (job.folder / "state-a.json").write_text("a checkpoint")
-    runner._start_worker(job, 1, print)
+    runner._start_job(job, 1, print)
     assert (job.folder / "state-a.json").exists()
-    runner._start_worker(dataclasses.replace(job, data={"train.npz": "other"}), 1, print)
+    runner._start_job(dataclasses.replace(job, data={"train.npz": "other"}), 1, print)
     assert not (job.folder / "state-a.json").exists()
     assert len(started) == 3
 
@@ -248,7 +248,7 @@ def test_a_locked_run_is_waited_for(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
     (job,) = grid(build_config(recipe("mult-vae")), [dataset], [0], tmp_path)
     lines = []
-    starting = threading.Thread(target=runner._start_worker, args=(job, 1, lines.append))
+    starting = threading.Thread(target=runner._start_job, args=(job, 1, lines.append))
     with run_lock(job.folder):
         starting.start()
         while not lines:
@@ -278,7 +278,7 @@ def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
     config = build_config(apply_overrides(recipe("mult-vae"), ["training.epochs=3", "model.hidden=8"]))
     (job,) = grid(config, [dataset], [0], tmp_path)
     monkeypatch.setattr(runner.subprocess, "Popen", lambda *arguments, **options: None)
-    runner._start_worker(job, 1, print)
+    runner._start_job(job, 1, print)
     (job.folder / "state-a.json").write_text("damaged")
     lines = []
     worker.train_or_resume(job.folder, lines.append)
@@ -288,8 +288,8 @@ def test_a_damaged_checkpoint_is_started_over(dataset, tmp_path, monkeypatch):
 
 
 def test_a_digest_follows_the_options(plan, tmp_path):
-    jobs = read_plan(plan, tmp_path)
-    same = read_plan(plan, tmp_path / "elsewhere")
+    jobs = read_plan(plan, tmp_path).jobs()
+    same = read_plan(plan, tmp_path / "elsewhere").jobs()
     assert [job.digest for job in jobs] == [job.digest for job in same]
     assert json.loads(json.dumps(jobs[0].digest))
     assert build_config(jobs[0].config.model_dump(mode="json")) == jobs[0].config
@@ -315,7 +315,7 @@ def test_digests_are_as_before_an_option_was_added(name, digest):
 
 
 def test_runs_on_another_version_of_a_dataset_are_refused(plan, done):
-    jobs = [dataclasses.replace(job, data={**job.data, "train.npz": "another"}) for job in read_plan(plan, done)]
+    jobs = [dataclasses.replace(job, data={**job.data, "train.npz": "another"}) for job in read_plan(plan, done).jobs()]
     new = [dataclasses.replace(job, model="new") for job in jobs]
     before = (done / ROWS).read_bytes()
     for refused in (lambda: check_folder(done, new, ""), lambda: delete_runs(new, done)):
@@ -325,14 +325,14 @@ def test_runs_on_another_version_of_a_dataset_are_refused(plan, done):
 
 
 def test_options_that_do_not_change_results_are_not_in_the_digest(plan, tmp_path):
-    jobs = read_plan(plan, tmp_path)
+    jobs = read_plan(plan, tmp_path).jobs()
     for overrides, same in (({"seed": 7, "checkpoint_minutes": 1, "log_terms_every": 3}, True), ({"epochs": 7}, False)):
-        others = read_plan(plan, tmp_path, {"training": overrides})
+        others = read_plan(plan, tmp_path, {"training": overrides}).jobs()
         assert [job.digest == other.digest for job, other in zip(jobs, others, strict=True)] == [same] * len(jobs)
 
 
 def test_runs_in_this_process_leave_the_rows_of_worker_processes(plan, done, dataset, tmp_path):
-    jobs = [job for job in read_plan(plan, tmp_path) if job.seed == 1]
+    jobs = [job for job in read_plan(plan, tmp_path).jobs() if job.seed == 1]
     lines = []
     run_jobs_here(jobs, tmp_path, lambda job: train(job.config, dataset, job.folder), lines.append)
     of_workers = {run_key(row): row for row in read_rows(done)}
@@ -350,7 +350,7 @@ def test_runs_in_this_process_leave_the_rows_of_worker_processes(plan, done, dat
 
 
 def test_an_interruption_or_a_bug_ends_the_runs_in_this_process(plan, tmp_path):
-    jobs = read_plan(plan, tmp_path)
+    jobs = read_plan(plan, tmp_path).jobs()
     for error in (KeyboardInterrupt(), RuntimeError("a bug")):
 
         def fail(job, error=error):
@@ -364,7 +364,7 @@ def test_an_interruption_or_a_bug_ends_the_runs_in_this_process(plan, tmp_path):
 
 
 def test_the_device_of_a_run_is_in_its_row(plan, tmp_path):
-    job = read_plan(plan, tmp_path)[0]
+    job = read_plan(plan, tmp_path).jobs()[0]
     result = {"test": {"recall@20": 0.5}, "environment": {"threads": 2, "torch": "2", "device": "cuda:0", "numpy": "2"}}
     Run.create(job.folder, job.config).finish(result)
     row = finished_row(job, 7.0)

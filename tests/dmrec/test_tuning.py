@@ -9,7 +9,7 @@ from dmrec.experiment import tuning
 from dmrec.experiment.tuning import BEST, read_space, read_trials, search
 from dmrec.files import locked
 from dmrec.options import deep_merge
-from dmrec.recipes import recipe
+from dmrec.recipes import RECIPES, recipe
 
 pytest.importorskip("optuna", reason="optuna is not installed")
 
@@ -140,3 +140,14 @@ def test_diverging_trials_end(values, dataset, tmp_path):
     states = [row["state"] for row in read_trials(tmp_path, "mult-vae")]
     assert len(states) == 6
     assert set(states) == {"complete", "fail"}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "ensemble"])
+def test_a_search_begins_with_the_options_of_the_recipe(name):
+    """Every trained recipe has something to search, and its own options are in the space."""
+    values = recipe(name)
+    config = build_config(values)
+    space = tuning.default_space(config)
+    if config.model.is_random:
+        assert {"training.learning_rate"} < space.keys() or config.model.reads_sequences
+    assert tuning._within(values, space).keys() == space.keys()

@@ -11,9 +11,10 @@ from typer.core import TyperGroup
 
 from ..errors import DmrecError
 from ..experiment.ledger import ROWS, check_folder, experiment_lock, failed_rows, pending_jobs
-from ..experiment.plan import PLAN, read_plan
+from ..experiment.plan import PLAN, TUNING, Plan, read_plan
 from ..experiment.report.tables import tables
-from ..experiment.runner import run_jobs
+from ..experiment.runner import run_jobs, run_searches
+from ..experiment.searches import pending_searches
 from ..files import write_atomically
 from .console import DEVICE, notify, output
 
@@ -59,10 +60,20 @@ def run(
     - `dmrec experiment scientific.yaml --workers 2`
     """
     out = out or Path("experiments") / file.stem
-    jobs = read_plan(file, out, {"training": {"device": device}} if device else None)
+    run_plan(read_plan(file, out, {"training": {"device": device}} if device else None), file, workers, threads, retry)
+
+
+def run_plan(plan: Plan, file: Path, workers: int, threads: int | None, retry: bool) -> None:
+    """Runs what has not finished yet of the plan in ``file``: searches, then runs."""
+    out = plan.out
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with experiment_lock(out):
+            if waiting := pending_searches(plan.searches()):
+                notify(f"{len(waiting)} searches of {waiting[0].trials} trials each come first: {out / TUNING}")
+                write_atomically(out / PLAN, file.read_bytes())
+                run_searches(waiting, notify, workers=workers, threads=threads)
+            jobs = plan.jobs()
             check_folder(out, jobs, "give the changed model another name")
             pending = pending_jobs(jobs, out, retry=retry)
             write_atomically(out / PLAN, file.read_bytes())

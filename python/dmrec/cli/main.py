@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate", "evaluate", "Rank all items for every user again and print the metrics."),
     "recommend": Entry("recommend", "recommend", "Write or print the best items of each user, known or new."),
     "tune": Entry("tune", "tune", "Search the options with the best score on validation."),
+    "paper": Entry("paper", "paper", "Run an analysis of the DMRec paper on your data."),
     "experiment": Entry("experiment", "app", "Run a grid of datasets, models and seeds, and report its results."),
     "doctor": Entry("doctor", "doctor", "Show what is installed, and whether each operator runs natively."),
 }

@@ -13,19 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from ..config import dump_config
+from ..config import Config, build_config, dump_config
 from ..errors import DmrecError
 from ..files import locked, write_atomically
 from ..models.base import MODELS
 from ..runs.run import LOCK, RESULT, clear, is_finished, run_lock
 from ..runtime import usable_processors
 from .ledger import Row, append_row, failed_row, finished_row
-from .plan import Job
+from .plan import Job, Search
+from .searches import write_search
 from .worker import INTERRUPTED, JOB, RUN_ERRORS, error_line
 
 DIGEST, OUTPUT = "job.sha256", "worker.log"
 Report = Callable[[str], None]  # takes one line of progress
+Task = TypeVar("Task")
 
 
 def run_jobs(
@@ -43,24 +46,60 @@ def run_jobs(
     Raises:
         KeyboardInterrupt: the workers were interrupted too, and have written checkpoints.
     """
+    threads = threads or threads_of_worker(workers)
+    ended = in_processes(jobs, lambda job: _start_job(job, threads, report), workers)
+    for number, (job, status, started) in enumerate(ended, start=1):
+        _record(row_of_worker(job, status, started), folder, f"{number} of {len(jobs)}", report)
+
+
+def threads_of_worker(workers: int) -> int:
+    """Threads for each of several processes: ``OMP_NUM_THREADS``, else its share of the processors."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = threads or (int(given) if given.isdecimal() else max(1, usable_processors() // workers))
-    waiting, running = list(jobs), dict[subprocess.Popen[bytes], tuple[Job, float]]()
+    return int(given) if given.isdecimal() else max(1, usable_processors() // workers)
+
+
+def in_processes(
+    tasks: Sequence[Task], start: Callable[[Task], subprocess.Popen[bytes]], workers: int
+) -> Iterator[tuple[Task, int, float]]:
+    """Starts a process for each task, ``workers`` at a time; yields each task as its process ends, with the exit status
+    and the time at which it was started, in seconds since 1970. Those still running are terminated if the caller stops.
+    """
+    waiting, running = list(tasks), dict[subprocess.Popen[bytes], tuple[Task, float]]()
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                running[_start_worker(job, threads, report)] = job, time.time()
+                task = waiting.pop(0)
+                running[start(task)] = task, time.time()
             time.sleep(0.05)
             for process in [process for process in running if process.poll() is not None]:
-                job, started = running.pop(process)
-                row = row_of_worker(job, process.returncode, started)
-                _record(row, folder, f"{len(jobs) - len(waiting) - len(running)} of {len(jobs)}", report)
+                task, started = running.pop(process)
+                yield task, process.returncode, started
     finally:
         for process in running:
             process.terminate()  # a worker then writes a checkpoint
         for process in running:
             process.wait()
+
+
+def run_searches(searches: Sequence[Search], report: Report, *, workers: int = 1, threads: int | None = None) -> None:
+    """Runs all searches, each in a process of its own, while the caller holds `experiment_lock`. Arguments as above.
+
+    Raises:
+        DmrecError: some have failed; the others have ended.
+        KeyboardInterrupt: the workers were interrupted too; they continue with the trial that was running.
+    """
+    threads, failed = threads or threads_of_worker(workers), []
+
+    def start(search: Search) -> subprocess.Popen[bytes]:
+        write_search(search)
+        return start_worker(search.folder, threads, build_config(search.values))
+
+    for number, (search, status, _) in enumerate(in_processes(searches, start, workers), start=1):
+        outcome = "tuned" if status == 0 else error_of_worker(search.folder, status)
+        report(f"{search.dataset.name} {search.model}: {outcome} ({number} of {len(searches)} searches)")
+        failed += [] if status == 0 else [f"{search.model} on {search.dataset.name}: {outcome}"]
+    if failed:
+        raise DmrecError("\n".join([f"{len(failed)} searches failed; nothing was run", *failed]))
 
 
 def run_jobs_here(jobs: Sequence[Job], folder: Path, train: Callable[[Job], object], report: Report) -> None:
@@ -123,18 +162,23 @@ def _wait_for_run_lock(folder: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _start_worker(job: Job, threads: int, report: Report) -> subprocess.Popen[bytes]:
+def _start_job(job: Job, threads: int, report: Report) -> subprocess.Popen[bytes]:
     _prepare_folder(job, report)
+    return start_worker(job.folder, threads, job.config)
+
+
+def start_worker(folder: Path, threads: int, config: Config) -> subprocess.Popen[bytes]:
+    """A process that does what ``folder`` asks for (see `worker`), for a model of this configuration."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    with (job.folder / OUTPUT).open("wb") as output:
+    with (folder / OUTPUT).open("wb") as output:
         # a session of its own: Ctrl-C reaches the runner alone, which then terminates its workers
         return subprocess.Popen(
-            [sys.executable, "-m", "dmrec.experiment.worker", str(job.folder), str(os.getpid()), *model_source(job)],
+            [sys.executable, "-m", "dmrec.experiment.worker", str(folder), str(os.getpid()), *model_source(config)],
             stdout=subprocess.DEVNULL,
             stderr=output,
             env=environment,
@@ -142,18 +186,18 @@ def _start_worker(job: Job, threads: int, report: Report) -> subprocess.Popen[by
         )
 
 
-def model_source(job: Job) -> list[str]:
-    """The module or file that a worker has to import for the job's model to be registered; none for built-in models.
+def model_source(config: Config) -> list[str]:
+    """The module or file that a worker has to import for the model to be registered; none for built-in models.
 
     Raises:
         DmrecError: the model was defined in an interactive session.
     """
-    module = MODELS[job.config.model.kind].__module__
+    module = MODELS[config.model.kind].__module__
     if module == "__main__":
         program = getattr(sys.modules["__main__"], "__file__", None)
         if program is None:
             raise DmrecError(
-                f"model '{job.config.model.kind}' is not defined in a file, from which other processes could import it"
+                f"model '{config.model.kind}' is not defined in a file, from which other processes could import it"
             )
         return [str(Path(program).resolve())]
     return [] if module.startswith("dmrec.") else [module]
@@ -163,6 +207,11 @@ def row_of_worker(job: Job, status: int, started: float) -> Row:
     """The row of a job whose worker has ended with an exit status; negative: by a signal."""
     if status == 0 and (job.folder / RESULT).exists():
         return finished_row(job, started)
-    lines = (job.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    error = f"killed by signal {-status}" if status < 0 else (lines[-1] if lines else f"exit code {status}")
+    error = error_of_worker(job.folder, status)
     return failed_row(job, started, error, state="stopped" if status == INTERRUPTED else "failed")
+
+
+def error_of_worker(folder: Path, status: int) -> str:
+    """Why a worker ended with this exit status, on one line."""
+    lines = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"killed by signal {-status}" if status < 0 else (lines[-1] if lines else f"exit code {status}")

@@ -19,6 +19,7 @@ from ..data.dataset import Dataset
 from ..errors import DmrecError
 from ..files import locked, write_atomically
 from ..models.base import TrainedModel
+from ..models.vae.model import BackboneConfig
 from ..options import Options, SearchSpace, apply_overrides, deep_merge
 from ..runs.load import training_data
 from ..runs.provenance import data_metadata, fingerprint
@@ -61,6 +62,8 @@ def search(
     with locked(out / ".lock", f"{out}: another process searches here"):
         study = _open_study(values, space, dataset, out, seed)
         states = optuna.trial.TrialState
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(_within(values, space))
         for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             study.tell(trial.number, state=states.FAIL)  # interrupted
             study.enqueue_trial(trial.params)
@@ -90,10 +93,12 @@ def search(
 
 
 def read_trials(out: Path, name: str) -> Iterator[dict[str, Any]]:
-    """All trials of the search ``name`` in a folder: number, state, score, and the values of the options."""
+    """All trials of the search ``name`` in a folder: number, state, score, seconds, and the values of the options."""
     study = _import_optuna().load_study(study_name=name, storage=f"sqlite:///{out / DATABASE}")
     for trial in study.get_trials(deepcopy=False):
-        yield {"trial": trial.number, "state": trial.state.name.lower(), "score": trial.value, **trial.params}
+        taken = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+        about = {"trial": trial.number, "state": trial.state.name.lower(), "score": trial.value, "seconds": taken}
+        yield {**about, **trial.params}
 
 
 def best_trials(out: Path, name: str, count: int) -> list[dict[str, Any]]:
@@ -104,13 +109,19 @@ def best_trials(out: Path, name: str, count: int) -> list[dict[str, Any]]:
 
 
 def default_space(config: Config) -> SearchSpace:
-    """The options that are searched by default: the search spaces of the parts, for options that are single numbers."""
+    """The options that are searched by default: the search spaces of the parts, for options that are single values.
+
+    An autoencoder without language also has the weight of its divergence searched, since DMRec's beta decides how much
+    of it is left.
+    """
     space: SearchSpace = {}
+    if isinstance(config.model, BackboneConfig) and config.language is None:
+        space["training.annealing.cap"] = {"low": 5e-4, "high": 1.0, "log": True}
     for name in type(config).model_fields:
         options = getattr(config, name)
         if isinstance(options, Options):
             for key, domain in options.search_space.items():
-                if isinstance(getattr(options, key), int | float):
+                if isinstance(getattr(options, key), int | float | str):
                     space[f"{name}.{key}"] = dict(domain)
     return space
 
@@ -204,7 +215,7 @@ def _open_study(values: dict[str, Any], space: SearchSpace, dataset: Dataset, ou
 
 def _train(values: dict[str, Any], chosen: dict[str, Any], dataset: Dataset, folder: Path, trial: Any) -> float:
     """Trains one trial; returns its best score on validation."""
-    config: Config = build_config(_replace_options(values, chosen))
+    config: Config = build_config(deep_merge(values, sections(chosen)))
     config = resolve(config, dataset, config.training.seed)
     clear(folder)
     run = Run.create(folder, config)
@@ -247,8 +258,9 @@ def _suggest(trial: Any, key: str, domain: dict[str, Any]) -> Any:
     return suggest(key, low, high, log=bool(domain.get("log", False)))
 
 
-def _replace_options(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with the options ``section.option`` replaced."""
+def sections(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Options ``section.option`` as values in sections."""
+    values: dict[str, Any] = {}
     for key, value in chosen.items():
         over: Any = value
         for part in reversed(key.split(".")):
@@ -257,9 +269,21 @@ def _replace_options(values: dict[str, Any], chosen: dict[str, Any]) -> dict[str
     return values
 
 
+def _within(values: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """The options that ``values`` have in the space, so that a search begins with what it is to improve."""
+    found = {}
+    for key, domain in space.items():
+        present: Any = build_config(values).model_dump()
+        for part in key.split("."):
+            present = present[part]
+        if present in domain["choices"] if "choices" in domain else domain["low"] <= present <= domain["high"]:
+            found[key] = present
+    return found
+
+
 def _save_best(study: Any, values: dict[str, Any], out: Path) -> None:
     """Writes the best options, and deletes the weights of the other trials."""
-    best = _to_builtin(_replace_options(values, study.best_params))
+    best = _to_builtin(deep_merge(values, sections(study.best_params)))
     write_atomically(out / BEST, yaml.safe_dump(best, sort_keys=False).encode())
     for folder in out.glob("trial-*"):
         if folder.name != f"trial-{study.best_trial.number}":

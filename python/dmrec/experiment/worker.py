@@ -1,4 +1,4 @@
-"""Runs one job in a process of its own, from ``job.yaml`` in its folder.
+"""Does one thing in a process of its own: a run, from ``job.yaml`` in its folder, or a search, from ``search.yaml``.
 
 ``python -m dmrec.experiment.worker FOLDER RUNNER [SOURCE]``: the folder of the run, the process id of the runner, and
 the module or file that registers the model, if it is not a built-in one.
@@ -23,6 +23,7 @@ from ..runs.checkpoint import load_checkpoint
 from ..runs.run import Run, is_finished
 from ..training.observer import Observer
 from ..training.trainer import resume_run, train
+from .searches import SEARCH, search_or_continue
 
 JOB = "job.yaml"
 INTERRUPTED = 130  # exit status after an interruption
@@ -32,7 +33,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path, runner: int, source: str | None = None) -> int:
-    """Trains or resumes the job in ``folder``; returns the exit status. The last line of stderr is the error."""
+    """Does what ``folder`` asks for; returns the exit status. The last line of stderr is the error."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # in case the runner is killed
     if os.getppid() != runner:
@@ -41,7 +42,8 @@ def main(folder: Path, runner: int, source: str | None = None) -> int:
     try:
         if source is not None:
             _import_source(source)
-        train_or_resume(folder, _write_line)
+        do = search_or_continue if (folder / SEARCH).exists() else train_or_resume
+        do(folder, _write_line)
     except KeyboardInterrupt:
         _write_line("stopped")
         return INTERRUPTED

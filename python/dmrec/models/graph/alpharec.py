@@ -13,7 +13,7 @@ The first layer of g is linear, so that of a user's mean is the mean of the item
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dmrec_ext import Csr, csr_aggregate, csr_dot
 
+from ...options import SearchSpace
 from ..base import Losses, Step, TrainingData, WithTextVectors, register
 from ..info_nce import at_least_float32, info_nce
 from .model import GraphConfig, GraphModel
@@ -46,6 +47,13 @@ class AlphaRecConfig(GraphConfig, WithTextVectors):
         "both, each with a first layer of its own",
     )
     test_score: Literal["cosine", "product"] = Field("cosine", description="what items are ranked by")
+
+    search_space: ClassVar[SearchSpace] = {
+        "layers": {"choices": [1, 2, 3, 4]},
+        "l2": {"choices": [0.0, 1e-9, 1e-7, 1e-5]},
+        "temperature": {"low": 0.05, "high": 0.5},
+        "test_score": {"choices": ["cosine", "product"]},
+    }
 
     def build(self, data: TrainingData) -> AlphaRec:
         """The network; initial values follow torch's global seed."""

@@ -11,12 +11,13 @@ with it and did not publish it: where both join, and what follows, are our choic
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...options import SearchSpace
 from ..base import TrainingData, register
 from ..info_nce import at_least_float32
 from .propagation import Adjacency
@@ -32,6 +33,12 @@ class KarConfig(TextGraphConfig):
     shared: int = Field(2, ge=1, description="experts of users and items alike")
     own: int = Field(5, ge=1, description="further experts of users, and of items")
     place: Literal["before", "after"] = Field("before", description="where texts join embeddings, next to the graph")
+
+    search_space: ClassVar[SearchSpace] = {
+        **TextGraphConfig.search_space,
+        "own": {"choices": [2, 3, 4, 5, 6]},
+        "place": {"choices": ["before", "after"]},
+    }
 
     def build(self, data: TrainingData) -> Kar:
         """The model; initial values follow torch's global seed."""

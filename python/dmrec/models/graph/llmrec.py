@@ -18,7 +18,7 @@ are to be small, and chooses its epoch on the test set; the first two are option
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from dmrec_ext import Csr, csr_aggregate, rank_scores
 
+from ...options import SearchSpace
 from ..base import Losses, Step, TrainingData, register
 from ..info_nce import at_least_float32
 from .model import GraphConfig
@@ -61,6 +62,16 @@ class LlmRecConfig(TextGraphConfig):
             if getattr(self, name) != GraphConfig.model_fields[name].default:
                 raise ValueError(f".{name}: llmrec has two layers over graphs of its own; leave it out")
         return self
+
+    search_space: ClassVar[SearchSpace] = {
+        "embedding_dim": {"choices": [32, 64, 128]},
+        "l2": {"low": 1e-9, "high": 1e-3, "log": True},
+        "profile_weight": {"low": 0.01, "high": 10.0, "log": True},
+        "attribute_weight": {"low": 1e-4, "high": 10.0, "log": True},
+        "side_weight": {"low": 1e-3, "high": 1.0, "log": True},
+        "prune": {"low": 0.0, "high": 0.8},
+        "pruned": {"choices": ["small", "large"]},
+    }
 
     def build(self, data: TrainingData) -> LlmRec:
         """The model; initial values follow torch's global seed."""

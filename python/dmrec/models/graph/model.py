@@ -41,8 +41,11 @@ class GraphConfig(ModelConfig):
     )
 
     search_space: ClassVar[SearchSpace] = {
+        "embedding_dim": {"choices": [32, 64, 128]},
         "layers": {"choices": [1, 2, 3, 4]},
-        "l2": {"low": 1e-6, "high": 1e-2, "log": True},
+        "l2": {"low": 1e-9, "high": 1e-3, "log": True},
+        "keep": {"low": 0.6, "high": 1.0},
+        "readout": {"choices": ["mean", "sum"]},
     }
 
     @abstractmethod

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dmrec_ext import Csr, csr_aggregate, rank_topk
 
+from ...options import SearchSpace
 from ..base import Losses, TrainingData, register
 from ..info_nce import at_least_float32, info_nce
 from .pairs import Pairs, PairSampler
@@ -51,6 +52,13 @@ class ProMaxConfig(TextGraphConfig):
     floor: float = Field(
         0.0, ge=0, description="added to probabilities before their logarithm; the released code has 1e-5"
     )
+
+    search_space: ClassVar[SearchSpace] = {
+        **TextGraphConfig.search_space,
+        "distribution_weight": {"low": 0.05, "high": 2.0, "log": True},
+        "graph_weight": {"low": 0.01, "high": 1.0, "log": True},
+        "temperature": {"low": 0.1, "high": 0.5},
+    }
 
     def build(self, data: TrainingData) -> ProMax:
         """The model; initial values follow torch's global seed."""

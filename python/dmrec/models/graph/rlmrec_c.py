@@ -11,12 +11,13 @@ popular item is among its own negatives (``item_pool: batch``). Texts have no pa
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...options import SearchSpace
 from ..base import Losses, TrainingData, register
 from ..info_nce import info_nce
 from .pairs import Pairs
@@ -33,6 +34,12 @@ class RlmrecCConfig(TextGraphConfig):
     item_pool: Literal["batch", "unique", "all"] = Field(
         "batch", description="the items to tell apart: those of the batch, each of them once, or all of the catalogue"
     )
+
+    search_space: ClassVar[SearchSpace] = {
+        **TextGraphConfig.search_space,
+        "weight": {"low": 1e-4, "high": 1.0, "log": True},
+        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+    }
 
     def build(self, data: TrainingData) -> RlmrecC:
         """The model; initial values follow torch's global seed."""

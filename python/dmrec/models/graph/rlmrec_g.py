@@ -8,12 +8,13 @@ users and items alike, being the negatives. Nothing is masked in the ranking.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...options import SearchSpace
 from ..base import Losses, TrainingData, register
 from ..info_nce import info_nce
 from .pairs import Pairs
@@ -31,6 +32,13 @@ class RlmrecGConfig(TextGraphConfig):
     floor: float = Field(
         0.0, ge=0, description="added to probabilities before their logarithm; the released code has 1e-8"
     )
+
+    search_space: ClassVar[SearchSpace] = {
+        **TextGraphConfig.search_space,
+        "weight": {"low": 1e-4, "high": 1.0, "log": True},
+        "temperature": {"low": 0.05, "high": 1.0, "log": True},
+        "mask": {"low": 0.01, "high": 0.3},
+    }
 
     def build(self, data: TrainingData) -> RlmrecG:
         """The model; initial values follow torch's global seed."""

@@ -89,7 +89,7 @@ class AlignmentConfig(Options):
     )
     psa_temperature: float = Field(0.07, gt=0, description="cosines are divided by it")
 
-    search_space: ClassVar[SearchSpace] = {"weight": {"low": 0.01, "high": 1.0, "log": True}}
+    search_space: ClassVar[SearchSpace] = {"weight": {"low": 1e-5, "high": 1.0, "log": True}}
 
 
 class AlignedBatch(NamedTuple):

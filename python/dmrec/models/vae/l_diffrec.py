@@ -54,7 +54,7 @@ class LDiffRecConfig(BackboneConfig, WithItemEmbeddings):
 
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
-        "hidden": {"choices": [200, 400, 600, 800]},
+        "hidden": {"choices": [200, 300, 400, 600, 800]},
         "latent": {"choices": [64, 100, 200, 300]},
     }
 
