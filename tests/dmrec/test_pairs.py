@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 import torch
+from dmrec.models.graph import pairs
 from dmrec.models.graph.pairs import PairSampler
 
 from dmrec_ext import Csr
@@ -39,3 +40,14 @@ def test_users_and_items_once():
     assert torch.equal(batch.users, batch.user.unique())
     assert torch.equal(batch.items, batch.item.unique())
     assert PairSampler(X).batch(torch.arange(3)).users is None
+
+
+def test_a_table_of_pairs_changes_no_draw(monkeypatch):
+    drawn = []
+    for table in (pairs.TABLE, 0):
+        monkeypatch.setattr(pairs, "TABLE", table)
+        sampler = PairSampler(X, "users", negatives=90)
+        assert (sampler.table is None) == (table == 0)
+        torch.manual_seed(0)
+        drawn.append(sampler.batch(torch.arange(X.nnz)))
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0][:3], drawn[1][:3], strict=True))

@@ -10,6 +10,7 @@ from torch import Tensor
 from dmrec_ext import Csr
 
 Sampling = Literal["interactions", "users"]
+TABLE = 1 << 27  # bytes of a table of all pairs; where it would be larger, pairs are searched for in a list
 ROUNDS = 20  # of drawing negatives again, before they are drawn from a list of what the user has not
 
 
@@ -38,6 +39,10 @@ class PairSampler:
         self.crow = interactions.crow
         self.keys = interactions.row_of_entry() * self.n_items + interactions.col  # ascending
         self.users = (interactions.crow.diff() > 0).nonzero().squeeze(1)
+        self.table: Tensor | None = None
+        if self.n_users * self.n_items <= TABLE:
+            self.table = torch.zeros(self.n_users * self.n_items, dtype=torch.bool)
+            self.table[self.keys] = True
 
     def __len__(self) -> int:
         """The number of examples of an epoch."""
@@ -73,5 +78,7 @@ class PairSampler:
         return int(items[torch.randint(len(items), ())]) if len(items) else otherwise
 
     def _known(self, keys: Tensor) -> Tensor:
+        if self.table is not None:
+            return self.table[keys]
         place = torch.searchsorted(self.keys, keys).clamp_max(len(self.keys) - 1)
         return self.keys[place] == keys
