@@ -1,5 +1,6 @@
 """What is made of an experiment's results: comparisons, tables, the paired tests."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from dmrec.experiment.ledger import ROWS, append_row, read_rows, run_folder
 from dmrec.experiment.plan import PLAN, read_models
 from dmrec.experiment.report.paper import published_figures
 from dmrec.experiment.report.tables import tables
-from dmrec.experiment.statistics import holm, paired_test
+from dmrec.experiment.statistics import holm, paired_test, resampled_means, two_level_interval, welch
 from dmrec.recipes import recipe
 from dmrec.runs.run import Run
 
@@ -52,16 +53,20 @@ def test_tables(make):
     error = {"state": "failed", "started": 9, "error": "FloatingPointError: a weight became NaN"}
     append_row(folder, {"dataset": "d", "model": "wild", "seed": 1, **error})
     markdown, latex = tables(folder)
-    assert "| dmrec-m (2 seeds) | **0.2700** | **0.1100** |" in markdown
-    assert "| mult-vae (2 seeds) | <u>0.2100</u> | <u>0.1000</u> |" in markdown
-    assert r"dmrec-m (2 seeds) & \textbf{0.2700} & \textbf{0.1100} \\" in latex
-    assert "| best of mult-vae over its base | +28.57 % | +10.00 % |" in markdown
+    assert "# d: test, 3 users" in markdown
+    assert "| dmrec-m | 2 | **0.2700** ±0.0283 | **0.1100** ±0.0141 |" in markdown
+    assert "| mult-vae | 2 | <u>0.2100</u> ±0.0141 | <u>0.1000</u> ±0.0000 |" in markdown
+    assert "| popularity | 1 | 0.1000 | 0.0500 |" in markdown
+    assert r"dmrec-m & \textbf{0.2700}$^*$ & \textbf{0.1100} \\" in latex
+    assert r"\caption{Test figures on d: means over 1 to 2 seeds, 3 users. $^*$: differs from its base" in latex
+    assert "| dmrec-m over mult-vae |  | +28.57 % | +10.00 % |" in markdown
     assert "| d: dmrec-m - mult-vae | recall@20 | 2 | +0.0600 |" in markdown
     assert "- d wild 1: FloatingPointError: a weight became NaN" in markdown
     cells, failed = collect(folder)
     assert [cell.model for cell in cells] == ["mult-vae", "dmrec-m", "popularity"]
     assert len(failed) == 1
     assert latex.count(r"\\") == 1 + len(cells) + 1
+    assert latex.count("\\begin{") == latex.count("\\end{") == 2
 
 
 def test_an_alignment_is_compared_with_the_same_model_without(make):
@@ -115,9 +120,10 @@ def test_reports_of_committed_results_do_not_change(name, tmp_path):
     plan = RESULTS / name / PLAN
     for path in (RESULTS / name / ROWS, plan):
         shutil.copy(path, tmp_path)
-    configs = {config.name: config for config, _ in read_models(read_config(plan), plan, {})}
+    models = {model.name: model for model in read_models(read_config(plan), plan, {})}
     for row in read_rows(tmp_path):
-        Run.create(run_folder(tmp_path, row), configs[row["model"]])
+        config = build_config(models[row["model"]].on_dataset(row["dataset"]))
+        Run.create(run_folder(tmp_path, row), config)
         values = {metric: np.full(3, value) for metric, value in row["test"].items()}
         np.savez(run_folder(tmp_path, row) / "users.npz", user=np.arange(3), **values)
     report = tables(tmp_path)[0].split(TESTS)
@@ -134,7 +140,7 @@ def test_the_papers_figures_are_in_tables_of_its_datasets(make):
     assert published_figures("tiny", "mult-vae", None) is None
     assert published_figures("yelp", None, None) is None
     folder = make(BOTH, "yelp")
-    assert "| mult-vae, the paper's | 0.1189 | 0.0751 |" in tables(folder)[0]
+    assert "| mult-vae, the paper's |  | 0.1189 | 0.0751 |" in tables(folder)[0]
     shutil.rmtree(folder / "yelp/mult-vae/seed-0")
     message = "has a row of .*yelp/mult-vae/seed-0, which is gone: run the experiment again"
     with pytest.raises(DmrecError, match=message):
@@ -157,34 +163,32 @@ def test_users_of_another_test_are_not_averaged(make):
 
 def test_a_gain_is_over_the_seeds_of_both(make):
     markdown, latex = tables(make({"mult-vae": {"recall@20": {0: 0.2, 1: 0.1}}, "dmrec-m": {"recall@20": {0: 0.22}}}))
-    assert "| best of mult-vae over its base | +10.00 % |" in markdown
-    assert r"Improvement, mult-vae & +10.00 \% \\" in latex
-    assert "mult-vae (2 seeds) & " in latex  # different numbers of seeds, so both are given
-    assert "dmrec-m (1 seed) & " in latex
+    assert "| dmrec-m over mult-vae |  | +10.00 % |" in markdown
+    assert r"dmrec-m over mult-vae & +10.00 \% \\" in latex
+    assert "means over 1 to 2 seeds" in latex
 
 
 def test_metrics_without_users_and_bases_of_zero(make):
     figures = {m: {"recall@20": {0: r}, "coverage@20": {0: 0.5}} for m, r in (("mult-vae", 0.0), ("dmrec-m", 0.2))}
     markdown, _ = tables(make(figures), ["recall@20", "coverage@20"])
-    assert "| best of mult-vae over its base | - | +0.00 % |" in markdown
-    assert "| d: dmrec-m - mult-vae | coverage@20 | 1 | +0.0000 | - | - | - | [-, -] | - | - | - |" in markdown
+    assert "| dmrec-m over mult-vae |  | - | +0.00 % |" in markdown
+    nothing = " - | - | - | [-, -] | - | - | - | [-, -] | - | - |"
+    assert f"| d: dmrec-m - mult-vae | coverage@20 | 1 | +0.0000 |{nothing}" in markdown
 
 
 def test_columns_are_what_all_runs_measured(make):
     folder = make({"mult-vae": {"recall@20": {0: 0.2}, "map@7": {0: 0.1}}, "dmrec-m": {"recall@20": {0: 0.2}}})
-    assert "| model | recall@20 |\n" in tables(folder)[0]
+    assert "| model | seeds | recall@20 |\n" in tables(folder)[0]
     with pytest.raises(DmrecError, match="not all runs measured 'map@7'"):
         tables(folder, ["map@7"])
 
 
 def test_names_are_escaped(make):
     name = r"R&D_50% #1 $x|y^~{}\z"
-    figures = {"mult-vae": {"recall@20": {0: 0.2}}}
-    make(figures, "other")
-    markdown, latex = tables(make(figures, name))
-    assert r"| R&D_50% #1 $x\|y^~{}\z recall@20 |" in markdown
-    escaped = r"R\&D\_50\% \#1 \$x|y\textasciicircum{}\textasciitilde{}\{\}\textbackslash{}z recall@20 \\"
-    assert f" & other recall@20 & {escaped}" in latex or f" & {escaped}".removesuffix(r" \\") in latex
+    markdown, latex = tables(make({"mult-vae": {"recall@20": {0: 0.2}}}, name))
+    assert f"# {name}: test" in markdown
+    escaped = r"R\&D\_50\% \#1 \$x|y\textasciicircum{}\textasciitilde{}\{\}\textbackslash{}z"
+    assert f"Test figures on {escaped}: one seed" in latex
 
 
 def test_what_runs_used_is_noted(make):
@@ -207,6 +211,45 @@ def test_without_a_finished_run_the_report_gives_the_reasons(tmp_path):
     append_row(tmp_path, {"dataset": "d", "model": "m", "seed": 0, "state": "failed", "started": 0, "error": "no luck"})
     with pytest.raises(DmrecError, match="no run has finished\n- d m 0: no luck"):
         tables(tmp_path)
+
+
+def test_of_several_variants_validation_chooses(make):
+    folder = make({name: {"recall@20": {0: r}} for name, r in (("mult-vae", 0.2), ("dmrec-g", 0.3), ("dmrec-m", 0.25))})
+    rows = [{**row, "valid": {"recall@20": 0.5 if row["model"] == "dmrec-m" else 0.1}} for row in read_rows(folder)]
+    (folder / ROWS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    markdown, _ = tables(folder)
+    assert "| dmrec-m over mult-vae |  | +25.00 % |" in markdown
+    assert "dmrec-g over mult-vae" not in markdown
+
+
+def test_welch_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(4), 0.3 + 2 * rng.random(9)
+    assert welch(a, b) == pytest.approx(scipy.stats.ttest_ind(b, a, equal_var=False).pvalue)
+    assert math.isnan(welch(a[:1], b))
+    assert math.isnan(welch(np.full(3, 0.1), np.full(3, 0.2)))
+
+
+def test_the_interval_over_seeds_and_users_covers_both():
+    """The variance of a difference of means: of users' differences over U, and of either model's seeds over S."""
+    rng = np.random.default_rng(1)
+    n_users, n_seeds, of_seeds, of_users = 4000, 40, 0.02, 0.5
+    user = rng.standard_normal(n_users)
+    a = 1 + of_seeds * rng.standard_normal((n_seeds, 1)) + user + of_users * rng.standard_normal((1, n_users))
+    b = 1.1 + of_seeds * rng.standard_normal((n_seeds, 1)) + user + of_users * rng.standard_normal((1, n_users))
+    means = resampled_means(np.concatenate([a, b]), 2000)
+    assert means.shape == (2000, 2 * n_seeds)
+    np.testing.assert_allclose(means.mean(axis=0), np.concatenate([a, b]).mean(axis=1), atol=0.005)
+    found = two_level_interval(means[:, :n_seeds], means[:, n_seeds:])
+    expected = math.sqrt(2 * of_users**2 / n_users + 2 * of_seeds**2 / n_seeds)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * expected, rel=0.15)
+    assert found.low < b.mean() - a.mean() < found.high
+    assert found.p < 0.01
+    one = two_level_interval(means[:, :1], means[:, n_seeds : n_seeds + 1])  # users alone
+    assert one.high - one.low == pytest.approx(2 * 1.96 * math.sqrt(2 / n_users) * of_users, rel=0.15)
+    same = two_level_interval(means[:, :n_seeds], means[:, :n_seeds])
+    assert same.low < 0 < same.high
+    assert same.p > 0.9
 
 
 def test_paired_tests_are_scipys():

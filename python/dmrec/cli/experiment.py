@@ -12,11 +12,14 @@ from typer.core import TyperGroup
 from ..errors import DmrecError
 from ..experiment.ledger import ROWS, check_folder, experiment_lock, failed_rows, pending_jobs
 from ..experiment.plan import PLAN, TUNING, Plan, read_plan
-from ..experiment.report.tables import tables
+from ..experiment.report.contents import Contents, contents, in_words
+from ..experiment.report.tables import interval, p_value, signed
+from ..experiment.report.tables import latex as as_latex
+from ..experiment.report.tables import markdown as as_markdown
 from ..experiment.runner import run_jobs, run_searches
 from ..experiment.searches import pending_searches
 from ..files import write_atomically
-from .console import DEVICE, notify, output
+from .console import DEVICE, notify, output, print_table
 
 
 class FileOrCommand(TyperGroup):
@@ -107,9 +110,33 @@ def report(
     - `dmrec experiment report experiments/scientific --against ease`
     - `dmrec experiment report experiments/scientific --metric recall@20 --latex table.tex --markdown table.md`
     """
-    as_markdown, as_latex = tables(folder, metrics, against)
-    for path, text in ((markdown, as_markdown), (latex, as_latex)):
+    found = contents(folder, metrics, against)
+    for path, write in ((markdown, as_markdown), (latex, as_latex)):
         if path is not None:
-            write_atomically(path, text.encode())
+            write_atomically(path, write(found).encode())
     if markdown is None and latex is None:
-        output.print(as_markdown)
+        _print(found)
+
+
+def _print(found: Contents) -> None:
+    """The report for a terminal: a table of figures and one of differences for each dataset."""
+    for section in found.sections:
+        rows = []
+        for line in section.lines:
+            values = [
+                f"{line.means[metric]:.4f}" + (f" ±{line.deviations[metric]:.4f}" if line.deviations else "")
+                for metric in found.metrics
+            ]
+            rows.append([line.model, line.seeds, *values])
+        title = f"{section.dataset}: test, {section.users} users"
+        print_table(title, ["model", "seeds", *found.metrics], rows)
+        if section.tested:
+            rows = []
+            for each in section.tested:
+                c = each.comparison
+                bounds = interval(c.both.low, c.both.high)
+                pair = f"{c.variant} - {c.base}"
+                rows.append([pair, c.metric, signed(c.users.difference), bounds, p_value(each.over_both)])
+            print_table("over seeds and users, p by Holm", ["", "metric", "difference", "95 %", "p"], rows)
+    for row in found.failed:
+        output.print(in_words(row))

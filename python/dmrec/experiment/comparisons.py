@@ -20,7 +20,15 @@ from ..runs.run import CONFIG, USERS, read_run_config
 from ..runs.users import TestedUsers
 from .ledger import ROWS, Row, differing_data, read_rows, run_folder
 from .plan import NOT_IN_DIGEST, backbone_of
-from .statistics import PairedTest, paired_test
+from .statistics import (
+    NO_INTERVAL,
+    Interval,
+    PairedTest,
+    paired_test,
+    resampled_means,
+    two_level_interval,
+    welch,
+)
 
 NO_VALUES = np.zeros(0)
 
@@ -75,6 +83,8 @@ class Comparison:
     metric: str
     seeds: PairedTest
     users: PairedTest  # each user's mean over seeds; NaN where the metric has no value for a single user
+    welch: float  # p-value over seeds, which two models do not share even where they have equal numbers
+    both: Interval  # over seeds and users
 
 
 def collect(folder: Path) -> tuple[list[Cell], list[Row]]:
@@ -150,14 +160,16 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence
         DmrecError: no run has the name of a model in ``against``, or two models were tested on different users.
     """
     found = []
-    for cell, base in _pairs(cells, against):
+    pairs = [(cell, base) for cell, base in _pairs(cells, against) if shared_seeds(cell, base)]
+    for cell, base in pairs:
+        users = [*cell.users.values(), *base.users.values()]
+        if any(not np.array_equal(each.user, users[0].user) for each in users):
+            raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
+    drawn = _resampled(pairs, metrics)
+    for cell, base in pairs:
         seeds = shared_seeds(cell, base)
-        if not seeds:
-            continue
         of_variant = [cell.users[seed] for seed, _ in seeds]
         of_base = [base.users[seed] for _, seed in seeds]
-        if any(not np.array_equal(each.user, of_variant[0].user) for each in (*of_variant, *of_base)):
-            raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
         for metric in metrics:
             by_seed = (
                 np.array([base.value(metric, seed) for _, seed in seeds]),
@@ -167,7 +179,31 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence
                 np.asarray(np.mean([_values(each, metric) for each in runs], axis=0)) for runs in (of_base, of_variant)
             ]
             tests = paired_test(*by_seed), paired_test(*by_user)
-            found.append(Comparison(cell.dataset, base.model, cell.model, metric, *tests))
+            alone = welch(np.array(base.values(metric)), np.array(cell.values(metric)))
+            a, b = (drawn.get((each.dataset, each.model, metric)) for each in (base, cell))
+            both = NO_INTERVAL if a is None or b is None else two_level_interval(a, b)
+            found.append(Comparison(cell.dataset, base.model, cell.model, metric, *tests, alone, both))
+    return found
+
+
+def _resampled(pairs: Sequence[tuple[Cell, Cell]], metrics: Sequence[str]) -> dict[tuple[str, str, str], np.ndarray]:
+    """By dataset, model and metric, (draws, seeds): means over users who are drawn with replacement, the same users for
+    all models of a dataset.
+    """
+    found = {}
+    cells = {(cell.dataset, cell.model): cell for pair in pairs for cell in pair}
+    for dataset in dict.fromkeys(dataset for dataset, _ in cells):
+        keys, rows = [], []
+        for (of, model), cell in cells.items():
+            for metric in metrics if of == dataset else ():
+                of_seeds = [_values(users, metric) for _, users in sorted(cell.users.items())]
+                if all(len(values) for values in of_seeds):
+                    keys.append((dataset, model, metric, len(of_seeds)))
+                    rows += of_seeds
+        means, start = resampled_means(np.stack(rows)) if rows else np.empty((0, 0)), 0
+        for *key, count in keys:
+            found[key[0], key[1], key[2]] = means[:, start : start + count]
+            start += count
     return found
 
 

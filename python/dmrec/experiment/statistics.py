@@ -1,4 +1,4 @@
-"""Paired tests over seeds or over users, and the correction of their p-values."""
+"""Tests over seeds, over users and over both, and the correction of their p-values."""
 
 from __future__ import annotations
 
@@ -36,6 +36,59 @@ def paired_test(a: np.ndarray, b: np.ndarray) -> PairedTest:
     p_t = float(scipy.stats.ttest_1samp(difference, 0.0).pvalue)
     p_wilcoxon = float(scipy.stats.wilcoxon(difference[difference != 0]).pvalue)
     return PairedTest(n, mean, mean - half, mean + half, mean / deviation, p_t, p_wilcoxon)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of a difference b - a of means, over seeds and users; NaN where there is nothing to draw from."""
+
+    low: float  # 95 %
+    high: float
+    p: float  # two-sided, of a normal distribution with the deviation of the draws
+
+
+DRAWS = 10_000
+NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
+
+
+def resampled_means(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """(draws, C): the means of ``values`` (C, U) over users drawn with replacement, the same users for all C."""
+    random, n_users = np.random.default_rng(seed), values.shape[1]
+    means = np.empty((draws, len(values)))
+    for start in range(0, draws, 256):
+        stop = min(start + 256, draws)
+        counts = [np.bincount(random.integers(n_users, size=n_users), minlength=n_users) for _ in range(start, stop)]
+        means[start:stop] = np.stack(counts).astype(np.float64) @ values.T / n_users
+    return means
+
+
+def two_level_interval(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Interval:
+    """The interval of the mean of ``b`` less that of ``a``, both (draws, seeds) of `resampled_means`.
+
+    In each draw, the seeds of either are drawn with replacement, too: those of two models have nothing in common. With
+    one seed, the interval is over users alone.
+    """
+    random = np.random.default_rng(seed)
+    of_a, of_b = (np.take_along_axis(x, random.integers(x.shape[1], size=x.shape), axis=1).mean(axis=1) for x in (a, b))
+    difference = of_b - of_a
+    low, high = np.quantile(difference, (0.025, 0.975))
+    mean, deviation = float(b.mean() - a.mean()), float(difference.std(ddof=1))
+    p = 2 * float(scipy.stats.norm.sf(abs(mean) / deviation)) if deviation > 1e-9 * abs(mean) else math.nan
+    return Interval(float(low), float(high), p)
+
+
+def welch(a: np.ndarray, b: np.ndarray) -> float:
+    """Welch's two-sided p-value of the difference of two means, over seeds; NaN with fewer than two of either, or where
+    nothing varies.
+    """
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    of_a, of_b = (float(x.var(ddof=1)) / len(x) for x in (a, b))  # variances of the means
+    difference = float(b.mean() - a.mean())
+    if not math.sqrt(of_a + of_b) > 1e-9 * abs(difference):
+        return math.nan
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+    return float(2 * scipy.stats.t.sf(abs(difference) / math.sqrt(of_a + of_b), freedom))
 
 
 def holm(values: Sequence[float]) -> list[float]:
