@@ -336,7 +336,7 @@ def test_runs_in_this_process_leave_the_rows_of_worker_processes(plan, done, dat
     lines = []
     run_jobs_here(jobs, tmp_path, lambda job: train(job.config, dataset, job.folder), lines.append)
     of_workers = {run_key(row): row for row in read_rows(done)}
-    volatile = {"started", "seconds", "seconds_per_epoch", "phases", "threads"}
+    volatile = {"started", "seconds", "seconds_per_epoch", "phases", "threads", "workers"}
     for row in read_rows(tmp_path):
         expected = of_workers[run_key(row)]
         assert row.keys() == expected.keys()

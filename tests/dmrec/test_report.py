@@ -157,7 +157,7 @@ def test_a_summary_has_means_and_deviations(make):
 def test_users_of_another_test_are_not_averaged(make):
     folder = make(BOTH)
     np.savez(folder / "d/mult-vae/seed-1/users.npz", user=np.arange(1, 4), **{"recall@20": np.zeros(3)})
-    with pytest.raises(DmrecError, match="dmrec-m and mult-vae on d were tested on different users"):
+    with pytest.raises(DmrecError, match="d: runs of mult-vae were tested on other users than those of mult-vae"):
         tables(folder)
 
 

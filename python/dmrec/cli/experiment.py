@@ -13,6 +13,8 @@ from ..errors import DmrecError
 from ..experiment.ledger import ROWS, check_folder, experiment_lock, failed_rows, pending_jobs
 from ..experiment.plan import PLAN, TUNING, Plan, read_plan
 from ..experiment.report.contents import Contents, contents, in_words
+from ..experiment.report.html import html as as_html
+from ..experiment.report.html import renderer, write_figures
 from ..experiment.report.tables import interval, p_value, signed
 from ..experiment.report.tables import latex as as_latex
 from ..experiment.report.tables import markdown as as_markdown
@@ -102,19 +104,35 @@ def report(
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,
     latex: Annotated[Path | None, typer.Option(help="File to write.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Page to write, with figures: pip install 'dmrec[report]'.", show_default=False)
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for the figures, as PDF and Vega-Lite JSON.", show_default=False)
+    ] = None,
 ) -> None:
-    """Print or write tables in the layout of the paper's Table 2, with paired tests over seeds and over users.
+    """Print or write what the runs of an experiment show: tables, tests over seeds and users, figures.
+
+    Metrics that were not asked for when the runs were made are computed from the ranks that these have kept, up to 100.
 
     Examples:
 
     - `dmrec experiment report experiments/scientific --against ease`
+    - `dmrec experiment report experiments/scientific --html report.html`
     - `dmrec experiment report experiments/scientific --metric recall@20 --latex table.tex --markdown table.md`
     """
     found = contents(folder, metrics, against)
     for path, write in ((markdown, as_markdown), (latex, as_latex)):
         if path is not None:
             write_atomically(path, write(found).encode())
-    if markdown is None and latex is None:
+    if html is not None:
+        draw = renderer()
+        if draw is None:
+            notify("the page has no figures: pip install 'dmrec[report]'")
+        write_atomically(html, as_html(found, draw).encode())
+    if figures is not None:
+        notify(f"{len(write_figures(found, figures))} files: {figures}")
+    if not any((markdown, latex, html, figures)):
         _print(found)
 
 

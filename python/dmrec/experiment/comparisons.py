@@ -73,6 +73,10 @@ class Cell:
         return {seed: TestedUsers.open(folder / USERS) for seed, folder in self.folders.items()}
 
 
+Resampled = dict[tuple[str, str, str], np.ndarray]
+"""By dataset, model and metric, (draws, seeds), see `resampled`."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A variant compared with its base in one metric, over the seeds that both have."""
@@ -153,19 +157,22 @@ def _but(cell: Cell, option: str) -> dict[str, Any]:
     return options
 
 
-def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence[str] = ()) -> list[Comparison]:
+def comparisons(
+    cells: Sequence[Cell], metrics: Sequence[str], drawn: Resampled, against: Sequence[str] = ()
+) -> list[Comparison]:
     """Compares each variant with its base, and every model with those named in ``against``, in each metric.
+
+    Args:
+        cells: the models.
+        metrics: to compare them in.
+        drawn: what `resampled` returns for these.
+        against: names of models.
 
     Raises:
         DmrecError: no run has the name of a model in ``against``, or two models were tested on different users.
     """
     found = []
     pairs = [(cell, base) for cell, base in _pairs(cells, against) if shared_seeds(cell, base)]
-    for cell, base in pairs:
-        users = [*cell.users.values(), *base.users.values()]
-        if any(not np.array_equal(each.user, users[0].user) for each in users):
-            raise DmrecError(f"runs of {cell.model} and {base.model} on {cell.dataset} were tested on different users")
-    drawn = _resampled(pairs, metrics)
     for cell, base in pairs:
         seeds = shared_seeds(cell, base)
         of_variant = [cell.users[seed] for seed, _ in seeds]
@@ -186,23 +193,22 @@ def comparisons(cells: Sequence[Cell], metrics: Sequence[str], against: Sequence
     return found
 
 
-def _resampled(pairs: Sequence[tuple[Cell, Cell]], metrics: Sequence[str]) -> dict[tuple[str, str, str], np.ndarray]:
+def resampled(cells: Sequence[Cell], metrics: Sequence[str]) -> Resampled:
     """By dataset, model and metric, (draws, seeds): means over users who are drawn with replacement, the same users for
-    all models of a dataset.
+    all models of a dataset. Without metrics that single users do not have.
     """
     found = {}
-    cells = {(cell.dataset, cell.model): cell for pair in pairs for cell in pair}
-    for dataset in dict.fromkeys(dataset for dataset, _ in cells):
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
         keys, rows = [], []
-        for (of, model), cell in cells.items():
-            for metric in metrics if of == dataset else ():
+        for cell in (cell for cell in cells if cell.dataset == dataset):
+            for metric in metrics:
                 of_seeds = [_values(users, metric) for _, users in sorted(cell.users.items())]
                 if all(len(values) for values in of_seeds):
-                    keys.append((dataset, model, metric, len(of_seeds)))
+                    keys.append((cell.model, metric, len(of_seeds)))
                     rows += of_seeds
         means, start = resampled_means(np.stack(rows)) if rows else np.empty((0, 0)), 0
-        for *key, count in keys:
-            found[key[0], key[1], key[2]] = means[:, start : start + count]
+        for model, metric, count in keys:
+            found[dataset, model, metric] = means[:, start : start + count]
             start += count
     return found
 
@@ -219,6 +225,22 @@ def _pairs(cells: Sequence[Cell], against: Sequence[str]) -> list[tuple[Cell, Ce
             others = [each for each in cells if each.dataset == base.dataset and each is not base]
             pairs += [(each, base) for each in others if (each, base) not in pairs and (base, each) not in pairs]
     return pairs
+
+
+def check_users(cells: Sequence[Cell]) -> None:
+    """Checks that all models of a dataset were tested on the same users.
+
+    Raises:
+        DmrecError: they were not.
+    """
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        first, *others = [cell for cell in cells if cell.dataset == dataset]
+        expected = next(iter(first.users.values())).user
+        for cell in (first, *others):
+            if any(not np.array_equal(users.user, expected) for users in cell.users.values()):
+                raise DmrecError(
+                    f"{dataset}: runs of {cell.model} were tested on other users than those of {first.model}"
+                )
 
 
 def shared_seeds(cell: Cell, base: Cell) -> list[tuple[int, int]]:

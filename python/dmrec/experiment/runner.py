@@ -49,7 +49,8 @@ def run_jobs(
     threads = threads or threads_of_worker(workers)
     ended = in_processes(jobs, lambda job: _start_job(job, threads, report), workers)
     for number, (job, status, started) in enumerate(ended, start=1):
-        _record(row_of_worker(job, status, started), folder, f"{number} of {len(jobs)}", report)
+        row = row_of_worker(job, status, started) | {"workers": workers}
+        _record(row, folder, f"{number} of {len(jobs)}", report)
 
 
 def threads_of_worker(workers: int) -> int:
@@ -121,7 +122,7 @@ def run_jobs_here(jobs: Sequence[Job], folder: Path, train: Callable[[Job], obje
         try:
             if not is_finished(job.folder):
                 train(job)
-            row = finished_row(job, started)
+            row = finished_row(job, started) | {"workers": 1}
         except Exception as error:
             row = failed_row(job, started, error_line(error))
             if not isinstance(error, RUN_ERRORS):

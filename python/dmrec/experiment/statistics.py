@@ -69,12 +69,24 @@ def two_level_interval(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Interval:
     one seed, the interval is over users alone.
     """
     random = np.random.default_rng(seed)
-    of_a, of_b = (np.take_along_axis(x, random.integers(x.shape[1], size=x.shape), axis=1).mean(axis=1) for x in (a, b))
+    of_a, of_b = (_over_seeds(x, random) for x in (a, b))
     difference = of_b - of_a
     low, high = np.quantile(difference, (0.025, 0.975))
     mean, deviation = float(b.mean() - a.mean()), float(difference.std(ddof=1))
     p = 2 * float(scipy.stats.norm.sf(abs(mean) / deviation)) if deviation > 1e-9 * abs(mean) else math.nan
     return Interval(float(low), float(high), p)
+
+
+def interval_of_mean(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean over seeds and users, from (draws, seeds) of `resampled_means`."""
+    means = _over_seeds(drawn, np.random.default_rng(seed))
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _over_seeds(drawn: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(draws,): of each draw, the mean over seeds that are drawn with replacement."""
+    chosen = random.integers(drawn.shape[1], size=drawn.shape)
+    return np.asarray(np.take_along_axis(drawn, chosen, axis=1).mean(axis=1))
 
 
 def welch(a: np.ndarray, b: np.ndarray) -> float:

@@ -62,6 +62,10 @@ class TestedUsers:
         depth = int(self._kept("depth"))
         return torch.from_numpy(np.unpackbits(self._kept("hits"), axis=1, count=depth)).double()
 
+    def keeps(self, name: str) -> bool:
+        """Whether the file has this array; those of earlier versions have fewer."""
+        return name in self._arrays
+
     def measures(self, metric: str) -> bool:
         """Whether each user's value is known, or follows from the ranks that were kept."""
         kind, k = parse_metric(metric)

@@ -9,11 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DmrecError
-from ..comparisons import Cell, Comparison, base_of, collect, comparisons, shared_metrics, shared_seeds
+from ..comparisons import (
+    Cell,
+    Comparison,
+    Resampled,
+    base_of,
+    check_users,
+    collect,
+    comparisons,
+    resampled,
+    shared_metrics,
+    shared_seeds,
+)
 from ..ledger import Row
 from ..plan import backbone_of, compared_with
-from ..statistics import holm
+from ..statistics import holm, interval_of_mean
 from .paper import METRICS, MODELS, published_figures
+
+PRIMARY = "recall@20"
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Line:
     cell: Cell
     means: dict[str, float]
     deviations: dict[str, float]  # over seeds; empty with one seed
+    intervals: dict[str, tuple[float, float]]  # 95 %, over seeds and users; of metrics that single users have
     ranks: dict[str, int]  # 0 for the best value as it is printed, 1 for the second best, 2 for the others
     published: dict[str, float]  # the paper's figures for this model, where it has them
 
@@ -78,6 +92,12 @@ class Contents:
     sections: list[Section]
     used: dict[str, list[str]]  # text vectors, precision, device of the runs
     failed: list[Row]
+    drawn: Resampled
+
+    @property
+    def primary(self) -> str:
+        """The metric of the figures and sentences."""
+        return PRIMARY if PRIMARY in self.metrics else self.metrics[0]
 
 
 def contents(folder: Path, metrics: Sequence[str] | None = None, against: Sequence[str] | None = None) -> Contents:
@@ -96,18 +116,24 @@ def contents(folder: Path, metrics: Sequence[str] | None = None, against: Sequen
     if not cells:
         raise DmrecError("\n".join([f"{folder}: no run has finished", *map(in_words, failed)]))
     chosen = shared_metrics(cells, metrics, METRICS)
-    found = comparisons(cells, chosen, compared_with(folder) if against is None else against)
+    check_users(cells)
+    drawn = resampled(cells, chosen)
+    if against is None:
+        models = {cell.model for cell in cells}
+        against = [name for name in compared_with(folder) if name in models]  # others have not finished yet
+    found = comparisons(cells, chosen, drawn, against)
     tested = corrected(found)
     sections = []
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         mine = [cell for cell in cells if cell.dataset == dataset]
         users = max(row["test_users"] for cell in mine for row in cell.rows.values())
         of_dataset = [each for each in tested if each.comparison.dataset == dataset]
-        sections.append(Section(dataset, users, _lines(mine, chosen), _gains(mine, chosen), of_dataset))
+        lines = _lines(mine, chosen, drawn)
+        sections.append(Section(dataset, users, lines, _gains(mine, chosen), of_dataset))
     used = {}
     for key in ("vectors", "precision", "device"):
         used[key] = sorted({str(row[key]) for cell in cells for row in cell.rows.values() if row.get(key)})
-    return Contents(folder, chosen, sections, used, failed)
+    return Contents(folder, chosen, sections, used, failed, drawn)
 
 
 def in_words(row: Row) -> str:
@@ -130,7 +156,7 @@ def corrected(found: Sequence[Comparison]) -> list[Tested]:
     return [Tested(c, *values) for c, *values in zip(found, *columns, strict=True)]
 
 
-def _lines(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Line]:
+def _lines(cells: Sequence[Cell], metrics: Sequence[str], drawn: Resampled) -> list[Line]:
     means = [{metric: cell.mean(metric) for metric in metrics} for cell in cells]
     ranks = {metric: _ranks([each[metric] for each in means]) for metric in metrics}
     lines = []
@@ -138,7 +164,9 @@ def _lines(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Line]:
         values = {metric: cell.values(metric) for metric in metrics}
         deviations = {m: statistics.stdev(each) for m, each in values.items()} if len(cell.rows) > 1 else {}
         published = {m: value for m in metrics if (value := _published(cell, m)) is not None}
-        lines.append(Line(cell, means[i], deviations, {m: ranks[m][i] for m in metrics}, published))
+        keys = {metric: (cell.dataset, cell.model, metric) for metric in metrics}
+        intervals = {metric: interval_of_mean(drawn[key]) for metric, key in keys.items() if key in drawn}
+        lines.append(Line(cell, means[i], deviations, intervals, {m: ranks[m][i] for m in metrics}, published))
     return lines
 
 
@@ -163,13 +191,13 @@ def _gains(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Gain]:
             variants.setdefault(base.model, []).append((cell, base))
     found = []
     for name, pairs in variants.items():
-        cell, base = max(pairs, key=lambda pair: _validation(pair[0]))
+        cell, base = max(pairs, key=lambda pair: best_validation(pair[0]))
         found.append(Gain(name, cell.model, {metric: _gain(cell, base, metric) for metric in metrics}))
     return found
 
 
-def _validation(cell: Cell) -> float:
-    """The mean over seeds of the metric that chose the epochs."""
+def best_validation(cell: Cell) -> float:
+    """The mean over seeds of the metric that chose the epochs, on validation."""
     monitor = cell.config.training.monitor
     return float(statistics.mean(row.get("valid", {}).get(monitor, -math.inf) for row in cell.rows.values()))
 

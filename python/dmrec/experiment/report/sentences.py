@@ -1,0 +1,79 @@
+"""What a report says first: who is best by how much, in sentences that claim only what the intervals allow."""
+
+from __future__ import annotations
+
+import math
+
+from ..comparisons import comparisons
+from .contents import Contents, Section, Tested, corrected
+from .tables import p_value, signed
+
+SIGNIFICANT = 0.05
+
+
+def sentences(found: Contents, section: Section) -> list[str]:
+    """Two or three sentences on a dataset: the best model, what it is level with, what its variants gain.
+
+    One model is called better than another where the 95 % interval of the difference over seeds and users excludes 0
+    and p is below 0.05 after Holm over all comparisons that the sentence is about; otherwise they are called level.
+    """
+    metric = found.primary
+    lines = sorted(section.lines, key=lambda line: -line.means[metric])
+    best = lines[0]
+    said = [f"{best.model} has the highest {metric}, {best.means[metric]:.4f}."]
+    if len(lines) > 1:
+        cells = [line.cell for line in lines]
+        compared = comparisons(cells, [metric], found.drawn, [best.model])
+        against = corrected([c for c in compared if best.model in (c.base, c.variant)])
+        said.append(_against(best.model, against))
+    gains = [each for each in section.tested if each.comparison.metric == metric]
+    for gain in section.gains:
+        pair = gain.variant, gain.base
+        said += [_gain(each, metric) for each in gains if (each.comparison.variant, each.comparison.base) == pair]
+    return said
+
+
+def _against(best: str, tested: list[Tested]) -> str:
+    """Of the best model and all others."""
+    level: list[tuple[str, float, float, float]] = []
+    better: list[tuple[str, float, float, float]] = []
+    for each in tested:
+        c = each.comparison
+        sign = 1 if c.variant == best else -1
+        low, high = sorted((sign * c.both.low, sign * c.both.high))
+        other = c.base if c.variant == best else c.variant
+        group = better if low > 0 and each.over_both < SIGNIFICANT else level
+        group.append((other, sign * c.users.difference, low, high))
+    level.sort(key=lambda entry: entry[1])
+    better.sort(key=lambda entry: entry[1])
+    parts = []
+    if better:
+        name, difference, low, high = better[0]
+        count = (
+            f"the {len(better)} other models" if not level else f"{len(better)} of {len(better) + len(level)} others"
+        )
+        parts.append(
+            f"It is above {count}; the nearest of these is {name}, by {difference:.4f} "
+            f"(95 % interval {low:.4f} to {high:.4f})"
+        )
+    if level:
+        names = ", ".join(f"{name} ({signed(difference)})" for name, difference, _, _ in level[:6])
+        more = f" and {len(level) - 6} more" if len(level) > 6 else ""
+        parts.append(f"{'it' if parts else 'It'} is level with {names}{more}")
+    return "; ".join(parts) + "."
+
+
+def _gain(each: Tested, metric: str) -> str:
+    """Of a variant and its base."""
+    c = each.comparison
+    if math.isnan(c.both.low):
+        return (
+            f"{c.variant} and {c.base} differ by {signed(c.seeds.difference)} in {metric}; users' values are not known."
+        )
+    span = f"{signed(c.users.difference)} in {metric}, 95 % interval {signed(c.both.low)} to {signed(c.both.high)}"
+    span += f", p {p_value(each.over_both)}"
+    if c.both.low > 0 and each.over_both < SIGNIFICANT:
+        return f"{c.variant} is above its base {c.base} ({span})."
+    if c.both.high < 0 and each.over_both < SIGNIFICANT:
+        return f"{c.variant} is below its base {c.base} ({span})."
+    return f"{c.variant} is level with its base {c.base} ({span})."
