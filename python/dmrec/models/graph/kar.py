@@ -99,5 +99,5 @@ class Experts(nn.Module):
         hidden = torch.relu(first[:, : n * self.hidden]).view(len(texts), n, self.hidden)
         own: Any = self.second_own[number]
         second = [*self.second_shared, *own]
-        out = [torch.relu(layer(hidden[:, k])) for k, layer in enumerate(second)]
+        out = [torch.relu(layer(each)) for layer, each in zip(second, hidden.unbind(1), strict=True)]
         return torch.stack([gate[:, k : k + 1] * each for k, each in enumerate(out)]).sum(0)
