@@ -22,7 +22,8 @@ from .data.dataset import Dataset
 from .data.sources.new_items import read_new_items
 from .errors import DmrecError
 from .eval import ranking
-from .eval.metrics import COVERAGE, parse_metric
+from .eval.lists import OF_ALL
+from .eval.metrics import parse_metric
 from .inference.recommender import Recommender
 from .language.embed import embed_dataset
 from .language.encoders import TextEncoder, make_encoder
@@ -318,7 +319,8 @@ def evaluate(
     Args:
         model: a trained model.
         data: its dataset; the default is the one it was opened with.
-        metrics: recall, precision, hit, ndcg, mrr, map or coverage, each at any K, such as ``"ndcg@10"``.
+        metrics: recall, precision, hit, ndcg, mrr, map, novelty, diversity, coverage or gini, each at any K, such as
+            ``"ndcg@10"``, or auc.
         split: ``"test"`` or ``"valid"``.
         per_user: return the values of every user instead of their means.
 
@@ -336,7 +338,7 @@ def evaluate(
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
     if not wanted:
         raise DmrecError("metrics must name at least one, such as 'recall@20'")
-    if per_user and (of_all := [name for name in wanted if parse_metric(name)[0] == COVERAGE]):
+    if per_user and (of_all := [name for name in wanted if parse_metric(name)[0] in OF_ALL]):
         raise DmrecError(f"{of_all[0]} is a value of all users together: leave it out, or per_user=True")
     data = None if data is None else _dataset(data)
     if data is not None and data is not model.dataset:

@@ -87,7 +87,8 @@ class EvaluationConfig(Options):
     metrics: tuple[str, ...] = Field(
         ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"),
         min_length=1,
-        description="recall, precision, hit, ndcg, mrr, map or coverage, each at any K",
+        description="recall, precision, hit, ndcg, mrr, map, novelty, diversity, coverage or gini, each at any K, or "
+        "auc",
     )
     test_input: Literal["train", "train+valid"] = Field(
         "train", description="what models read of a user when they are tested; all models of a table must read the same"

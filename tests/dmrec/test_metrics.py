@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import torch
 from dmrec.errors import DmrecError
 from dmrec.eval import ranking
-from dmrec.eval.metrics import LINEAR, METRICS, expected_hits, hits, parse_metric
+from dmrec.eval.lists import Catalogue, diversity, gini, novelty
+from dmrec.eval.metrics import LINEAR, METRICS, expected_hits, hits, known_metrics, parse_metric, register_metric
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import Model, TrainingData
 
@@ -84,7 +85,7 @@ def test_full_ranking_masks_training_items_and_skips_users_without_held_out_ones
 @pytest.mark.parametrize("size", [1, 2, 7, 49])
 def test_blocks_of_users_do_not_change_a_bit(monkeypatch, size):
     scores, train, held_out = _scores_and_splits()
-    metrics = [f"{name}@{k}" for name in (*METRICS, "coverage") for k in (1, 5, 30)]
+    metrics = ["auc", *(f"{name}@{k}" for name in known_metrics() if name != "auc" for k in (1, 5, 30))]
     whole = evaluate(FixedScores(scores), TrainingData(train), held_out, metrics).means
     monkeypatch.setattr(ranking, "USERS_PER_BLOCK", size)
     assert evaluate(FixedScores(scores), TrainingData(train), held_out, metrics).means == whole
@@ -195,9 +196,82 @@ def test_nobody_to_evaluate():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("recall", "write it like recall@20"), ("mmr@5", "'mmr' is not a metric")]
+    ("name", "message"),
+    [
+        ("recall", "write it like recall@20"),
+        ("auc@5", "write it like recall@20, or auc"),
+        ("mmr@5", "'mmr' is not a metric"),
+    ],
 )
 def test_unknown_metrics(name, message):
     with pytest.raises(DmrecError, match=message):
         parse_metric(name)
     assert parse_metric("ndcg@7") == ("ndcg", 7)
+
+
+def _lists(seed=0, k=6):
+    rng = np.random.default_rng(seed)
+    train = sp.csr_matrix(rng.random((40, 25)) < 0.15)
+    ids = np.array([rng.permutation(25)[:k] for _ in range(40)])
+    ids[3, 2:], ids[4, 1:], ids[5, :] = -1, -1, -1
+    return train, ids
+
+
+def test_novelty_is_the_information_of_what_is_shown():
+    train, ids = _lists()
+    share = np.maximum(np.asarray(train.sum(axis=0)).ravel(), 1) / 40
+    right = [np.mean([-math.log2(share[i]) for i in row if i >= 0]) if (row >= 0).any() else 0 for row in ids]
+    found = novelty(torch.from_numpy(ids), Catalogue(Csr.from_scipy(train)))
+    np.testing.assert_allclose(found, right, rtol=1e-12)
+
+
+def test_diversity_is_the_mean_distance_of_pairs():
+    train, ids = _lists()
+    users = [set(train[:, i].nonzero()[0]) for i in range(25)]
+
+    def distance(i, j):
+        size = math.sqrt(len(users[i]) * len(users[j]))
+        return 1 - (len(users[i] & users[j]) / size if size else 0)
+
+    right = []
+    for row in ids:
+        pairs = list(itertools.combinations([i for i in row if i >= 0], 2))
+        right.append(np.mean([distance(i, j) for i, j in pairs]) if pairs else 0)
+    found = diversity(torch.from_numpy(ids), Catalogue(Csr.from_scipy(train)))
+    np.testing.assert_allclose(found, right, atol=1e-12)
+
+
+def test_gini_is_the_mean_difference_of_counts():
+    counts = torch.tensor([0, 3, 1, 1, 7])
+    pairs = (counts[:, None] - counts[None, :]).abs().double().mean() / (2 * counts.double().mean())
+    assert gini(counts) == pytest.approx(pairs.item())
+    assert gini(torch.full((9,), 4)) == pytest.approx(0)
+    assert gini(torch.zeros(9)) == 0
+    assert gini(torch.tensor([0] * 99 + [5])) == pytest.approx(0.99)
+
+
+def test_auc_is_the_share_of_pairs_in_the_right_order():
+    scores, train, held_out = _scores_and_splits()
+    result = evaluate(FixedScores(scores), TrainingData(train), held_out, ["auc", "recall@5"])
+    seen, wanted = train.to_dense() > 0, held_out.to_dense() > 0
+    for user, value in zip(result.users.tolist(), result.values["auc"].tolist(), strict=True):
+        mine = scores[user][wanted[user] & ~seen[user]]
+        others = scores[user][~wanted[user] & ~seen[user]]
+        assert value == pytest.approx((mine[:, None] > others[None, :]).double().mean().item(), abs=1e-12)
+
+
+def test_a_metric_of_ones_own():
+    @register_metric("last")
+    def last(hit, n_held_out, k):
+        return hit[:, k - 1]
+
+    try:
+        scores, train, held_out = _scores_and_splits()
+        found = evaluate(FixedScores(scores), TrainingData(train), held_out, ["last@2", "precision@1", "precision@2"])
+        means = found.means
+        assert means["last@2"] == pytest.approx(2 * means["precision@2"] - means["precision@1"])
+        for name in ("last", "coverage", "auc", "a b"):
+            with pytest.raises(DmrecError, match=f"'{name}' cannot name a metric"):
+                register_metric(name)
+    finally:
+        del METRICS["last"]

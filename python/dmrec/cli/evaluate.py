@@ -44,7 +44,9 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Rank all items for every user again and print the metrics: recall, precision, hit, ndcg, mrr, map, coverage.
+    """Rank all items for every user again and print the metrics.
+
+    recall, precision, hit, ndcg, mrr, map, novelty, diversity, coverage and gini, each at any K, and auc.
 
     Examples:
 

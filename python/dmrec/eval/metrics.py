@@ -16,6 +16,7 @@ from torch import Tensor
 from dmrec_ext import Csr
 
 from ..errors import DmrecError, did_you_mean
+from .lists import AUC, OF_ALL, OF_LISTS
 
 
 def hits(ids: Tensor, held_out: Csr) -> Tensor:
@@ -93,7 +94,8 @@ def average_precision(hit: Tensor, n_held_out: Tensor, k: int) -> Tensor:
     return (first * first.cumsum(1) / ranks).sum(1) / n_held_out
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+Metric = Callable[[Tensor, Tensor, int], Tensor]
+METRICS: dict[str, Metric] = {
     "recall": recall,
     "precision": precision,
     "hit": hit_rate,
@@ -101,20 +103,48 @@ METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "mrr": mrr,
     "map": average_precision,
 }
-"""Those of a user; their mean over users is reported."""
+"""Those of a user that follow from the hits; their mean over users is reported."""
 
 LINEAR = ("recall", "precision", "ndcg")
 """Sums over ranks: their mean over orders is their value for the mean of the hits."""
 
-COVERAGE = "coverage"
-"""Coverage@k = share of all items that are among the first k of at least one user: of all users together."""
+
+def register_metric(name: str) -> Callable[[Metric], Metric]:
+    """Makes a function a metric that can be asked for by ``name@k``, wherever the others can.
+
+    The function takes ``hit`` (B, depth) float64, 1 where the item at a rank is held out, ``n_held_out`` (B,) int64 and
+    k, and returns (B,) float64.
+
+    >>> @register_metric("first")
+    ... def first(hit, n_held_out, k):
+    ...     return hit[:, 0]
+    >>> del METRICS["first"]
+
+    Raises:
+        DmrecError: there is a metric of this name, or it is not a word.
+    """
+    if not re.fullmatch(r"\w+", name) or name in known_metrics():
+        raise DmrecError(f"'{name}' cannot name a metric: use letters, digits and underscores, and no known name")
+
+    def register(function: Metric) -> Metric:
+        METRICS[name] = function
+        return function
+
+    return register
+
+
+def known_metrics() -> tuple[str, ...]:
+    """The names of all metrics, without k."""
+    return (*METRICS, *OF_LISTS, *OF_ALL, AUC)
 
 
 def parse_metric(name: str) -> tuple[str, int]:
-    """``"recall@20"`` to its parts."""
+    """``"recall@20"`` to its parts; ``auc``, of whole rankings, has 0 for k."""
+    if name == AUC:
+        return AUC, 0
     match = re.fullmatch(r"(\w+)@([1-9]\d*)", name)
-    if match is None:
-        raise DmrecError(f"'{name}' is not a metric; write it like recall@20")
-    if match[1] not in (*METRICS, COVERAGE):
-        raise DmrecError(f"'{match[1]}' is not a metric{did_you_mean(match[1], (*METRICS, COVERAGE))}")
+    if match is None or match[1] == AUC:
+        raise DmrecError(f"'{name}' is not a metric; write it like recall@20, or auc")
+    if match[1] not in known_metrics():
+        raise DmrecError(f"'{match[1]}' is not a metric{did_you_mean(match[1], known_metrics())}")
     return match[1], int(match[2])

@@ -13,7 +13,8 @@ from dmrec_ext import Csr
 
 from ..models.base import Model, TrainingData, evaluating
 from ..runtime import move
-from .metrics import COVERAGE, LINEAR, METRICS, expected_hits, hits, parse_metric
+from .lists import AUC, OF_ALL, OF_LISTS, Catalogue, auc
+from .metrics import LINEAR, METRICS, expected_hits, hits, parse_metric
 
 USERS_PER_BLOCK = 1024  # fixed: products differ in their last bits with the number of rows
 
@@ -85,14 +86,15 @@ def evaluate(
         Metrics of each user and their means. They do not depend on the number of users in a block or in all.
     """
     parts = {name: parse_metric(name) for name in metrics}
-    depth = max(depth, *(k for _, k in parts.values()))
+    depth = max(depth, *(data.n_items if kind == AUC else k for kind, k in parts.values()))
     users = held_out.crow.diff().nonzero().squeeze(1)
     tied = None if model.tied_items is None else model.tied_items.cpu()
     linear = [] if tied is None else [name for name, (kind, _) in parts.items() if kind in LINEAR]
     over_orders: dict[str, list[Tensor]] = {name: [] for name in linear}
-    values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind in METRICS}
+    values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind not in OF_ALL}
     all_hits = [torch.zeros(0, depth, dtype=torch.bool)]
-    shown = {name: torch.zeros(data.n_items, dtype=torch.bool) for name, (kind, _) in parts.items() if kind == COVERAGE}
+    shown = {name: torch.zeros(data.n_items, dtype=torch.int64) for name, (kind, _) in parts.items() if kind in OF_ALL}
+    catalogue = Catalogue(data.interactions)
     with evaluating(model):
         for block in blocks(users):
             batch = move(data.users(block), model.device)
@@ -103,17 +105,21 @@ def evaluate(
             all_hits.append(hit.bool())
             for name, of_users in values.items():
                 kind, k = parts[name]
-                of_users.append(METRICS[kind](hit, count, k))
+                if kind in OF_LISTS:
+                    of_users.append(OF_LISTS[kind](ids[:, :k], catalogue))
+                else:
+                    of_users.append(auc(hit, ids) if kind == AUC else METRICS[kind](hit, count, k))
             if tied is not None:
                 expected = expected_hits(ids, wanted, tied, None if seen is None else move(seen, torch.device("cpu")))
                 for name, of_users in over_orders.items():
                     kind, k = parts[name]
                     of_users.append(METRICS[kind](expected, count, k))
-            for name, items in shown.items():
+            for name, counts in shown.items():
                 first = ids[:, : parts[name][1]]
-                items[first[first >= 0]] = True
+                counts += first[first >= 0].bincount(minlength=data.n_items)
     nothing = torch.zeros(0, dtype=torch.float64)
     of_user = {name: torch.cat([nothing, *of_users]) for name, of_users in values.items()}
-    means = {name: mean(of_user[name]) if name in of_user else mean(shown[name].double()) for name in metrics}
+    of_all = {name: OF_ALL[parts[name][0]](counts) for name, counts in shown.items()}
+    means = {name: mean(of_user[name]) if name in of_user else of_all[name] for name in metrics}
     random_ties = {name: mean(torch.cat([nothing, *of_users])) for name, of_users in over_orders.items()}
     return Evaluation(means, users, of_user, held_out.crow.diff()[users], torch.cat(all_hits), random_ties)
