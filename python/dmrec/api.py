@@ -34,7 +34,7 @@ from .language.profiles.write import write_profiles
 from .language.profiles.writer import TemplateWriter
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
-from .runs.load import held_out_split, histories_of, load_model, test_data, training_data
+from .runs.load import held_out_split, histories_of, load_model, test_data, test_exclusions, training_data
 from .runs.provenance import check_data
 from .runs.resolve import resolve
 from .runs.run import Run, run_folder
@@ -347,11 +347,12 @@ def evaluate(
         check_data(model.folder, Run(model.folder).load()[1], model.config, data)
     dataset = data or model.dataset
     held_out = dataset.split(split) if model.config is None else held_out_split(model.config, dataset, split)
-    seen, exclude = model.data, True
+    seen, options = model.data, dict[str, Any]()
     if model.config is not None:
-        exclude = model.config.evaluation.exclude_seen
-        seen = test_data(model.config, dataset, seen) if split == "test" else seen
-    found = ranking.evaluate(model.model, seen, held_out, wanted, exclude_seen=exclude)
+        options["exclude_seen"] = model.config.evaluation.exclude_seen
+        if split == "test":
+            seen, options["exclude"] = test_data(model.config, dataset, seen), test_exclusions(model.config, dataset)
+    found = ranking.evaluate(model.model, seen, held_out, wanted, **options)
     if not per_user:
         return found.means
     users = np.array([user.id for user in dataset.users], dtype=object)[found.users.numpy()]

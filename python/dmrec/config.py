@@ -94,6 +94,9 @@ class EvaluationConfig(Options):
         "train", description="what models read of a user when they are tested; all models of a table must read the same"
     )
     exclude_seen: bool = Field(True, description="whether what a model reads of a user is left out of the ranking")
+    exclude_validation: bool = Field(
+        False, description="whether validation items are left out of the ranking on test, too, as some programs do"
+    )
     per_user: bool = Field(False, description="keep the test values of every user in the run (users.npz)")
 
 

@@ -1,18 +1,27 @@
 """Metrics and full ranking against their definitions, user by user."""
 
 import itertools
+import json
 import math
 
+import dmrec
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tiny
 import torch
+from dmrec.cli.main import main
+from dmrec.config import build_config
 from dmrec.errors import DmrecError
 from dmrec.eval import ranking
 from dmrec.eval.lists import Catalogue, diversity, gini, novelty
 from dmrec.eval.metrics import LINEAR, METRICS, expected_hits, hits, known_metrics, parse_metric, register_metric
-from dmrec.eval.ranking import evaluate
+from dmrec.eval.ranking import evaluate, union
 from dmrec.models.base import Model, TrainingData
+from dmrec.options import apply_overrides
+from dmrec.recipes import recipe
+from dmrec.runs.resolve import resolve
+from dmrec.training.trainer import train as train_run
 
 from dmrec_ext import Csr, rank_scores
 
@@ -275,3 +284,33 @@ def test_a_metric_of_ones_own():
                 register_metric(name)
     finally:
         del METRICS["last"]
+
+
+def test_validation_items_may_be_left_out_of_the_ranking():
+    scores, train, held_out = _scores_and_splits()
+    taken = train.to_dense() + held_out.to_dense()
+    valid = (torch.from_numpy(np.random.default_rng(2).random((50, 30)) < 0.2) & (taken == 0)).float()
+    further = Csr.from_torch(valid)._replace(values=None)
+    both = union(train, further)
+    assert torch.equal(both.to_dense() > 0, (train.to_dense() + valid) > 0)
+    lower = torch.where(valid > 0, -1.0, scores)
+    for seen in (True, False):
+        found = evaluate(
+            FixedScores(scores), TrainingData(train), held_out, ["recall@5", "auc"], exclude=further, exclude_seen=seen
+        )
+        masked = evaluate(FixedScores(lower), TrainingData(train), held_out, ["recall@5"], exclude_seen=seen)
+        assert found.means["recall@5"] == masked.means["recall@5"]
+
+
+def test_the_option_reaches_training_and_evaluation(tmp_path, capsys):
+    data = tiny.make(tmp_path / "data")
+    runs = {}
+    for name, options in (("a", []), ("b", ["evaluation.exclude_validation=true"])):
+        config = resolve(build_config(apply_overrides(recipe("ease"), options)), data)
+        runs[name] = train_run(config, data, tmp_path / name)["test"]
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(tmp_path / name), "--json"])
+        printed = json.loads(capsys.readouterr().out)
+        assert {metric: printed[metric] for metric in runs[name]} == runs[name]
+        assert dmrec.evaluate(dmrec.load(tmp_path / name))["recall@20"] == runs[name]["recall@20"]
+    assert runs["b"]["recall@5"] > runs["a"]["recall@5"]

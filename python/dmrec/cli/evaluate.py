@@ -13,7 +13,7 @@ import typer
 
 from ..errors import DmrecError
 from ..eval.ranking import evaluate as evaluate_model
-from ..runs.load import held_out_split, load_run, test_data
+from ..runs.load import held_out_split, load_run, test_data, test_exclusions
 from ..runtime import resolve_device
 from .console import print_table
 from .runs import notify_of_seed
@@ -60,10 +60,12 @@ def evaluate(
     opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
     notify_of_seed(run, opened.folder)
     held_out = held_out_split(opened.config, dataset, split)
+    exclude = None
     if split is Split.test:
-        users = test_data(opened.config, dataset, users)
+        users, exclude = test_data(opened.config, dataset, users), test_exclusions(opened.config, dataset)
     options = opened.config.evaluation
-    result = evaluate_model(model, users, held_out, metrics or options.metrics, exclude_seen=options.exclude_seen)
+    wanted = metrics or options.metrics
+    result = evaluate_model(model, users, held_out, wanted, exclude_seen=options.exclude_seen, exclude=exclude)
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}

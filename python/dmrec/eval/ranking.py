@@ -50,6 +50,15 @@ def blocks(users: Tensor) -> Iterator[Tensor]:
     return iter(users.split(USERS_PER_BLOCK))
 
 
+def union(a: Csr, b: Csr) -> Csr:
+    """(B, N): entries that either has, without values; columns rise in each row."""
+    keys = [each.row_of_entry() * each.n_cols + each.col for each in (a, b)]
+    entries = torch.cat(keys).unique()
+    counts = torch.bincount(entries // a.n_cols, minlength=a.n_rows)
+    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Csr(crow, entries % a.n_cols, None, a.n_cols)
+
+
 def mean_nll(model: Model, data: TrainingData, held_out: Csr) -> float:
     """The mean negative log-likelihood of held-out items, in nats, each as the next one of its user; no search is made.
 
@@ -70,6 +79,7 @@ def evaluate(
     metrics: Sequence[str],
     *,
     exclude_seen: bool = True,
+    exclude: Csr | None = None,
     depth: int = 0,
 ) -> Evaluation:
     """Ranks all items for each user that has held-out items, without those that the model reads of the user.
@@ -80,6 +90,7 @@ def evaluate(
         held_out: (M, N) held-out interactions, on the CPU.
         metrics: names such as ``"recall@20"``.
         exclude_seen: False to rank also what the model reads of a user, as is usual for the next item of a sequence.
+        exclude: (M, N) further items that are not ranked, none of them held out, on the CPU.
         depth: how many items are ranked, if more than the metrics need.
 
     Returns:
@@ -99,6 +110,9 @@ def evaluate(
         for block in blocks(users):
             batch = move(data.users(block), model.device)
             seen = batch.interactions if exclude_seen else None
+            if exclude is not None:
+                further = move(exclude.rows(block), model.device)
+                seen = further if seen is None else union(seen, further)
             ids = model.rank(batch, depth, exclude=seen)[1].cpu()
             wanted = held_out.rows(block)
             hit, count = hits(ids, wanted), wanted.crow.diff()

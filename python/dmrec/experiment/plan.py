@@ -44,7 +44,7 @@ TUNING, TUNED = "tuning", "tuned.json"
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = {
     "training": ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial"),
-    "evaluation": ("test_input", "exclude_seen"),
+    "evaluation": ("test_input", "exclude_seen", "exclude_validation"),
     "language": ("alone",),
     "model": ("item_text",),
     "tiger": ("posterior",),

@@ -146,6 +146,11 @@ def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingD
     return data._replace(interactions=interactions_of(dataset, *splits), histories=histories)
 
 
+def test_exclusions(config: Config, dataset: Dataset) -> Csr | None:
+    """(M, N): items that are not ranked when a model is tested, besides those that it reads; None: there are none."""
+    return dataset.split("valid") if config.evaluation.exclude_validation else None
+
+
 def splits_learned(config: Config) -> tuple[str, ...]:
     """The splits that a model learns from."""
     return SPLITS if config.training.interactions == "all" else SPLITS[:1]

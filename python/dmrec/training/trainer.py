@@ -25,7 +25,7 @@ from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.initial import initial_state
-from ..runs.load import test_data, training_data
+from ..runs.load import test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
 from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
 from ..runs.users import DEPTH, save_users
@@ -147,6 +147,7 @@ def _train(
         of_test = test_data(config, dataset, data)
         depth = DEPTH if config.evaluation.per_user and model.ranks_deep else 0
         options: dict[str, Any] = {"exclude_seen": config.evaluation.exclude_seen, "depth": depth}
+        options["exclude"] = test_exclusions(config, dataset)
         tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
         if tested.random_ties:
