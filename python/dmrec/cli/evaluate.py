@@ -7,15 +7,20 @@ import math
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
+from ..config import EvaluationConfig
+from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..eval.ranking import Evaluation
 from ..eval.ranking import evaluate as evaluate_model
+from ..inference.rankings import read_rankings
+from ..models.base import TrainingData
 from ..runs.load import held_out_split, load_run, test_data, test_exclusions
 from ..runtime import resolve_device
-from .console import print_table
+from .console import notify, print_table
 from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 
@@ -28,10 +33,22 @@ class Split(StrEnum):
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run.", show_default=False)] = None,
     split: Annotated[Split, typer.Option(help="Which held-out interactions.")] = Split.test,
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="Like recall@50; repeatable.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset folder, if it moved, or of --rankings.", show_default=False)
+    ] = None,
+    rankings: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of a run: a table of rankings made elsewhere, with columns user, item, score.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="Column of --rankings to rank by, largest first; none: rows are in order.")
+    ] = "score",
     per_user: Annotated[
         Path | None, typer.Option(help="Table of every user's values: .csv, .parquet or .jsonl.", show_default=False)
     ] = None,
@@ -53,19 +70,19 @@ def evaluate(
     - `dmrec evaluate runs/ml-100k/dmrec-m`
     - `dmrec evaluate runs/ml-100k/dmrec-m --split valid --metric recall@50 --metric map@50 --json`
     - `dmrec evaluate runs/ml-100k/dmrec-m --groups 5,10,20 --per-user users.parquet`
+    - `dmrec evaluate --rankings theirs.csv --data data/ml-100k --metric recall@20 --metric novelty@20`
     """
+    if (run is None) == (rankings is None):
+        raise DmrecError("name either the folder of a run or --rankings")
     borders = _borders(groups)
     if per_user is not None:
         check_ending(per_user)
-    opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
-    notify_of_seed(run, opened.folder)
-    held_out = held_out_split(opened.config, dataset, split)
-    exclude = None
-    if split is Split.test:
-        users, exclude = test_data(opened.config, dataset, users), test_exclusions(opened.config, dataset)
-    options = opened.config.evaluation
-    wanted = metrics or options.metrics
-    result = evaluate_model(model, users, held_out, wanted, exclude_seen=options.exclude_seen, exclude=exclude)
+    measured = (
+        _of_rankings(rankings, data, score, split, metrics)
+        if rankings is not None
+        else _of_run(run or Path(), data, split, metrics, device, unfinished)
+    )
+    name, dataset, users, result = measured
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}
@@ -79,11 +96,11 @@ def evaluate(
         means = result.means_of(chosen)
         by_group[label] = {"users": int(chosen.sum()), **(means if chosen.any() else dict.fromkeys(means))}
     if as_json:
-        found = {"run": str(opened.folder), "split": split, "users": result.n_users, **result.means}
+        found = {"run": name, "split": split, "users": result.n_users, **result.means}
         found |= {"random_ties": result.random_ties} if result.random_ties else {}
         typer.echo(json.dumps(found | ({"groups": by_group} if by_group else {})))
         return
-    title = f"{opened.config.name} on {dataset.name}: {split}, {result.n_users} users"
+    title = f"{name} on {dataset.name}: {split}, {result.n_users} users"
     print_table(title, ["metric", "mean"], list(result.means.items()))
     if result.random_ties:
         title = "over all orders of items that share their codes"
@@ -91,6 +108,44 @@ def evaluate(
     if by_group:
         rows = [[label, *figures.values()] for label, figures in by_group.items()]
         print_table("by training interactions", ["interactions", *next(iter(by_group.values()))], rows)
+
+
+class Measured(NamedTuple):
+    """What is measured, on which data, and the figures."""
+
+    name: str
+    dataset: Dataset
+    users: TrainingData
+    result: Evaluation
+
+
+def _of_run(
+    run: Path, data: Path | None, split: Split, metrics: list[str] | None, device: str, unfinished: bool
+) -> Measured:
+    opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
+    notify_of_seed(run, opened.folder)
+    held_out = held_out_split(opened.config, dataset, split)
+    exclude = None
+    if split is Split.test:
+        users, exclude = test_data(opened.config, dataset, users), test_exclusions(opened.config, dataset)
+    options = opened.config.evaluation
+    wanted = metrics or options.metrics
+    result = evaluate_model(model, users, held_out, wanted, exclude_seen=options.exclude_seen, exclude=exclude)
+    return Measured(str(opened.folder), dataset, users, result)
+
+
+def _of_rankings(rankings: Path, data: Path | None, score: str, split: Split, metrics: list[str] | None) -> Measured:
+    """Training items are left out of the lists, as of those of our models."""
+    if data is None:
+        raise DmrecError("--rankings needs --data, the dataset whose held-out items are looked for")
+    dataset = open_dataset(data)
+    model = read_rankings(rankings, dataset, score)
+    notify(f"{rankings}: lists for {model.n_served} of {dataset.n_users} users; those without one count as misses")
+    if dataset.split(split).nnz == 0:
+        raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
+    users = TrainingData(dataset.split("train"))
+    wanted = metrics or EvaluationConfig().metrics
+    return Measured(rankings.name, dataset, users, evaluate_model(model, users, dataset.split(split), wanted))
 
 
 def _borders(groups: str | None) -> list[int]:
