@@ -15,6 +15,7 @@ ALLOWED = {
     "yaml12": set(),
     "table": {"errors"},
     "files": {"errors"},
+    "plugins": {"errors"},
     "options": {"errors", "yaml12"},
     "runtime": BASE,
     "data": BASE,
@@ -28,7 +29,7 @@ ALLOWED = {
     "runs": BASE | SETTINGS | {"data", "tokenizers", "models", "eval", "build"},
     "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},
     "inference": BASE | SETTINGS | {"table", "data", "language", "models", "eval", "runs"},
-    "experiment": BASE | SETTINGS | {"recipes", "data", "models", "eval", "build", "runs", "training"},
+    "experiment": BASE | SETTINGS | {"plugins", "recipes", "data", "models", "eval", "build", "runs", "training"},
     "__main__": {"cli"},
 }
 ALLOWED["api"] = {*ALLOWED, "dmrec_ext"} - {"__main__", "experiment"}

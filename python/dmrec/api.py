@@ -34,6 +34,7 @@ from .language.profiles.write import write_profiles
 from .language.profiles.writer import TemplateWriter
 from .models.base import ClosedFormModel, Model
 from .options import deep_merge
+from .plugins import load_plugins
 from .runs.load import held_out_split, histories_of, load_model, test_data, test_exclusions, training_data
 from .runs.provenance import check_data
 from .runs.resolve import resolve
@@ -407,3 +408,6 @@ def _fit(model: Model, data: Dataset) -> Recommender:
     for split in ("valid", "test"):
         result[split] = ranking.evaluate(model, training, data.split(split), list(METRICS)).means
     return Recommender(model, training, data, None, None, result)
+
+
+load_plugins()

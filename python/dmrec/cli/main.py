@@ -84,9 +84,11 @@ class OnDemand(TyperGroup):
 
 def load_command(name: str) -> Any:
     """A command, imported."""
+    from ..plugins import load_plugins
     from ..runtime import limit_threads
 
     limit_threads()
+    load_plugins()
     entry = COMMANDS[name]
     made = getattr(importlib.import_module(f".{entry.module}", __package__), entry.attribute)
     if not isinstance(made, typer.Typer):
@@ -113,14 +115,31 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _name_plugins(sources: list[str] | None) -> list[str] | None:
+    if sources:
+        from ..plugins import name_plugins
+
+        name_plugins(sources)
+    return sources
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            callback=_name_plugins,  # before the command is imported
+            help="Module or .py file with models or metrics of your own; repeatable. Also: DMREC_PLUGINS.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    del version
+    del version, plugins
     del debug  # read in main(), where it may be anywhere
 
 

@@ -7,7 +7,6 @@ the module or file that registers the model, if it is not a built-in one.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import torch
 from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
+from ..plugins import import_source, load_plugins
 from ..runs.checkpoint import load_checkpoint
 from ..runs.run import Run, is_finished
 from ..training.observer import Observer
@@ -40,8 +40,9 @@ def main(folder: Path, runner: int, source: str | None = None) -> int:
         return INTERRUPTED
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     try:
+        load_plugins()
         if source is not None:
-            _import_source(source)
+            import_source(source)
         do = search_or_continue if (folder / SEARCH).exists() else train_or_resume
         do(folder, _write_line)
     except KeyboardInterrupt:
@@ -60,19 +61,6 @@ def _write_line(line: str) -> None:
 def error_line(error: BaseException) -> str:
     """Type and message of an error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _import_source(source: str) -> None:
-    """Imports a module by name, or a Python file without running it as a program."""
-    if not source.endswith(".py"):
-        importlib.import_module(source)
-        return
-    spec = importlib.util.spec_from_file_location("__dmrec_models__", source)
-    assert spec is not None, "a .py file has a spec"
-    assert spec.loader is not None, "and a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
 
 
 def train_or_resume(folder: Path, report: Callable[[str], None], observers: Sequence[Observer] = ()) -> None:
