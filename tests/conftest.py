@@ -34,9 +34,10 @@ def _seeded() -> None:
 def _registries_as_before():
     """What a test registers, itself or by an executed example, is unknown to the tests that follow it."""
     from dmrec.language.encoders import ENCODERS
+    from dmrec.eval.metrics import METRICS
     from dmrec.models.base import MODELS
 
-    before = [(registry, dict(registry)) for registry in (ENCODERS, MODELS)]
+    before = [(registry, dict(registry)) for registry in (ENCODERS, MODELS, METRICS)]
     yield
     for registry, entries in before:
         registry.clear()
