@@ -33,8 +33,8 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _registries_as_before():
     """What a test registers, itself or by an executed example, is unknown to the tests that follow it."""
-    from dmrec.language.encoders import ENCODERS
     from dmrec.eval.metrics import METRICS
+    from dmrec.language.encoders import ENCODERS
     from dmrec.models.base import MODELS
 
     before = [(registry, dict(registry)) for registry in (ENCODERS, MODELS, METRICS)]

@@ -38,6 +38,7 @@ COMMANDS = {
     "tune": Entry("tune", "tune", "Search the options with the best score on validation."),
     "paper": Entry("paper", "paper", "Run an analysis of the DMRec paper on your data."),
     "experiment": Entry("experiment", "app", "Run a grid of datasets, models and seeds, and report its results."),
+    "plot": Entry("plot", "plot", "Draw validation over the seconds of training, of runs that are there."),
     "doctor": Entry("doctor", "doctor", "Show what is installed, and whether each operator runs natively."),
 }
 """In the order in which they are used."""

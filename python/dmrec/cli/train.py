@@ -126,8 +126,7 @@ def train(
     if failures:
         raise DmrecError("; ".join(failures))
     if plot is not None:
-        folders = [out / dataset.name / each.name for each in configs]
-        plot_validation(folders, configs[-1].training.monitor, dataset.name, plot)
+        plot_validation([job.folder for job in jobs], configs[-1].training.monitor, dataset.name, plot)
         output.print(f"validation curves: {plot}")
 
 

@@ -76,7 +76,7 @@ class Run:
 
         Of a run that is being trained again, the finished one before it is opened.
         """
-        if not (folder / CONFIG).exists() and (seeds := _seed_folders(folder)):
+        if not (folder / CONFIG).exists() and (seeds := seed_folders(folder)):
             folder = seeds[0]
         if not (folder / RESULT).exists() and (folder / PREVIOUS / RESULT).exists():
             folder /= PREVIOUS
@@ -167,7 +167,7 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run of one seed or of several has left its figures here."""
-    return (folder / RESULT).exists() or any((each / RESULT).exists() for each in _seed_folders(folder))
+    return (folder / RESULT).exists() or any((each / RESULT).exists() for each in seed_folders(folder))
 
 
 def run_folder(out: Path, dataset: str, model: str, seed: int) -> Path:
@@ -211,7 +211,7 @@ def clear(folder: Path) -> None:
     Raises:
         DmrecError: one of them is being trained.
     """
-    for part in _seed_folders(folder):
+    for part in seed_folders(folder):
         with run_lock(part):
             _remove_files(part)
             with suppress(PermissionError):  # Windows does not remove open files
@@ -236,7 +236,7 @@ def _remove_tensorboard(folder: Path) -> None:
             (folder / name).rmdir()
 
 
-def _seed_folders(folder: Path) -> list[Path]:
+def seed_folders(folder: Path) -> list[Path]:
     """The folders of single seeds, by seed."""
     found = [*folder.glob(f"seed-*/{CONFIG}"), *(path.parent for path in folder.glob(f"seed-*/{PREVIOUS}/{CONFIG}"))]
     folders = {path.parent for path in found}

@@ -28,30 +28,48 @@ def check_plot(path: Path) -> None:
 
 
 def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Path) -> None:
-    """Plots a metric on validation over the time of training, a curve for each run.
+    """Plots a metric on validation over the seconds of training, without those of evaluation and start.
+
+    A thin line for each run, runs of a model in one colour, and a dot at the epoch that was chosen.
 
     Args:
-        folders: the runs. One of a model that is not trained in epochs is a horizontal line.
+        folders: the runs. One of a model that is not trained in epochs is a level line.
         metric: a metric that all of them evaluated, such as ``recall@20``.
         dataset: the name of the dataset, for the title.
         path: where the image is written; see `check_plot`.
+
+    Raises:
+        DmrecError: a run has not evaluated the metric.
     """
     from matplotlib.figure import Figure  # an extra, which other commands must not import
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     styles = itertools.cycle(("--", ":", "-."))
+    colours: dict[str, str] = {}
     for folder in folders:
         run = Run.open(folder)
-        if not run.events("epoch"):
-            axes.axhline(run.result["valid"][metric], color="0.4", linestyle=next(styles), label=run.config.name)
+        name = run.config.name
+        label = None if name in colours else name
+        epochs = {event["epoch"]: event["seconds"] for event in run.events("epoch")}
+        if not epochs:
+            if label is not None:
+                colours[name] = "0.4"
+                axes.axhline(run.result["valid"][metric], color="0.4", linestyle=next(styles), label=label)
             continue
-        start = run.events("start")[0]["time"]
-        events = run.events("evaluation")
-        axes.plot([e["time"] - start for e in events], [e[metric] for e in events], label=run.config.name)
-    axes.set(title=f"{dataset}, one line per model", xlabel="seconds of training", ylabel=f"validation {metric}")
-    axes.legend()
+        clock = dict(zip(epochs, itertools.accumulate(epochs.values()), strict=True))
+        points = [(clock[e["epoch"]], e[metric], e["epoch"]) for e in run.events("evaluation") if metric in e]
+        if not points:
+            raise DmrecError(f"{folder} has no validation {metric} in its log")
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=colour, linewidth=1, label=label)
+        best = run.result.get("best_epoch") if run.state()[0] == "finished" else None
+        axes.plot(
+            *zip(*[(x, y) for x, y, epoch in points if epoch == best] or [(None, None)], strict=True), "o", color=colour
+        )
+    axes.set(title=f"{dataset}: validation, dots at the chosen epochs", xlabel="seconds of training", ylabel=metric)
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
