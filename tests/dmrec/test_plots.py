@@ -16,17 +16,17 @@ def run(capsys, *arguments):
 
 def test_curves_of_models_with_their_seeds(tmp_path, capsys, monkeypatch):
     tiny.make(tmp_path / "data")
-    options = ["--seeds", "2", "--set", "training.epochs=6", "--set", "model.hidden=16"]
-    train = ("train", "mult-vae", "ease", "--data", tmp_path / "data", "--out", tmp_path / "runs", *options)
-    assert run(capsys, *train[:2], *train[3:], "--no-baselines")[0] == 0
-    assert (
-        run(capsys, "train", "ease", "--no-baselines", "--data", tmp_path / "data", "--out", tmp_path / "runs")[0] == 0
-    )
-    drawn = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *given, **more: (drawn.append(self), save(self, *given, **more))
-    )
+    where = ("--no-baselines", "--data", tmp_path / "data", "--out", tmp_path / "runs")
+    options = ("--seeds", "2", "--set", "training.epochs=6", "--set", "model.hidden=16")
+    assert run(capsys, "train", "mult-vae", *where, *options)[0] == 0
+    assert run(capsys, "train", "ease", *where)[0] == 0
+    drawn, save = [], Figure.savefig
+
+    def savefig(self, *given, **more):
+        drawn.append(self)
+        save(self, *given, **more)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
     out = tmp_path / "curves.png"
     folders = [tmp_path / "runs/tiny/mult-vae", tmp_path / "runs/tiny/ease"]
     assert run(capsys, "plot", *folders, "--out", out)[0] == 0

@@ -33,8 +33,6 @@ def plot(
     folders = [each for folder in runs for each in (seed_folders(folder) or [Run.open(folder).folder])]
     names = {Run.open(folder).events("start")[0]["dataset"] for folder in folders}
     if len(names) > 1:
-        raise DmrecError(
-            f"runs on several datasets ({', '.join(sorted(names))}) have nothing to share: plot them apart"
-        )
+        raise DmrecError(f"these are runs on several datasets ({', '.join(sorted(names))}): plot them apart")
     plot_validation(folders, metric or Run.open(folders[0]).config.training.monitor, names.pop(), out)
     notify(f"validation curves: {out}")

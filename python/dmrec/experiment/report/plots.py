@@ -64,9 +64,7 @@ def plot_validation(folders: Sequence[Path], metric: str, dataset: str, path: Pa
         colour = colours.setdefault(name, f"C{len(colours)}")
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=colour, linewidth=1, label=label)
         best = run.result.get("best_epoch") if run.state()[0] == "finished" else None
-        axes.plot(
-            *zip(*[(x, y) for x, y, epoch in points if epoch == best] or [(None, None)], strict=True), "o", color=colour
-        )
+        axes.plot([x for x, _, e in points if e == best], [y for _, y, e in points if e == best], "o", color=colour)
     axes.set(title=f"{dataset}: validation, dots at the chosen epochs", xlabel="seconds of training", ylabel=metric)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
