@@ -2,7 +2,7 @@
 #   make demo    train on MovieLens-100K and recommend          make test    the whole test suite
 #   make lint    formatting, lint, types                        make bench   kernels against their peers
 #   make bench-million    training and ranking as the catalogue grows to a million items
-#   make docs    the pages of docs/ that follow from the code
+#   make docs    the pages of docs/ that follow from the code     make site    the documentation as a website
 #   make fuzz    operators under sanitizers (GCC)
 #   make wheel   sdist and wheel into dist/                     make wheel-check    install the wheel elsewhere, use it
 #   make gpu     all checks of a GPU (tests, benchmarks, training) into gpu.json: docs/gpu-checklist.md
@@ -21,7 +21,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format docs bench bench-million fuzz cuda-check cuda-full gpu wheel wheel-check lock clean
+.PHONY: demo test lint format docs site bench bench-million fuzz cuda-check cuda-full gpu wheel wheel-check lock clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -68,6 +68,9 @@ format: $(VENV)/developing
 
 docs: $(VENV)/developing
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/developing
+	$(BIN)/python docs/site.py
 
 bench: $(VENV)/developing
 	$(PIP) -c $(LOCK) -e '.[bench]' --no-build-isolation
