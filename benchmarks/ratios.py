@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -68,25 +69,44 @@ def to_markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
 
 
 def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> None:
-    """A bar per contender and group, in multiples of our time; the floor as a mark on our bar."""
+    """A panel for each group: how many times our time its contenders take, and what the floor is of it."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    peers = [row for row in rows if row["contender"] not in ("ours", "floor")]
-    floors = {row["group"]: row["times_ours"] for row in rows if row["contender"] == "floor"}
-    figure, axes = plt.subplots(figsize=(9, 0.24 * len(peers) + 1.5), layout="constrained")
-    labels = [f"{row['group']}: {row['contender']}" for row in peers]
-    colours = {group: f"C{i % 10}" for i, group in enumerate(dict.fromkeys(row["group"] for row in peers))}
-    lengths = [row["times_ours"] - 1 for row in peers]
-    axes.barh(labels, lengths, left=1, color=[colours[row["group"]] for row in peers])
-    marks = [floors.get(row["group"], float("nan")) for row in peers]
-    axes.plot(marks, labels, "k|", markersize=9, label="floor")
-    axes.axvline(1, color="black", linewidth=0.8, label="ours")
-    axes.set(xscale="log", xlabel="times our time", title=", ".join(f"{k} {v}" for k, v in about.items()))
-    axes.tick_params(axis="y", labelsize=6)
-    axes.title.set_size(7)
-    axes.set_ylim(len(peers) - 0.4, -0.6)
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=75)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["contender"] != "ours":
+            groups[row["group"]].append(row)
+    columns = 3
+    lines = -(-len(groups) // columns)
+    most = max(len(of_group) for of_group in groups.values())
+    figure, panels = plt.subplots(lines, columns, figsize=(13, (0.17 * most + 0.9) * lines + 0.6), layout="constrained")
+    for axes, (group, of_group) in zip(panels.flat, groups.items(), strict=False):
+        peers = [row for row in of_group if row["contender"] != "floor"]
+        for place, row in enumerate(peers):
+            slower = row["times_ours"] >= 1
+            axes.barh(place, row["times_ours"] - 1, left=1, color="#0072B2" if slower else "#D55E00", height=0.7)
+            axes.annotate(
+                f"{row['times_ours']:.2f}",
+                (row["times_ours"], place),
+                xytext=(3 if slower else -3, 0),
+                textcoords="offset points",
+                ha="left" if slower else "right",
+                va="center",
+                fontsize=8,
+            )
+        for row in of_group:
+            if row["contender"] == "floor":
+                axes.axvline(row["times_ours"], color="#009E73", linestyle="--", linewidth=1.2)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(peers)), [row["contender"] for row in peers], fontsize=8)
+        axes.set(xscale="log", xlim=(0.1, 30), ylim=(most - 0.4, -0.6))
+        axes.set_title(textwrap.fill(group, 48), fontsize=8, loc="left")
+        axes.tick_params(axis="x", labelsize=7)
+    for axes in list(panels.flat)[len(groups) :]:
+        axes.set_axis_off()
+    figure.supxlabel("times our time (right of the line: slower than ours); dashed: the floor", fontsize=10)
+    figure.suptitle(", ".join(f"{key} {value}" for key, value in about.items()), fontsize=10)
+    figure.savefig(path, dpi=80)
