@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 WIDTH_OF_FILES = 120  # where output goes to a file or a pipe and no terminal says how wide it is
 
+Workers = Annotated[int, typer.Option(min=1, help="Number of runs at a time, which share the processors.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads per run. Default: OMP_NUM_THREADS, or an equal share of the processors."),
+]
 DEVICE = "cpu, cuda or auto (the GPU where there is one). Default: training.device."
 
 PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False, "emoji": False}

@@ -21,7 +21,7 @@ from ..experiment.report.tables import markdown as as_markdown
 from ..experiment.runner import run_jobs, run_searches
 from ..experiment.searches import pending_searches
 from ..files import write_atomically
-from .console import DEVICE, notify, output, print_table
+from .console import DEVICE, Threads, Workers, notify, output, print_table
 
 
 class FileOrCommand(TyperGroup):
@@ -47,11 +47,8 @@ app = typer.Typer(
 def run(
     file: Annotated[Path, typer.Argument(help="YAML: datasets, models, seeds, sections for all models.")],
     out: Annotated[Path | None, typer.Option(help="Default: experiments/NAME.", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time, which share the processors.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads per run. Default: OMP_NUM_THREADS, or an equal share of the processors."),
-    ] = None,
+    workers: Workers = 1,
+    threads: Threads = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
 ) -> None:

@@ -12,7 +12,7 @@ from ..data.dataset import open_dataset
 from ..experiment.paper_plans import paper_plan
 from ..experiment.plan import read_plan
 from ..files import write_atomically
-from .console import DEVICE, notify
+from .console import DEVICE, Threads, Workers, notify
 from .experiment import run_plan
 
 
@@ -34,11 +34,8 @@ def paper(
         typer.Option(min=1, help="Trials of each trained model's search. Default: published options, not tuned."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: experiments/ANALYSIS.", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time, which share the processors.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads per run. Default: OMP_NUM_THREADS, or an equal share of the processors."),
-    ] = None,
+    workers: Workers = 1,
+    threads: Threads = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the experiment file and run nothing.")] = False,
 ) -> None:

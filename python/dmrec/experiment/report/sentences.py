@@ -6,9 +6,7 @@ import math
 
 from ..comparisons import comparisons
 from .contents import Contents, Section, Tested, corrected
-from .tables import p_value, signed
-
-SIGNIFICANT = 0.05
+from .tables import SIGNIFICANT, p_value, signed
 
 
 def sentences(found: Contents, section: Section) -> list[str]:
