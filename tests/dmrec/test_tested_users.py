@@ -36,7 +36,7 @@ def run_of(data, folder, name, *options):
 def test_metrics_afterwards_are_those_measured_at_once(data, tmp_path, name):
     short = [] if name == "popularity" else ["training.epochs=3"]
     folder = run_of(data, tmp_path / "run", name, *short)
-    kept = TestedUsers.open(folder / USERS)
+    kept = TestedUsers(folder / USERS)
     opened = load_model(Run.open(folder), data)
     measured = evaluate(opened.model, opened.data, data.split("test"), [*LATER, "recall@20"])
     for metric in (*LATER, "recall@20"):
@@ -52,7 +52,7 @@ def test_metrics_afterwards_are_those_measured_at_once(data, tmp_path, name):
 
 def test_a_run_of_an_earlier_version_says_what_it_lacks(tmp_path):
     np.savez(tmp_path / USERS, user=np.arange(3), **{"recall@20": np.ones(3)})
-    kept = TestedUsers.open(tmp_path / USERS)
+    kept = TestedUsers(tmp_path / USERS)
     assert kept.measures("recall@20")
     assert not kept.measures("recall@10")
     with pytest.raises(DmrecError, match="has no 'interactions': the run was made by an earlier version"):

@@ -70,7 +70,7 @@ class Cell:
     @cached_property
     def users(self) -> dict[int, TestedUsers]:
         """By seed, what the run has kept of the users that it was tested on."""
-        return {seed: TestedUsers.open(folder / USERS) for seed, folder in self.folders.items()}
+        return {seed: TestedUsers(folder / USERS) for seed, folder in self.folders.items()}
 
 
 Resampled = dict[tuple[str, str, str], np.ndarray]

@@ -8,7 +8,6 @@ was one of these, eight ranks a byte, ``depth`` the number of ranks; and the val
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -30,18 +29,16 @@ class TestedUsers:
 
     __test__ = False  # no tests, whatever pytest makes of the name
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], name: str) -> None:
-        self._arrays, self._name = arrays, name
-
-    @classmethod
-    def open(cls, path: Path) -> TestedUsers:
-        """From a file that `save` wrote; arrays are read when they are asked for."""
-        return cls(np.load(path), str(path))
+    def __init__(self, path: Path) -> None:
+        """From a file that `save_users` wrote; each array is read when it is asked for."""
+        self._path = path
+        with np.load(path) as arrays:
+            self._names = set(arrays.files)
 
     @property
     def user(self) -> np.ndarray:
         """(U,) rows in the dataset, ascending."""
-        return self._arrays["user"]
+        return self._kept("user")
 
     @property
     def interactions(self) -> np.ndarray:
@@ -64,13 +61,12 @@ class TestedUsers:
 
     def keeps(self, name: str) -> bool:
         """Whether the file has this array; those of earlier versions have fewer."""
-        return name in self._arrays
+        return name in self._names
 
     def measures(self, metric: str) -> bool:
         """Whether each user's value is known, or follows from the ranks that were kept."""
         kind, k = parse_metric(metric)
-        kept = "depth" in self._arrays and k <= int(self._arrays["depth"])
-        return metric in self._arrays or (kind in METRICS and kept)
+        return self.keeps(metric) or (kind in METRICS and self.keeps("depth") and k <= int(self._kept("depth")))
 
     def values(self, metric: str) -> np.ndarray:
         """(U,) the metric of each user.
@@ -78,17 +74,18 @@ class TestedUsers:
         Raises:
             DmrecError: it was not measured, and too few ranks were kept to compute it.
         """
-        if metric in self._arrays:
-            return self._arrays[metric]
+        if self.keeps(metric):
+            return self._kept(metric)
         if not self.measures(metric):
-            raise DmrecError(f"{self._name} does not tell '{metric}': measure it again with dmrec evaluate --metric")
+            raise DmrecError(f"{self._path} does not tell '{metric}': measure it again with dmrec evaluate --metric")
         kind, k = parse_metric(metric)
         return METRICS[kind](self.hits, torch.from_numpy(self._kept("held_out")), k).numpy()
 
     def _kept(self, name: str) -> np.ndarray:
-        if name not in self._arrays:
-            raise DmrecError(f"{self._name} has no '{name}': the run was made by an earlier version; train it again")
-        return self._arrays[name]
+        if not self.keeps(name):
+            raise DmrecError(f"{self._path} has no '{name}': the run was made by an earlier version; train it again")
+        with np.load(self._path) as arrays:
+            return np.asarray(arrays[name])
 
 
 def save_users(path: Path, tested: Evaluation, interactions: Tensor) -> None:
