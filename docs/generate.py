@@ -153,6 +153,27 @@ def quality(folder: str, dataset: str, *metrics: str) -> str:
     return "\n".join(table) + "\n"
 
 
+def baselines(dataset: str) -> str:
+    """Models with published settings, best by recall@20 first: figures, and the time that they take alone."""
+    lines = (RESULTS / f"experiments/baselines-{dataset}/rows.jsonl").read_text().splitlines()
+    times = {row["model"]: row for row in json.loads((RESULTS / f"time-to-best-{dataset}.json").read_text())["rows"]}
+    runs: dict[str, list[dict[str, typing.Any]]] = {}
+    for row in map(json.loads, lines):
+        if row["state"] == "finished":
+            runs.setdefault(row["model"], []).append(row)
+    names = ("recall@20", "ndcg@20", "best epoch", "s of an epoch", "s to the best one")
+    table = [f"| model | seeds | {' | '.join(names)} |", f"| --- |{' ---: |' * (len(names) + 1)}"]
+    for model, of_model in sorted(
+        runs.items(), key=lambda item: -statistics.mean(r["test"]["recall@20"] for r in item[1])
+    ):
+        time = times.get(model, {})
+        cells = [_mean([row["test"][metric] for row in of_model]) for metric in names[:2]]
+        cells.append(", ".join(str(row["best_epoch"]) for row in of_model if "best_epoch" in row) or "-")
+        cells += [str(time.get("epoch", "-")), str(time.get("to_best", time.get("seconds", "-")))]
+        table.append(f"| {model} | {len(of_model)} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
 def tokenizers(of: str) -> str:
     """Use of codes by tokenizer."""
     table = ["| codes | used | perplexity | in collisions before | after | seconds |", f"| --- |{' ---: |' * 5}"]
@@ -311,6 +332,7 @@ def three_lines() -> str:
 TABLES = {
     "three_lines": three_lines,
     "quality": quality,
+    "baselines": baselines,
     "cold": cold,
     "ensembles": ensembles,
     "words": words,

@@ -81,3 +81,23 @@ def test_either_a_run_or_rankings(made, tmp_path, capsys):
     assert "name either the folder of a run or --rankings" in evaluate(capsys)[2]
     (tmp_path / "theirs.csv").write_text("user,item,score\nu1,i1,1\n")
     assert "--rankings needs --data" in evaluate(capsys, "--rankings", tmp_path / "theirs.csv")[2]
+
+
+def test_groups_with_equal_shares(made, tmp_path, capsys):
+    folder, data, _, table = made
+    path = tmp_path / "theirs.csv"
+    path.write_text("user,item,score\n" + "".join(f"{u},{i},{float(s)!r}\n" for u, i, s in rows_of(table)))
+    arguments = ("--rankings", path, "--data", folder / "data", "--json", "--metric", "recall@10")
+    status, out, _ = evaluate(capsys, *arguments, "--groups", "equal:3")
+    assert status == 0
+    groups = json.loads(out)["groups"]
+    lengths = data.split("train").crow.diff().numpy()
+    shares = []
+    for label, group in groups.items():
+        low, _, high = label.partition(" to ")
+        chosen = lengths[(lengths >= int(low.split()[0])) & (lengths <= (int(high) if high else 10**9))]
+        shares.append(chosen.sum() / lengths.sum())
+        assert group["users"] <= len(chosen)
+    assert len(groups) == 3
+    assert sum(shares) == pytest.approx(1)
+    assert max(shares) < 0.5

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tiny
 from dmrec.cli.main import main
+from dmrec.eval.groups import equal_groups
 from dmrec.experiment.plan import read_plan
 from dmrec.experiment.report.contents import contents
-from dmrec.experiment.report.figures import equal_groups, figures
+from dmrec.experiment.report.figures import figures
 from dmrec.experiment.report.html import html, renderer
 from dmrec.experiment.report.sentences import sentences
 from dmrec.experiment.runner import run_jobs_here
@@ -101,8 +102,8 @@ def test_seconds_are_compared_only_where_runs_took_turns(folder, tmp_path):
 
 def test_groups_share_interactions():
     lengths = np.array([1] * 40 + [2] * 20 + [5] * 8 + [40])
-    assert equal_groups(lengths).tolist() == [0] * 40 + [1] * 20 + [2] * 8 + [3]
-    assert set(equal_groups(np.full(9, 3)).tolist()) == {2}
+    assert equal_groups(lengths, 4).tolist() == [0] * 40 + [1] * 20 + [2] * 8 + [3]
+    assert set(equal_groups(np.full(9, 3), 4).tolist()) == {2}
 
 
 def test_specifications_compile_without_a_warning(folder, capfd):

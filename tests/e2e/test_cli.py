@@ -283,7 +283,11 @@ FAILURES = [
     ),
     (["train", "mult-vae", "--seeds", "0", "--data", "{data}"], 2, "Invalid value for '--seeds'"),
     (["evaluate", "nowhere"], 1, "nowhere is not a run"),
-    (["evaluate", "{run}", "--groups", "5,3"], 1, "--groups takes rising whole numbers, like 5,10,20, got '5,3'"),
+    (
+        ["evaluate", "{run}", "--groups", "5,3"],
+        1,
+        "--groups takes rising whole numbers, like 5,10,20, or equal:4, got '5,3'",
+    ),
     (["evaluate", "{run}", "--groups", "few"], 1, "--groups takes rising whole numbers"),
     (["evaluate", "{run}", "--per-user", "u.xls"], 1, "the ending says what to write; known: .parquet, .jsonl"),
     (["train", "mult-vae", "dmrec-m", "--data", "{data}", "--set", "name=x"], 1, "two recipes cannot have one name"),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import typer
 
 from ..config import EvaluationConfig
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..eval.groups import equal_groups
 from ..eval.ranking import Evaluation
 from ..eval.ranking import evaluate as evaluate_model
 from ..inference.rankings import read_rankings
@@ -53,7 +56,11 @@ def evaluate(
         Path | None, typer.Option(help="Table of every user's values: .csv, .parquet or .jsonl.", show_default=False)
     ] = None,
     groups: Annotated[
-        str | None, typer.Option(help="Means by number of training interactions: borders, like 5,10,20.")
+        str | None,
+        typer.Option(
+            help="Means by number of training interactions: borders, like 5,10,20, or equal:4 for four groups with equal "
+            "shares of all interactions."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (the GPU where there is one).")] = "cpu",
     unfinished: Annotated[
@@ -74,7 +81,7 @@ def evaluate(
     """
     if (run is None) == (rankings is None):
         raise DmrecError("name either the folder of a run or --rankings")
-    borders = _borders(groups)
+    check_groups(groups)
     if per_user is not None:
         check_ending(per_user)
     measured = (
@@ -82,7 +89,7 @@ def evaluate(
         if rankings is not None
         else _of_run(run or Path(), data, split, metrics, device, unfinished)
     )
-    name, dataset, users, result = measured
+    name, source, dataset, users, result = measured
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
         whole = {"user": [dataset.users[u].id for u in result.users.tolist()], "interactions": interactions.tolist()}
@@ -91,12 +98,12 @@ def evaluate(
         columns: Columns = {"user": str, "interactions": int, "held_out": int} | dict.fromkeys(result.values, float)
         write_rows(per_user, (dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True)), columns)
     by_group = {}
-    for label, low, high in _ranges(borders):
+    for label, low, high in _ranges(_borders(groups, interactions.numpy())):
         chosen = (interactions >= low) & (interactions < high)
         means = result.means_of(chosen)
         by_group[label] = {"users": int(chosen.sum()), **(means if chosen.any() else dict.fromkeys(means))}
     if as_json:
-        found = {"run": name, "split": split, "users": result.n_users, **result.means}
+        found = {"run": source, "split": split, "users": result.n_users, **result.means}
         found |= {"random_ties": result.random_ties} if result.random_ties else {}
         typer.echo(json.dumps(found | ({"groups": by_group} if by_group else {})))
         return
@@ -114,6 +121,7 @@ class Measured(NamedTuple):
     """What is measured, on which data, and the figures."""
 
     name: str
+    source: str
     dataset: Dataset
     users: TrainingData
     result: Evaluation
@@ -131,7 +139,7 @@ def _of_run(
     options = opened.config.evaluation
     wanted = metrics or options.metrics
     result = evaluate_model(model, users, held_out, wanted, exclude_seen=options.exclude_seen, exclude=exclude)
-    return Measured(str(opened.folder), dataset, users, result)
+    return Measured(opened.config.name, str(opened.folder), dataset, users, result)
 
 
 def _of_rankings(rankings: Path, data: Path | None, score: str, split: Split, metrics: list[str] | None) -> Measured:
@@ -145,19 +153,32 @@ def _of_rankings(rankings: Path, data: Path | None, score: str, split: Split, me
         raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
     users = TrainingData(dataset.split("train"))
     wanted = metrics or EvaluationConfig().metrics
-    return Measured(rankings.name, dataset, users, evaluate_model(model, users, dataset.split(split), wanted))
+    return Measured(
+        rankings.name, str(rankings), dataset, users, evaluate_model(model, users, dataset.split(split), wanted)
+    )
 
 
-def _borders(groups: str | None) -> list[int]:
+EQUAL = re.compile(r"equal:([1-9]\d*)")
+
+
+def check_groups(groups: str | None) -> None:
+    """Before anything is ranked."""
+    _borders(groups, np.zeros(0, dtype=np.int64))
+
+
+def _borders(groups: str | None, interactions: np.ndarray) -> list[int]:
     """Rising numbers of interactions."""
     if groups is None:
         return []
+    if match := EQUAL.fullmatch(groups):
+        group = equal_groups(interactions, int(match[1]))
+        return [int(interactions[group == number].min()) for number in sorted(set(group.tolist()))[1:]]
     try:
         borders = [int(part) for part in groups.split(",")]
     except ValueError:
         borders = []
     if not borders or borders[0] < 1 or any(b <= a for a, b in pairwise(borders)):
-        raise DmrecError(f"--groups takes rising whole numbers, like 5,10,20, got '{groups}'")
+        raise DmrecError(f"--groups takes rising whole numbers, like 5,10,20, or equal:4, got '{groups}'")
     return borders
 
 

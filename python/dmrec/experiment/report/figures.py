@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...eval.activity import ACTIVE
+from ...eval.groups import equal_groups
 from ...runs.run import LOG, RESULT, Run
 from ..comparisons import base_of
 from ..statistics import paired_test
@@ -158,17 +159,6 @@ def _differences(section: Section, metric: str, style: Style) -> list[Figure]:
     return made
 
 
-def equal_groups(interactions: np.ndarray, count: int = GROUPS) -> np.ndarray:
-    """(U,) the group of each user, from 0: groups of rising histories with about equal shares of all interactions.
-
-    Users with equally long histories are in one group.
-    """
-    lengths, sizes = np.unique(interactions, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(lengths * sizes)[:-1]])
-    share = (before + lengths * sizes / 2) / max((lengths * sizes).sum(), 1)
-    return np.asarray(np.minimum(share * count, count - 1).astype(int)[np.searchsorted(lengths, interactions)])
-
-
 def _groups(section: Section, metric: str) -> list[Figure]:
     """Who gains: the difference of the best variant to its base by the length of users' histories."""
     cells = {line.model: line.cell for line in section.lines}
@@ -181,7 +171,7 @@ def _groups(section: Section, metric: str) -> list[Figure]:
             np.mean([each.values(metric) for each in cells[model].users.values()], axis=0)
             for model in (gain.variant, gain.base)
         )
-        lengths, group = users.interactions, equal_groups(users.interactions)
+        lengths, group = users.interactions, equal_groups(users.interactions, GROUPS)
         for chosen in (group == number for number in range(GROUPS)):
             if chosen.sum() > 1:
                 test = paired_test(base[chosen], variant[chosen])
