@@ -58,7 +58,7 @@ def evaluate(
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Means by number of training interactions: borders, like 5,10,20, or equal:4 for four groups with equal "
+            help="Means by number of training interactions: borders, like 5,10,20, or equal:4, four groups with equal "
             "shares of all interactions."
         ),
     ] = None,
