@@ -15,6 +15,7 @@ from ..experiment.plan import PLAN, TUNING, Plan, read_plan
 from ..experiment.report.contents import Contents, contents, in_words
 from ..experiment.report.html import html as as_html
 from ..experiment.report.html import renderer, write_figures
+from ..experiment.report.sentences import sentences
 from ..experiment.report.tables import interval, p_value, signed
 from ..experiment.report.tables import latex as as_latex
 from ..experiment.report.tables import markdown as as_markdown
@@ -134,7 +135,7 @@ def report(
 
 
 def _print(found: Contents) -> None:
-    """The report for a terminal: a table of figures and one of differences for each dataset."""
+    """The report for a terminal: for each dataset a table of figures, sentences, and a table of differences."""
     for section in found.sections:
         rows = []
         for line in section.lines:
@@ -145,13 +146,16 @@ def _print(found: Contents) -> None:
             rows.append([line.model, line.seeds, *values])
         title = f"{section.dataset}: test, {section.users} users"
         print_table(title, ["model", "seeds", *found.metrics], rows)
-        if section.tested:
+        for sentence in sentences(found, section):
+            output.print(sentence, soft_wrap=False)
+        compared = [each for each in section.tested if each.comparison.metric == found.primary]
+        if compared:
             rows = []
-            for each in section.tested:
+            for each in compared:
                 c = each.comparison
                 bounds = interval(c.both.low, c.both.high)
-                pair = f"{c.variant} - {c.base}"
-                rows.append([pair, c.metric, signed(c.users.difference), bounds, p_value(each.over_both)])
-            print_table("over seeds and users, p by Holm", ["", "metric", "difference", "95 %", "p"], rows)
+                rows.append([f"{c.variant} - {c.base}", signed(c.users.difference), bounds, p_value(each.over_both)])
+            title = f"{found.primary}, over seeds and users, p by Holm (all tests: --markdown, --html)"
+            print_table(title, ["", "difference", "95 %", "p"], rows)
     for row in found.failed:
         output.print(in_words(row))
