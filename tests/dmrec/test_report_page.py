@@ -79,7 +79,7 @@ def test_figures_show_what_was_measured(folder):
     ]
     (ring,) = made["sweep-beta"].spec["layer"][-1]["data"]["values"]
     assert ring["at"] == max(points, key=lambda point: point["validation"])["at"]
-    best = made["curves-epoch"].spec["layer"][1]["data"]["values"]
+    best = made["curves-epoch"].spec["layer"][-1]["data"]["values"]
     assert {(row["model"], row["seed"], row["epoch"]) for row in best} == {
         (line.model, seed, row["best_epoch"])
         for line in lines.values()

@@ -34,6 +34,7 @@ class TestedUsers:
         self._path = path
         with np.load(path) as arrays:
             self._names = set(arrays.files)
+        self._read: dict[str, np.ndarray] = {}  # what was asked for
 
     @property
     def user(self) -> np.ndarray:
@@ -84,8 +85,10 @@ class TestedUsers:
     def _kept(self, name: str) -> np.ndarray:
         if not self.keeps(name):
             raise DmrecError(f"{self._path} has no '{name}': the run was made by an earlier version; train it again")
-        with np.load(self._path) as arrays:
-            return np.asarray(arrays[name])
+        if name not in self._read:
+            with np.load(self._path) as arrays:
+                self._read[name] = np.asarray(arrays[name])
+        return self._read[name]
 
 
 def save_users(path: Path, tested: Evaluation, interactions: Tensor) -> None:

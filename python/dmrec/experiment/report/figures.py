@@ -214,14 +214,15 @@ def _curves(section: Section, style: Style) -> list[Figure]:
     lines = sorted(lines, key=lambda line: -best_validation(line.cell))
     monitors = [line.cell.config.training.monitor for line in lines]
     lines = [line for line, monitor in zip(lines, monitors, strict=True) if monitor == monitors[0]][:CURVES]
-    rows = [row for line in lines for row in _evaluations(line, monitors[0])]
+    evaluations = [_evaluations(line, monitors[0]) for line in lines]
+    rows, best = ([row for each in evaluations for row in each[part]] for part in (0, 1))
     if not rows:
         return []
     names = [line.model for line in lines]
     color, shape = (style.channel(name, names) for name in ("color", "shape"))
     y = _number("value", f"validation {monitors[0]}")
     captions = {
-        "epoch": "A line for each seed; the dot is the epoch that validation chose. "
+        "epoch": "The mean over seeds, from the lowest to the highest; dots are the epochs that validation chose. "
         f"The models that are best on validation, {CURVES} at most.",
         "seconds": "The same over the seconds of training, without those of evaluation. All runs had the same threads, "
         "precision and device, and none ran beside another.",
@@ -231,30 +232,43 @@ def _curves(section: Section, style: Style) -> list[Figure]:
         if field == "seconds" and not _took_turns(lines):
             continue
         x = _number(field, "epoch" if field == "epoch" else "seconds of training")
-        along = {"x": x, "y": y, "color": color, "detail": {"field": "seed", "type": "nominal"}}
+        band = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": color}
         point = {"x": x, "y": y, "color": color, "shape": shape, "tooltip": _words("model", field, "value")}
-        layers = [_layer(rows, "line", along, strokeWidth=1.3, opacity=0.75)]
-        best = [row for row in rows if row["best"]]
-        layers.append(_layer(best, "point", point, filled=True, size=60, opacity=1))
+        layers = [_layer(rows, "area", band, opacity=0.2)] if any(row["low"] < row["high"] for row in rows) else []
+        layers.append(_layer(rows, "line", {"x": x, "y": y, "color": color}, strokeWidth=1.5))
+        layers.append(_layer(best, "point", point, filled=True, size=50, opacity=1))
         spec = {"width": WIDTH + 60, "height": 220, "layer": layers}
         made.append(_figure(section, f"curves-{field}", "Training", caption, f"validation by {field}", spec))
     return made
 
 
-def _evaluations(line: Line, monitor: str) -> list[Spec]:
-    """A row for each evaluation of each seed, with the seconds of training until then."""
-    rows = []
+def _evaluations(line: Line, monitor: str) -> tuple[list[Spec], list[Spec]]:
+    """A row for each epoch with evaluations, over seeds, and a row for the best epoch of each seed.
+
+    Seconds are those of training until then. An epoch that only some seeds came to is left out, so that a curve does
+    not jump where one ends.
+    """
+    found: dict[int, list[tuple[float, float]]] = {}
+    best = []
     for seed, folder in sorted(line.cell.folders.items()):
         run = Run.open(folder)
         epochs = {event["epoch"]: event["seconds"] for event in run.events("epoch")}
         clock = dict(zip(epochs, accumulate(epochs.values()), strict=True))
         for event in run.events("evaluation"):
-            epoch = event.get("epoch")
+            epoch = int(event.get("epoch", 0))
             if monitor in event and epoch in clock:
-                row = {"model": line.model, "seed": seed, "epoch": epoch, "seconds": round(clock[epoch], 2)}
-                best = epoch == line.cell.rows[seed]["best_epoch"]
-                rows.append({**row, "value": round(event[monitor], 5), "best": best})
-    return rows
+                found.setdefault(epoch, []).append((clock[epoch], event[monitor]))
+                if epoch == line.cell.rows[seed]["best_epoch"]:
+                    row = {"model": line.model, "epoch": epoch, "seconds": round(clock[epoch], 2)}
+                    best.append({**row, "seed": seed, "value": round(event[monitor], 5)})
+    rows = []
+    for epoch, points in sorted(found.items()):
+        if len(points) == line.seeds:
+            seconds, values = zip(*points, strict=True)
+            row = {"model": line.model, "epoch": epoch, "seconds": round(float(np.mean(seconds)), 2)}
+            row["value"] = round(float(np.mean(values)), 5)
+            rows.append({**row, "low": round(min(values), 5), "high": round(max(values), 5)})
+    return rows, best
 
 
 def _took_turns(lines: Sequence[Line]) -> bool:
@@ -312,22 +326,29 @@ def _activity(section: Section) -> list[Figure]:
         if SWEPT.fullmatch(line.model) or not (run.folder / RESULT).exists():
             continue
         for name, values in run.result.get("activity", {}).items():
-            active = sum(value > ACTIVE for value in values["variance"])
-            label = f"{line.model}, {name}: {active} of {len(values['variance'])}"
-            rows += [{"posterior": label, "a": round(math.log(max(value, 1e-12)), 3)} for value in values["variance"]]
+            variances = np.log(np.maximum(values["variance"], 1e-12))
+            active = int((variances > math.log(ACTIVE)).sum())
+            names = ("low", "first", "middle", "third", "high")
+            parts = dict(
+                zip(names, np.quantile(variances, (0.05, 0.25, 0.5, 0.75, 0.95)).round(3).tolist(), strict=True)
+            )
+            rows.append({"posterior": f"{line.model}, {name}: {active} of {len(variances)}", **parts})
     if not rows:
         return []
-    names = list(dict.fromkeys(row["posterior"] for row in rows))
-    y = {"field": "posterior", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 260}}
-    x = _number("a", "ln of the variance of means over users")
-    middle = {"y": y, "x": {**x, "aggregate": "median"}}
-    layers = [_layer(rows, "tick", {"y": y, "x": x}, opacity=0.35, color=PALETTE[0])]
-    layers += [_layer(rows, "tick", middle, thickness=3, color="#000"), _at("x", math.log(ACTIVE), color=PALETTE[1])]
+    labels = [row["posterior"] for row in rows]
+    y = {"field": "posterior", "type": "nominal", "sort": labels, "title": None, "axis": {"labelLimit": 260}}
+    title = "ln of the variance of means over users"
+    whisker = {"y": y, "x": _number("low", title), "x2": {"field": "high"}}
+    box = {"y": y, "x": _number("first", title), "x2": {"field": "third"}}
+    layers = [_layer(rows, "rule", whisker), _layer(rows, "bar", box, color=PALETTE[0], height=11)]
+    layers.append(_layer(rows, "tick", {"y": y, "x": _number("middle", title)}, thickness=2, color="#fff", size=11))
+    layers.append(_at("x", math.log(ACTIVE), color=PALETTE[1]))
     caption = (
-        "Each tick is a dimension of the first seed's posterior, the thick one the median; right of the line, at "
-        f"{ACTIVE}, a dimension is called active. Means that are sums over interactions also vary with their number."
+        "Dimensions of the first seed's posterior: the middle half, the median, and from the 5th to the 95th in a "
+        f"hundred; right of the line, at {ACTIVE}, one is called active (their number is given). Means that are sums "
+        "over interactions also vary with their number."
     )
-    spec = {"width": WIDTH - 60, "height": {"step": 22}, "layer": layers}
+    spec = {"width": WIDTH - 60, "height": {"step": 20}, "layer": layers}
     return [_figure(section, "activity", "Latent dimensions", caption, "active dimensions", spec)]
 
 
