@@ -40,6 +40,8 @@ CONFIG: Spec = {
     "title": {"fontSize": 13, "anchor": "start", "fontWeight": "bold"},
     "view": {"stroke": None},
 }
+# labels do not touch, also where a page has another font than the one that they were measured in
+NUMBERS: Spec = {"tickCount": 4, "labelOverlap": "greedy", "labelSeparation": 14, "format": "~g"}
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,13 @@ def _layer(rows: Sequence[Spec], mark: str, encoding: Spec, **options: Any) -> S
 
 def _number(field: str, title: str | None = None, **more: Any) -> Spec:
     """A channel with a quantitative field; axes of figures in which lengths mean nothing need not begin at 0."""
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}, **more}
+    named = {"field": field, "type": "quantitative", "title": title}
+    return {**named, "scale": {"zero": False}, "axis": NUMBERS, **more}
 
 
 def _at(axis: str, value: float, **options: Any) -> Spec:
     """A line across the figure."""
-    place = {"field": "at", "type": "quantitative"}
+    place = {"field": "at", "type": "quantitative", "axis": NUMBERS}
     return _layer([{"at": value}], "rule", {axis: place}, **{"color": "#777", **options})
 
 
