@@ -36,12 +36,19 @@ CONFIG: Spec = {
         "labelLimit": 190,
         "gridColor": "#eee",
     },
-    "legend": {"labelFontSize": 12, "labelLimit": 190, "orient": "bottom", "columns": 2, "title": None},
+    "legend": {
+        "labelFontSize": 12,
+        "labelLimit": 190,
+        "orient": "bottom",
+        "columns": 2,
+        "title": None,
+        "symbolOpacity": 1,
+    },
     "title": {"fontSize": 13, "anchor": "start", "fontWeight": "bold"},
     "view": {"stroke": None},
 }
 # labels do not touch, also where a page has another font than the one that they were measured in
-NUMBERS: Spec = {"tickCount": 4, "labelOverlap": "greedy", "labelSeparation": 14, "format": "~g"}
+NUMBERS: Spec = {"tickCount": 4, "labelOverlap": "greedy", "labelSeparation": 14, "format": ".4~f"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,9 @@ def figures(found: Contents) -> list[Figure]:
     """All figures that the runs of an experiment have something for, in the reader's order."""
     made = []
     for section in found.sections:
-        style = Style([line.model for line in section.lines])
+        drawn = _trained(section)  # first, so that their curves differ in colour
+        others = [line for line in section.lines if line not in drawn]
+        style = Style([line.model for line in (*drawn, *others)])
         made += [_models(section, found.primary, style), *_differences(section, found.primary, style)]
         made += [*_groups(section, found.primary), *_curves(section, style)]
         made += [*_sweeps(section, found.primary), *_activity(section)]
@@ -212,18 +221,17 @@ def _groups(section: Section, metric: str) -> list[Figure]:
 
 def _curves(section: Section, style: Style) -> list[Figure]:
     """Validation while training, of the models that are best on validation, by epochs and by seconds."""
-    lines = [line for line in section.lines if all("best_epoch" in row for row in line.cell.rows.values())]
-    lines = [line for line in lines if all((folder / LOG).exists() for folder in line.cell.folders.values())]
-    lines = sorted(lines, key=lambda line: -best_validation(line.cell))
-    monitors = [line.cell.config.training.monitor for line in lines]
-    lines = [line for line, monitor in zip(lines, monitors, strict=True) if monitor == monitors[0]][:CURVES]
-    evaluations = [_evaluations(line, monitors[0]) for line in lines]
+    lines = _trained(section)
+    if not lines:
+        return []
+    monitor = lines[0].cell.config.training.monitor
+    evaluations = [_evaluations(line, monitor) for line in lines]
     rows, best = ([row for each in evaluations for row in each[part]] for part in (0, 1))
     if not rows:
         return []
     names = [line.model for line in lines]
     color, shape = (style.channel(name, names) for name in ("color", "shape"))
-    y = _number("value", f"validation {monitors[0]}")
+    y = _number("value", f"validation {monitor}")
     captions = {
         "epoch": "The mean over seeds, from the lowest to the highest; dots are the epochs that validation chose. "
         f"The models that are best on validation, {CURVES} at most.",
@@ -243,6 +251,16 @@ def _curves(section: Section, style: Style) -> list[Figure]:
         spec = {"width": WIDTH + 60, "height": 220, "layer": layers}
         made.append(_figure(section, f"curves-{field}", "Training", caption, f"validation by {field}", spec))
     return made
+
+
+def _trained(section: Section) -> list[Line]:
+    """The models that are best on validation, of those that have a curve."""
+    lines = [line for line in section.lines if all("best_epoch" in row for row in line.cell.rows.values())]
+    lines = [line for line in lines if all((folder / LOG).exists() for folder in line.cell.folders.values())]
+    lines = sorted(lines, key=lambda line: -best_validation(line.cell))
+    return [line for line in lines if line.cell.config.training.monitor == lines[0].cell.config.training.monitor][
+        :CURVES
+    ]
 
 
 def _evaluations(line: Line, monitor: str) -> tuple[list[Spec], list[Spec]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..comparisons import comparisons
+from ..comparisons import base_of, comparisons
 from .contents import Contents, Section, Tested, corrected
 from .tables import SIGNIFICANT, p_value, signed
 
@@ -13,21 +13,25 @@ def sentences(found: Contents, section: Section) -> list[str]:
     """Two or three sentences on a dataset: the best model, what it is level with, what its variants gain.
 
     One model is called better than another where the 95 % interval of the difference over seeds and users excludes 0
-    and p is below 0.05 after Holm over all comparisons that the sentence is about; otherwise they are called level.
+    and p is below 0.05 after Holm, over the comparisons of the best model or of all variants with their bases;
+    otherwise they are called level.
     """
     metric = found.primary
     lines = sorted(section.lines, key=lambda line: -line.means[metric])
     best = lines[0]
     said = [f"{best.model} has the highest {metric}, {best.means[metric]:.4f}."]
     if len(lines) > 1:
-        cells = [line.cell for line in lines]
-        compared = comparisons(cells, [metric], found.drawn, [best.model])
+        compared = comparisons([line.cell for line in lines], [metric], found.drawn, [best.model])
         against = corrected([c for c in compared if best.model in (c.base, c.variant)])
         said.append(_against(best.model, against))
-    gains = [each for each in section.tested if each.comparison.metric == metric]
+    cells = [line.cell for line in section.lines]
+    bases = {cell.model: base.model for cell in cells if (base := base_of(cell, cells)) is not None}
+    of_bases = [
+        each.comparison for each in section.tested if bases.get(each.comparison.variant) == each.comparison.base
+    ]
+    variants = corrected([c for c in of_bases if c.metric == metric])
     for gain in section.gains:
-        pair = gain.variant, gain.base
-        said += [_gain(each, metric) for each in gains if (each.comparison.variant, each.comparison.base) == pair]
+        said += [_gain(each, metric) for each in variants if each.comparison.variant == gain.variant]
     return said
 
 
