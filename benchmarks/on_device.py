@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 import dmrec_ext
-from dmrec_ext import Csr, csr_aggregate, multinomial_nll, rank_topk
+from dmrec_ext import Csr, csr_aggregate, csr_dot, multinomial_nll, rank_topk
 
 from . import peers
 from .events import Step, cache_bytes, clock_of, copies_of, extra_bytes, floors, notes, race
 from .ratios import summarise
-from .sizes import ALIGNMENT, QUANTIZING, RANKING, ROWS, SOFTMAX, SPARSE
+from .sizes import ALIGNMENT, QUANTIZING, RANKING, ROWS, SAMPLED, SOFTMAX, SPARSE
 
 RESULT = Path(__file__).parent / "results/ops-cuda.json"
 MATCHING = {"godm": 0.4, "cpdm": 0.2, "mddm": 0.5}
@@ -97,6 +97,23 @@ def sparse(device: torch.device, sizes: dict[str, tuple[int, int, int, int]] = S
 
         contenders = {"ours": lambda inputs: csr_aggregate(*inputs), "embedding_bag": bag, "torch CSR": product}
         yield Workload(f"csr_aggregate forward, {name}", make, contenders, 4 * users * (each + 1) * width)
+
+
+def sampled(device: torch.device, sizes: dict[str, tuple[int, int, int, int]] = SAMPLED) -> Iterator[Workload]:
+    """Products of a user with items at random: the rows of the items are read."""
+    for name, (users, each, width, items) in sizes.items():
+
+        def make(users: int = users, each: int = each, width: int = width, items: int = items) -> tuple[Csr, Any, Any]:
+            col = torch.randint(items, (users * each,), device=device)
+            x = Csr(each * torch.arange(users + 1, device=device), col, None, items)
+            return x, torch.randn(users, width, device=device), torch.randn(items, width, device=device)
+
+        def einsum(inputs: tuple[Csr, Tensor, Tensor]) -> Tensor:
+            x, query, dense = inputs
+            return torch.einsum("be,bke->bk", query, dense[x.col].view(len(query), -1, query.shape[1])).flatten()
+
+        contenders = {"ours": lambda inputs: csr_dot(*inputs), "einsum": einsum}
+        yield Workload(f"csr_dot forward, {name}", make, contenders, 4 * users * (each + 1) * width)
 
 
 def ranking(device: torch.device, sizes: dict[str, tuple[int, int, int]] = RANKING, k: int = 20) -> Iterator[Workload]:
@@ -277,7 +294,7 @@ def main(result: Path = RESULT) -> int:
     }
     rates = floors(device, clock_of(device))
     found = []
-    for workloads in (rows, sparse, ranking, softmax, codes, training_step):
+    for workloads in (rows, sparse, sampled, ranking, softmax, codes, training_step):
         found += measure(device, workloads(device), rates)
         about |= {"floors": rates, "after": notes()}
         result.write_text(json.dumps({"machine": about, "rows": found}, indent=1) + "\n")
