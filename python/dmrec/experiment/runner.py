@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,10 +47,10 @@ def run_jobs(
         KeyboardInterrupt: the workers were interrupted too, and have written checkpoints.
     """
     threads = threads or threads_of_worker(workers)
-    ended = in_processes(jobs, lambda job: _start_job(job, threads, report), workers)
-    for number, (job, status, started) in enumerate(ended, start=1):
-        row = row_of_worker(job, status, started) | {"workers": workers}
-        _record(row, folder, f"{number} of {len(jobs)}", report)
+    with closing(in_processes(jobs, lambda job: _start_job(job, threads, report), workers)) as ended:
+        for number, (job, status, started) in enumerate(ended, start=1):
+            row = row_of_worker(job, status, started) | {"workers": workers}
+            _record(row, folder, f"{number} of {len(jobs)}", report)
 
 
 def threads_of_worker(workers: int) -> int:
@@ -61,9 +61,9 @@ def threads_of_worker(workers: int) -> int:
 
 def in_processes(
     tasks: Sequence[Task], start: Callable[[Task], subprocess.Popen[bytes]], workers: int
-) -> Iterator[tuple[Task, int, float]]:
+) -> Generator[tuple[Task, int, float], None, None]:
     """Starts a process for each task, ``workers`` at a time; yields each task as its process ends, with the exit status
-    and the time at which it was started, in seconds since 1970. Those still running are terminated if the caller stops.
+    and the time at which it was started, in seconds since 1970. Those still running are terminated when it is closed.
     """
     waiting, running = list(tasks), dict[subprocess.Popen[bytes], tuple[Task, float]]()
     try:
@@ -95,10 +95,11 @@ def run_searches(searches: Sequence[Search], report: Report, *, workers: int = 1
         write_search(search)
         return start_worker(search.folder, threads, build_config(search.values))
 
-    for number, (search, status, _) in enumerate(in_processes(searches, start, workers), start=1):
-        outcome = "tuned" if status == 0 else error_of_worker(search.folder, status)
-        report(f"{search.dataset.name} {search.model}: {outcome} ({number} of {len(searches)} searches)")
-        failed += [] if status == 0 else [f"{search.model} on {search.dataset.name}: {outcome}"]
+    with closing(in_processes(searches, start, workers)) as ended:
+        for number, (search, status, _) in enumerate(ended, start=1):
+            outcome = "tuned" if status == 0 else error_of_worker(search.folder, status)
+            report(f"{search.dataset.name} {search.model}: {outcome} ({number} of {len(searches)} searches)")
+            failed += [] if status == 0 else [f"{search.model} on {search.dataset.name}: {outcome}"]
     if failed:
         raise DmrecError("\n".join([f"{len(failed)} searches failed; nothing was run", *failed]))
 
