@@ -47,7 +47,7 @@ SIZES = {
     "sasrec": (),
     "tiger": (),
 }
-CLOSED_FORM = (*BASELINES, "l3ae", "markov", "text-gcn")
+CLOSED_FORM = (*BASELINES, "l3ae", "markov", "text-gcn", "cosine")
 LANGUAGE = ["language.hidden=24"]
 
 

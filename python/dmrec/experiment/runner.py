@@ -125,7 +125,7 @@ def run_jobs_here(jobs: Sequence[Job], folder: Path, train: Callable[[Job], obje
                 train(job)
             row = finished_row(job, started) | {"workers": 1}
         except Exception as error:
-            row = failed_row(job, started, error_line(error))
+            row = failed_row(job, started, error_line(error)) | {"workers": 1}
             if not isinstance(error, RUN_ERRORS):
                 append_row(folder, row)
                 raise
