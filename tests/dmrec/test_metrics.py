@@ -262,6 +262,9 @@ def test_gini_is_the_mean_difference_of_counts():
 def test_auc_is_the_share_of_pairs_in_the_right_order():
     scores, train, held_out = _scores_and_splits()
     result = evaluate(FixedScores(scores), TrainingData(train), held_out, ["auc", "recall@5"])
+    assert result.hits.shape == (result.n_users, 5)  # not of all items
+    deep = evaluate(FixedScores(scores), TrainingData(train), held_out, ["auc", "ndcg@50"])  # of 30 items
+    assert deep.means["auc"] == result.means["auc"]
     seen, wanted = train.to_dense() > 0, held_out.to_dense() > 0
     for user, value in zip(result.users.tolist(), result.values["auc"].tolist(), strict=True):
         mine = scores[user][wanted[user] & ~seen[user]]

@@ -97,13 +97,14 @@ def evaluate(
         Metrics of each user and their means. They do not depend on the number of users in a block or in all.
     """
     parts = {name: parse_metric(name) for name in metrics}
-    depth = max(depth, *(data.n_items if kind == AUC else k for kind, k in parts.values()))
+    kept = max(depth, *(k for _, k in parts.values()))  # not of whole rankings: users x items
+    depth = max(kept, data.n_items) if any(kind == AUC for kind, _ in parts.values()) else kept
     users = held_out.crow.diff().nonzero().squeeze(1)
     tied = None if model.tied_items is None else model.tied_items.cpu()
     linear = [] if tied is None else [name for name, (kind, _) in parts.items() if kind in LINEAR]
     over_orders: dict[str, list[Tensor]] = {name: [] for name in linear}
     values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind not in OF_ALL}
-    all_hits = [torch.zeros(0, depth, dtype=torch.bool)]
+    all_hits = [torch.zeros(0, kept, dtype=torch.bool)]
     shown = {name: torch.zeros(data.n_items, dtype=torch.int64) for name, (kind, _) in parts.items() if kind in OF_ALL}
     catalogue = Catalogue(data.interactions)
     with evaluating(model):
@@ -116,7 +117,7 @@ def evaluate(
             ids = model.rank(batch, depth, exclude=seen)[1].cpu()
             wanted = held_out.rows(block)
             hit, count = hits(ids, wanted), wanted.crow.diff()
-            all_hits.append(hit.bool())
+            all_hits.append(hit[:, :kept].bool())
             for name, of_users in values.items():
                 kind, k = parts[name]
                 if kind in OF_LISTS:
