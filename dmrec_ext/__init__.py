@@ -6,6 +6,7 @@ the plain-torch code of `dmrec_ext.reference`. ``native_path(stem, device_type)`
 
 from . import reference
 from ._library import NATIVE_ABSENT, OPERATORS, native_path, use_reference
+from ._speeds import ProductSpeeds, fastest_precision, product_speeds
 from .csr import Csr
 from .ops import (
     code_alignment,
@@ -31,10 +32,12 @@ __all__ = [
     "OPERATORS",
     "Csr",
     "PreparedItems",
+    "ProductSpeeds",
     "code_alignment",
     "composite_prior",
     "csr_aggregate",
     "csr_dot",
+    "fastest_precision",
     "gaussian_kl",
     "gaussian_w2",
     "matching_loss",
@@ -42,6 +45,7 @@ __all__ = [
     "multinomial_nll",
     "native_path",
     "prepare_items",
+    "product_speeds",
     "rank_scores",
     "rank_topk",
     "reference",

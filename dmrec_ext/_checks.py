@@ -91,6 +91,9 @@ def float32_under_autocast(value: Tensor) -> Tensor:
 
 def checked_rows(op: str, **rows: Tensor) -> list[Tensor]:
     """The named (.., D) tensors of one dtype and device, expanded to one shape, in order; float32 under autocast."""
+    given = list(rows.values())
+    if _are_alike(given):
+        return given
     for argument, value in rows.items():
         check_tensor(op, argument, value)
     (first_name, first), *others = [(name, float32_under_autocast(value)) for name, value in rows.items()]
@@ -105,6 +108,22 @@ def checked_rows(op: str, **rows: Tensor) -> list[Tensor]:
             except RuntimeError:
                 fail(op, name, f"have a shape that broadcasts with {tuple(shape)}", tuple(value.shape))
     return [value if value.shape == shape else value.expand(shape) for value in (first, *(v for _, v in others))]
+
+
+def _are_alike(rows: list[Tensor]) -> bool:
+    """Whether tensors pass all checks at first sight, as they nearly always do: checks are most of a call."""
+    first = rows[0]
+    if not isinstance(first, Tensor):
+        return False
+    dtype, shape, device = first.dtype, first.shape, first.device
+    if (dtype is not torch.float32 and dtype is not torch.float64) or not shape:
+        return False
+    for value in rows:
+        if not isinstance(value, Tensor) or value.dtype is not dtype or value.shape != shape:
+            return False
+        if value.device != device or value.layout is not torch.strided or value.is_nested:
+            return False
+    return True
 
 
 def check_csr(

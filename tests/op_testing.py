@@ -6,12 +6,14 @@ torch's default device: on the CPU, or on a GPU where `tests/gpu` runs them. The
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -309,6 +311,92 @@ def check_autocast(case: OpCase) -> None:
             assert case.function(*[x.double() for x in inputs]).dtype == torch.float64
 
 
+def check_reductions(case: OpCase) -> None:
+    """Mean and sum with a weight: value and gradients of float64, in every dtype, whatever gradient comes in."""
+    for reduction, weight in (("mean", 1.0), ("sum", 1.0), ("mean", 0.3)):
+        mine, plain = (
+            functools.partial(f, reduction=reduction, weight=weight) for f in (case.function, case.reference)
+        )
+        sizes = SIZES[1:] if reduction == "sum" else [(7, 31)]
+        for size in sizes:
+            for dtype, tolerance in TOLERANCES:
+                inputs = case.inputs(size, dtype, seed=2)
+                exact = [x.double().cpu().requires_grad_() for x in inputs]
+                leaves = [x.requires_grad_() for x in inputs]
+                expected, result = plain(*exact), mine(*leaves)
+                scale = case.magnitude(*exact).sum().item() * weight + 1e-30
+                assert (result.dtype, result.shape, result.device) == (dtype, (), inputs[0].device)
+                assert abs(result.item() - expected.item()) <= tolerance * scale
+                for incoming in (1.0, -2.5):
+                    grad = torch.tensor(incoming, dtype=dtype)
+                    gradients = torch.autograd.grad(result, leaves, grad, retain_graph=True)
+                    right = torch.autograd.grad(expected, exact, grad.double().cpu(), retain_graph=True)
+                    for one, other in zip(gradients, right, strict=True):
+                        bound = tolerance * (other.abs() + abs(incoming) * weight) + torch.finfo(dtype).smallest_normal
+                        assert ((one.double().cpu() - other).abs() <= bound).all()
+    _check_the_graph_of_a_reduction(case)
+
+
+def _check_the_graph_of_a_reduction(case: OpCase) -> None:
+    function = functools.partial(case.function, reduction="mean", weight=0.5)
+    assert function(*case.inputs((0, 3), torch.float32)).isnan()  # as the mean of nothing
+    with pytest.raises(ValueError, match="reduction must be one of 'none', 'mean', 'sum', got 'max'"):
+        case.function(*case.inputs((2, 3), torch.float32), reduction="max")
+    with pytest.raises(TypeError, match="weight must be a number, got str"):
+        case.function(*case.inputs((2, 3), torch.float32), reduction="sum", weight="1")
+    # several dimensions, layouts, and the weight of a loss that is not reduced
+    batch = case.inputs((15, 33), torch.float32)
+    torch.testing.assert_close(function(*(x.reshape(3, 5, 33) for x in batch)), 0.5 * case.function(*batch).mean())
+    assert torch.equal(function(*(x.T.clone().T for x in batch)), function(*batch))
+    assert torch.equal(case.function(*batch, weight=0.5), 0.5 * case.function(*batch))
+    # second derivatives, batches of gradients, every subset of inputs
+    inputs = [x.requires_grad_() for x in case.inputs((3, 5), torch.float64, seed=1)]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+    once = torch.autograd.grad(function(*inputs), inputs)
+    both = torch.autograd.grad(function(*inputs), inputs, torch.ones(2, dtype=torch.float64), is_grads_batched=True)
+    assert all(torch.allclose(g, b[1], rtol=1e-12) for g, b in zip(once, both, strict=True))
+    for wanted in range(1, 2**case.n_inputs):
+        leaves = [x.detach().requires_grad_(bool(wanted >> i & 1)) for i, x in enumerate(inputs)]
+        function(*leaves).backward()
+        for leaf, right in zip(leaves, once, strict=True):
+            assert leaf.grad is None if not leaf.requires_grad else torch.equal(leaf.grad, right)
+    # a second time through the graph, after the first gradients were changed
+    loss = function(*inputs)
+    first = torch.autograd.grad(loss, inputs, retain_graph=True)
+    kept = [g.clone() for g in first]
+    for g in first:
+        g.zero_()
+    assert all(map(torch.equal, torch.autograd.grad(loss, inputs), kept))
+    # threads
+    threads = torch.get_num_threads()
+    many = [x.requires_grad_() for x in case.inputs((700, 129), torch.float32, seed=3)]
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            value = function(*many)
+            results.append([value.detach(), *torch.autograd.grad(value, many)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *results))
+
+
+def check_reductions_compile(case: OpCase) -> None:
+    """Reduced inside a compiled function: no graph break, the same gradients."""
+    function = functools.partial(case.function, reduction="mean", weight=0.5)
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
+    inputs = [x.requires_grad_() for x in case.inputs((17, 24), torch.float32)]
+    results = [torch.autograd.grad(f(*inputs), inputs) for f in (compiled, function)]
+    torch.testing.assert_close(*results)
+    operator = getattr(torch.ops.dmrec_ext, f"_{case.operator._schema.name.split('::')[1]}_reduced").default
+    missing = len(operator._schema.arguments) - len(inputs) - 2
+    if missing == len(case.options):  # those of others are encoded
+        rows = case.inputs((5, 6), torch.float32)
+        torch.library.opcheck(operator, (*rows, *case.options, 0.5, 2**case.n_inputs - 1))
+
+
 SHARED_CHECKS = [
     check_sizes,
     check_random_shapes,
@@ -322,4 +410,6 @@ SHARED_CHECKS = [
     check_nan_stays_in_its_row,
     check_extremes,
     check_autocast,
+    check_reductions,
+    check_reductions_compile,
 ]

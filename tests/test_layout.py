@@ -51,6 +51,8 @@ SHARED = {
     "csr_binding",
     "csr_indices",
     "reduce",
+    "reduction",
+    "reduction_kernel",
     "runtime",
 }
 

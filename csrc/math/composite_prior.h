@@ -23,8 +23,8 @@ struct CompositeOfPair {
 
   template <class T>
   DMREC_FN T term(const Pair<T>& pair) const {
-    const T a = static_cast<T>(alpha);
-    const T gaps = half_exp_gap(-a * pair.half_d) + half_exp_gap((T(1) - a) * pair.half_d);
+    const T a = static_cast<T>(alpha), rest = static_cast<T>(1 - alpha);
+    const T gaps = half_exp_gap(-(a * pair.half_d)) + half_exp_gap(rest * pair.half_d);
     return weight_of_mean(a) * mean(pair, a).squared() + gaps;
   }
 
@@ -33,7 +33,7 @@ struct CompositeOfPair {
     const T a = static_cast<T>(alpha), rest = static_cast<T>(1 - alpha);
     const Standardised<T> m = mean(pair, a);
     const T by_logvar_c = -weight_of_mean(a) * m.squared();
-    const T gaps = rest * half_expm1(T(2) * (rest * pair.half_d)) - a * half_expm1(T(-2) * (a * pair.half_d));
+    const T gaps = rest * half_expm1(T(2) * (rest * pair.half_d)) - a * half_expm1(T(2) * -(a * pair.half_d));
     return {weight_of_mean(a) * m.slope(), a * by_logvar_c + gaps, rest * by_logvar_c - gaps, by_logvar_c};
   }
 

@@ -27,7 +27,7 @@ DMREC_FN T root_of_sigma(T logvar) {
 
 // inputs: mu_q, logvar_q, mu_p, logvar_p
 struct GaussianW2 {
-  static constexpr int inputs = 4, sums = 1, factors = 3;
+  static constexpr int inputs = 4, sums = 1, factors = 3, states = 3;
   static constexpr bool needs_saved = true, overflows_early = true, in_units = true;
 
   bool squared;
@@ -38,6 +38,20 @@ struct GaussianW2 {
     const T mean = unit < T(1) ? unit * x[0] - unit * x[2] : unit * (x[0] - x[2]);
     const T sigma = unit * sigma_difference(x[1], x[3], root_of_sigma(x[1] >= x[3] ? x[1] : x[3]));
     t[0] = mean * mean + sigma * sigma;
+  }
+
+  // sigma^{1/2} of either, and the difference of the sigmas
+  template <class T>
+  DMREC_FN static void state(const T (&x)[inputs], T (&s)[states]) {
+    s[0] = root_of_sigma(x[1]);
+    s[1] = root_of_sigma(x[3]);
+    s[2] = sigma_difference(x[1], x[3], x[1] >= x[3] ? s[0] : s[1]);
+  }
+
+  template <class T>
+  DMREC_FN static void terms_of(const T (&x)[inputs], const T (&s)[states], T (&t)[sums]) {
+    const T mean = x[0] - x[2];
+    t[0] = mean * mean + s[2] * s[2];
   }
 
   template <class T>
@@ -67,14 +81,19 @@ struct GaussianW2 {
 
   template <class T>
   DMREC_FN static void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) {
-    const T root_q = root_of_sigma(x[1]), root_p = root_of_sigma(x[3]);
-    const T sigma = sigma_difference(x[1], x[3], x[1] >= x[3] ? root_q : root_p);
-    const T pull = (T(0.5) * c[0]) * ((sigma * c[2]) * c[1]);
+    T s[states];
+    state(x, s);
+    gradient_of(x, s, c, g);
+  }
+
+  template <class T>
+  DMREC_FN static void gradient_of(const T (&x)[inputs], const T (&s)[states], const T (&c)[factors], T (&g)[inputs]) {
+    const T pull = (T(0.5) * c[0]) * ((s[2] * c[2]) * c[1]);
     const T near = (x[0] - x[2]) * (T(0.5) * c[2]), far = T(0.5) * x[0] - T(0.5) * x[2];  // half the difference
     g[0] = T(2) * (c[0] * ((c[2] > T(1) ? near : far) * c[1]));
-    g[1] = pull * root_q * root_q;
+    g[1] = pull * s[0] * s[0];
     g[2] = -g[0];
-    g[3] = -pull * root_p * root_p;
+    g[3] = -pull * s[1] * s[1];
   }
 };
 

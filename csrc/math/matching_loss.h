@@ -71,7 +71,7 @@ struct MatchingByDivergence : PlainSum {
 // KL(q || N(0, I)) + beta * W2(collaborative, p): two sums, as the distance is a root
 template <bool add>
 struct MatchingByW2 {
-  static constexpr int inputs = 4, sums = 2, factors = 1 + GaussianW2::factors;
+  static constexpr int inputs = 4, sums = 2, factors = 1 + GaussianW2::factors, states = 2 + GaussianW2::states;
   static constexpr bool needs_saved = true, overflows_early = true, in_units = true;
   double beta;
   GaussianW2 distance;
@@ -82,6 +82,28 @@ struct MatchingByW2 {
     T squared[1];
     distance.terms(x, squared, unit);
     t[0] = KlOfStandard::term(q.mu, q.half_logvar);
+    t[1] = squared[0];
+  }
+
+  // that of the distance, the divergence, and its derivative by the log-variance
+  template <class T>
+  DMREC_FN void state(const T (&x)[inputs], T (&s)[states]) const {
+    T of_distance[GaussianW2::states];
+    distance.state(x, of_distance);
+    s[0] = of_distance[0];
+    s[1] = of_distance[1];
+    s[2] = of_distance[2];
+    const Fused<T> q = fuse<add>(x);
+    s[3] = KlOfStandard::term(q.mu, q.half_logvar);
+    s[4] = half_expm1(T(2) * q.half_logvar);
+  }
+
+  template <class T>
+  DMREC_FN void terms_of(const T (&x)[inputs], const T (&s)[states], T (&t)[sums]) const {
+    const T of_distance[GaussianW2::states] = {s[0], s[1], s[2]};
+    T squared[1];
+    distance.terms_of(x, of_distance, squared);
+    t[0] = s[3];
     t[1] = squared[0];
   }
 
@@ -106,11 +128,17 @@ struct MatchingByW2 {
 
   template <class T>
   DMREC_FN void gradient(const T (&x)[inputs], const T (&c)[factors], T (&g)[inputs]) const {
-    const Fused<T> q = fuse<add>(x);
-    const T by_mu = c[0] * q.mu;
-    const T by_logvar = c[0] * half_expm1(T(2) * q.half_logvar);
-    const T of_distance[GaussianW2::factors] = {c[1], c[2], c[3]};
-    distance.gradient(x, of_distance, g);
+    T s[states];
+    state(x, s);
+    gradient_of(x, s, c, g);
+  }
+
+  template <class T>
+  DMREC_FN void gradient_of(const T (&x)[inputs], const T (&s)[states], const T (&c)[factors], T (&g)[inputs]) const {
+    const T by_mu = c[0] * fuse<add>(x).mu;
+    const T by_logvar = c[0] * s[4];
+    const T of_distance[GaussianW2::states] = {s[0], s[1], s[2]}, scales[GaussianW2::factors] = {c[1], c[2], c[3]};
+    distance.gradient_of(x, of_distance, scales, g);
     g[0] += by_mu;
     g[1] += by_logvar;
     if (add) {

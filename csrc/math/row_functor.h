@@ -6,6 +6,9 @@
 //   gradient(x, c, g)             the gradients of an element, multiplied in an order that does not overflow
 //   overflows_early               whether a row's sum may leave the range of float although its value does not: such a
 //                                 row is summed again in double
+//   needs_saved                   whether the gradient depends on the row's value through `saved`. It then also offers
+//                                 what value and gradient share, so that one visit of a row forms it once: `states`
+//                                 numbers, state(x, s), terms_of(x, s, t) and gradient_of(x, s, c, g)
 //   in_units                      whether terms, finish and saved take a unit, a power of two: the sum is formed from
 //                                 elements multiplied by it and the value divided by it, so that squares stay in range
 #pragma once

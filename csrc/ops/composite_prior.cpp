@@ -8,4 +8,7 @@ DMREC_SCHEMAS(m) {
   m.def(
       "_composite_prior_backward(Tensor grad, Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha, "
       "str interpolation, int needed) -> Tensor[]");
+  m.def(
+      "_composite_prior_reduced(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, float alpha, "
+      "str interpolation, float scale, int needed) -> Tensor[]");
 }

@@ -10,4 +10,7 @@ DMREC_SCHEMAS(m) {
   m.def(
       "_gaussian_w2_backward(Tensor grad, Tensor saved, Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, "
       "bool squared, float eps, int needed) -> Tensor[]");
+  m.def(
+      "_gaussian_w2_reduced(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, bool squared, float eps, "
+      "float scale, int needed) -> Tensor[]");
 }

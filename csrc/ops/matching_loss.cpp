@@ -12,4 +12,7 @@ DMREC_SCHEMAS(m) {
       "Tensor logvar_l, str strategy, float beta, float alpha, str interpolation, bool squared, float eps, str fusion, "
       "int needed) "
       "-> Tensor[]");
+  m.def(
+      "_matching_loss_reduced(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, int choices, float beta, "
+      "float alpha, float eps, float scale, int needed) -> Tensor[]");
 }

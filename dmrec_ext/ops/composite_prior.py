@@ -8,7 +8,7 @@ from .. import reference
 from .._checks import checked_rows
 from .._library import runs_native
 from ..reference.composite_prior import check_composite
-from ._rows import on_rows, register_row_operator
+from ._rows import register_row_operator
 
 
 def composite_prior(
@@ -19,8 +19,10 @@ def composite_prior(
     *,
     alpha: float = 0.5,
     interpolation: str = "log_linear",
+    reduction: str = "none",
+    weight: float = 1.0,
 ) -> Tensor:
-    r"""Divergence of two diagonal Gaussians to a Gaussian c between them, one value per row.
+    r"""Divergence of two diagonal Gaussians to a Gaussian c between them, one value per row or their mean or sum.
 
     .. math:: D_{CP} = KL(p \| c) + KL(q \| c)
 
@@ -35,9 +37,12 @@ def composite_prior(
         alpha: weight of q in c, in [0, 1].
         interpolation: ``"log_linear"`` interpolates log-variances (the authors' code), ``"linear"`` variances,
             ``"moment"`` gives c the variance of the mixture of q and p.
+        reduction: ``"none"`` for one value per row, ``"mean"`` or ``"sum"`` over all rows. With one of these the
+            gradient is formed together with the value, in one pass, wherever one is wanted.
+        weight: a number that the result is multiplied by, such as an annealed weight in a training loss.
 
     Returns:
-        (..) divergences in nats, in the dtype of the inputs.
+        (..) divergences in nats, in the dtype of the inputs; () if reduced.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
@@ -56,11 +61,19 @@ def composite_prior(
     tensor([1.])
     """
     if not runs_native("composite_prior", mu_q):
-        return reference.composite_prior(mu_q, logvar_q, mu_p, logvar_p, alpha=alpha, interpolation=interpolation)
+        return reference.composite_prior(
+            mu_q,
+            logvar_q,
+            mu_p,
+            logvar_p,
+            alpha=alpha,
+            interpolation=interpolation,
+            reduction=reduction,
+            weight=weight,
+        )
     check_composite("composite_prior", alpha, interpolation)
     rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    result: Tensor = on_rows(_call, rows, float(alpha), interpolation)
-    return result
+    return _operator(rows, (float(alpha), interpolation), reduction, weight)
 
 
-_call = register_row_operator("composite_prior", reference.composite_prior)
+_operator = register_row_operator("composite_prior", reference.composite_prior)

@@ -10,13 +10,21 @@ from .. import reference
 from .._checks import checked_rows
 from .._library import runs_native
 from ..reference.gaussian_w2 import check_eps
-from ._rows import arithmetic_dtype, by_position, on_rows, register_row_operator
+from ._rows import arithmetic_dtype, by_position, register_row_operator
 
 
 def gaussian_w2(
-    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, squared: bool = False, eps: float = 0.0
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor,
+    logvar_p: Tensor,
+    *,
+    squared: bool = False,
+    eps: float = 0.0,
+    reduction: str = "none",
+    weight: float = 1.0,
 ) -> Tensor:
-    r"""2-Wasserstein distance between diagonal Gaussians, one value per row.
+    r"""2-Wasserstein distance between diagonal Gaussians, one value per row or their mean or sum.
 
     .. math:: W_2^2(q, p) = \sum_d (\mu_p - \mu_q)^2 + (\sigma_p - \sigma_q)^2, \quad \sigma = e^{l / 2}
 
@@ -29,13 +37,17 @@ def gaussian_w2(
         logvar_p: (.., D) log-variances of p. Shapes broadcast but for D.
         squared: return :math:`W_2^2` instead of its root.
         eps: added under the root (the authors' code: 1e-7).
+        reduction: ``"none"`` for one value per row, ``"mean"`` or ``"sum"`` over all rows. With one of these the
+            gradient is formed together with the value, in one pass, wherever one is wanted.
+        weight: a number that the result is multiplied by, such as an annealed weight in a training loss.
 
     Returns:
-        (..) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means.
+        (..) :math:`\sqrt{W_2^2 + eps}`, or :math:`W_2^2`, in the dtype of the inputs and the unit of the means; () if
+        reduced.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or dtypes differ.
-        ValueError: shapes or devices differ, or ``eps`` is negative.
+        ValueError: shapes or devices differ, ``eps`` is negative, or ``reduction`` is unknown.
 
     Note:
         Where the root is 0 its gradient is taken as 0. On the native path finite wherever the result fits the dtype,
@@ -50,11 +62,12 @@ def gaussian_w2(
     tensor([5.])
     """
     if not runs_native("gaussian_w2", mu_q):
-        return reference.gaussian_w2(mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps)
+        return reference.gaussian_w2(
+            mu_q, logvar_q, mu_p, logvar_p, squared=squared, eps=eps, reduction=reduction, weight=weight
+        )
     check_eps("gaussian_w2", eps)
     rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    result: Tensor = on_rows(_call, rows, squared, float(eps))[0]
-    return result
+    return _operator(rows, (squared, float(eps)), reduction, weight)
 
 
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -64,4 +77,4 @@ def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     return distance, distance.new_empty(0 if squared else distance.shape[0], dtype=arithmetic_dtype(distance.dtype))
 
 
-_call = register_row_operator("gaussian_w2", reference.gaussian_w2, saves_value=True, fake=_fake)
+_operator = register_row_operator("gaussian_w2", reference.gaussian_w2, saves_value=True, fake=_fake)

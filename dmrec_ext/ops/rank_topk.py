@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .._checks import check_choice, check_like, check_tensor, fail
+from .._checks import check_choice, check_like, check_tensor, fail, has_contents
 from .._library import NATIVE, runs_native
+from .._speeds import fastest_precision
 from ..csr import Csr
 from ..reference.rank_topk import PRECISIONS, PreparedItems, checked_topk_inputs, unprepared, version_of
 
@@ -22,7 +23,7 @@ def rank_topk(
     *,
     bias: Tensor | None = None,
     exclude: Csr | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     r"""The k best items of each query among all items, exactly, by :math:`Q W^T + b`.
 
@@ -35,6 +36,8 @@ def rank_topk(
         bias: (N,) added to the scores.
         exclude: (B, N) items that a query must not get, e.g. those seen in training; its values do not matter.
         precision: ``"float32"`` or ``"bf16"`` for the products that precede the exact scores; the result is the same.
+            ``"auto"`` takes what is faster on the device, as `fastest_precision` measures it once in a process
+            (float32 while compiling).
 
     Returns:
         scores (B, k), in the dtype of ``query``, and ids (B, k) int64. Where fewer than k candidates remain: score
@@ -63,6 +66,7 @@ def rank_topk(
         return reference.rank_topk(query, items, k, bias=bias, exclude=exclude, precision=precision)
     weight, bias, precision, prepared = unprepared(items, bias, precision)
     query, weight, bias = checked_topk_inputs(query, weight, k, bias, exclude, precision)
+    precision = _chosen(precision, weight)
     if query.is_cuda and k > MOST_ON_CUDA:
         return reference.rank_topk(query, weight, k, bias=bias, exclude=exclude, precision=precision)
     seen = (None, None) if exclude is None else (exclude.crow, exclude.col)
@@ -75,7 +79,7 @@ def rank_topk(
     return result
 
 
-def prepare_items(items: Tensor, bias: Tensor | None = None, *, precision: str = "float32") -> PreparedItems:
+def prepare_items(items: Tensor, bias: Tensor | None = None, *, precision: str = "auto") -> PreparedItems:
     """What `rank_topk` needs of the items alone, once for any number of calls: for serving, a query at a time.
 
     Args:
@@ -105,11 +109,21 @@ def prepare_items(items: Tensor, bias: Tensor | None = None, *, precision: str =
         bias = bias.detach()
     check_choice(op, "precision", precision, PRECISIONS)
     items = items.detach()
+    precision = _chosen(precision, items)
     parts = None
     if runs_native("rank_topk", items) and items.shape[0] > 0:
         parts = torch.ops.dmrec_ext._prepare_items.default(items, bias, precision == "bf16")
     version = version_of(items, bias)
     return PreparedItems(items, bias, precision, parts, (version[0], version[1]))
+
+
+def _chosen(precision: str, items: Tensor) -> str:
+    """``precision``, or what is faster where that is left open and there is something to measure."""
+    if precision != "auto":
+        return precision
+    if torch.compiler.is_compiling() or not has_contents(items) or not runs_native("rank_topk", items):
+        return "float32"
+    return fastest_precision(items.device)
 
 
 def _float32_products_are_rounded(device_type: str) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._checks import check_choice, check_fraction, checked_rows
 from .gaussian_kl import in_arithmetic_type, kl
+from .reduction import check_reduction, reduce_rows
 
 INTERPOLATIONS = ("log_linear", "linear", "moment")
 
@@ -21,11 +22,15 @@ def composite_prior(
     *,
     alpha: float = 0.5,
     interpolation: str = "log_linear",
+    reduction: str = "none",
+    weight: float = 1.0,
 ) -> Tensor:
     """Reference of `dmrec_ext.composite_prior`."""
     check_composite("composite_prior", alpha, interpolation)
     rows = checked_rows("composite_prior", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    return composite(*map(in_arithmetic_type, rows), alpha=alpha, interpolation=interpolation).to(rows[0].dtype)
+    check_reduction("composite_prior", reduction, weight)
+    values = composite(*map(in_arithmetic_type, rows), alpha=alpha, interpolation=interpolation)
+    return reduce_rows(values, reduction, weight).to(rows[0].dtype)
 
 
 def check_composite(op: str, alpha: float, interpolation: str) -> None:

@@ -6,12 +6,22 @@ import torch
 from torch import Tensor
 
 from .._checks import checked_rows, fail
+from .reduction import check_reduction, reduce_rows
 
 
-def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None = None, logvar_p: Tensor | None = None) -> Tensor:
+def gaussian_kl(
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor | None = None,
+    logvar_p: Tensor | None = None,
+    *,
+    reduction: str = "none",
+    weight: float = 1.0,
+) -> Tensor:
     """Reference of `dmrec_ext.gaussian_kl`."""
     rows = checked_kl_inputs(mu_q, logvar_q, mu_p, logvar_p)
-    return kl(*map(in_arithmetic_type, rows)).to(rows[0].dtype)
+    check_reduction("gaussian_kl", reduction, weight)
+    return reduce_rows(kl(*map(in_arithmetic_type, rows)), reduction, weight).to(rows[0].dtype)
 
 
 def checked_kl_inputs(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor | None, logvar_p: Tensor | None) -> list[Tensor]:

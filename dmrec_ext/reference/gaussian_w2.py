@@ -7,15 +7,26 @@ from torch import Tensor
 
 from .._checks import checked_rows, fail
 from .gaussian_kl import in_arithmetic_type
+from .reduction import check_reduction, reduce_rows
 
 
 def gaussian_w2(
-    mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, squared: bool = False, eps: float = 0.0
+    mu_q: Tensor,
+    logvar_q: Tensor,
+    mu_p: Tensor,
+    logvar_p: Tensor,
+    *,
+    squared: bool = False,
+    eps: float = 0.0,
+    reduction: str = "none",
+    weight: float = 1.0,
 ) -> Tensor:
     """Reference of `dmrec_ext.gaussian_w2`."""
     check_eps("gaussian_w2", eps)
     rows = checked_rows("gaussian_w2", mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    return w2(*map(in_arithmetic_type, rows), squared=squared, eps=eps).to(rows[0].dtype)
+    check_reduction("gaussian_w2", reduction, weight)
+    values = w2(*map(in_arithmetic_type, rows), squared=squared, eps=eps)
+    return reduce_rows(values, reduction, weight).to(rows[0].dtype)
 
 
 def check_eps(op: str, eps: float) -> None:

@@ -9,6 +9,7 @@ from .._checks import check_choice, check_tensor, checked_rows, fail
 from .composite_prior import check_composite, composite
 from .gaussian_kl import in_arithmetic_type, kl
 from .gaussian_w2 import check_eps, w2
+from .reduction import check_reduction, reduce_rows
 
 STRATEGIES = ("godm", "cpdm", "mddm", "kl")
 FUSIONS = ("add", "collaborative")
@@ -27,10 +28,13 @@ def matching_loss(
     squared: bool = False,
     eps: float = 0.0,
     fusion: str = "add",
+    reduction: str = "none",
+    weight: float = 1.0,
 ) -> Tensor:
     """Reference of `dmrec_ext.matching_loss`."""
     rows = checked_rows("matching_loss", mu_c=mu_c, logvar_c=logvar_c, mu_l=mu_l, logvar_l=logvar_l)
     check_matching(rows[0].device, strategy, beta, alpha, interpolation, eps, fusion)
+    check_reduction("matching_loss", reduction, weight)
     collaborative, language = (pair := list(map(in_arithmetic_type, rows)))[:2], pair[2:]
     fused = [c + v for c, v in zip(collaborative, language, strict=True)] if fusion == "add" else collaborative
     regulariser = kl(*fused)
@@ -43,11 +47,11 @@ def matching_loss(
             loss = beta * regulariser + (1 - beta) * kl(*fused, *language)
         case _:
             loss = regulariser + beta * kl(*fused, *language)
-    return loss.to(rows[0].dtype)
+    return reduce_rows(loss, reduction, weight).to(rows[0].dtype)
 
 
 def check_matching(
-    device: torch.device,
+    device: torch.device | None,
     strategy: str,
     beta: float | Tensor,
     alpha: float,

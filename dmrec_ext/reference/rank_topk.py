@@ -12,7 +12,7 @@ from .._torch_private import transformed
 from ..csr import Csr
 from .multinomial_nll import check_projection
 
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("auto", "float32", "bf16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class PreparedItems:
     Attributes:
         items: (N, H), detached; shares memory with what was given.
         bias: (N,) of the dtype of ``items``, or None.
-        precision: of the products that precede the exact scores.
+        precision: of the products that precede the exact scores, ``"float32"`` or ``"bf16"``.
         parts: what the native operator takes of them; None on the reference path.
         version: of ``items`` and ``bias`` as they were: both must not be changed in place afterwards.
     """
@@ -49,7 +49,7 @@ def unprepared(
         return items, bias, precision, None
     if bias is not None:
         fail("rank_topk", "bias", "be left out where items are prepared (give it to prepare_items)", "a bias")
-    if precision not in (PRECISIONS[0], items.precision):
+    if precision not in ("auto", items.precision):
         fail("rank_topk", "precision", f"be that of the prepared items ({items.precision!r})", repr(precision))
     if not torch.compiler.is_compiling() and version_of(items.items, items.bias) != items.version:
         fail("rank_topk", "items", "not be changed after prepare_items (prepare them again)", "changed ones")
@@ -63,7 +63,7 @@ def rank_topk(
     *,
     bias: Tensor | None = None,
     exclude: Csr | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
     items, bias, precision, _ = unprepared(items, bias, precision)

@@ -30,5 +30,4 @@ def build_model(config: Config, data: TrainingData) -> Model:
         assert isinstance(model, Vae), "a backbone is trained as a Vae"
         if not model.knows_new_items:
             raise DmrecError(f"model.item_text: the decoder of '{options.kind}' does not read texts; leave it out")
-    model.candidate_precision = config.training.precision
     return model

@@ -60,7 +60,11 @@ class TrainingConfig(Options):
     device: str = Field(
         "cpu", pattern=r"^(cpu|auto|cuda(:\d+)?)$", description="cpu, cuda, or auto: the GPU where there is one"
     )
-    precision: Literal["float32", "bf16"] = Field("float32", description="precision of matrix products")
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        "float32",
+        description="of matrix products in training: bf16 is faster on some processors and slower on others, auto "
+        "measures once which of the two is faster, and the run keeps it",
+    )
     kernels: Literal["fused", "reference"] = Field(
         "fused", description="native operators where there are any, or plain torch"
     )

@@ -72,6 +72,19 @@ class Runtime:
         }
 
 
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """What to tell whoever asked for bfloat16 on a device that multiplies float32 faster; None elsewhere."""
+    if precision != "bf16":
+        return None
+    speeds = dmrec_ext.product_speeds(device)
+    if speeds.bf16 >= speeds.float32:
+        return None
+    return (
+        f"--precision bf16 is slower than float32 here: products reach {speeds.bf16:.0f} GFLOP/s, in float32 "
+        f"{speeds.float32:.0f} (dmrec doctor --speed); --precision auto takes the faster one"
+    )
+
+
 def usable_processors() -> int:
     """The number of processors that this process may use: by its affinity, and by the quota of its container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,6 +24,8 @@ FIELDS = ["registers", "shared_bytes", "wide_loads", "wide_stores"]
 LOAD_WIDE = {
     "row_forward",
     "row_backward",
+    "row_both",
+    "multiply_unless_one",
     "csr_sum",
     "csr_dot",
     "select_tile",
@@ -31,7 +33,7 @@ LOAD_WIDE = {
     "tile_gradient",
     "add_to",
 }
-STORE_WIDE = {"row_backward", "csr_sum", "tile_gradient", "add_to"}
+STORE_WIDE = {"row_backward", "row_both", "multiply_unless_one", "csr_sum", "tile_gradient", "add_to"}
 FROM_TORCH_CUDA = {"aoti_torch_get_current_cuda_stream"}  # not in a CPU build: found when the library is loaded
 
 Kernels = dict[str, dict[str, list[int]]]  # by kernel and target

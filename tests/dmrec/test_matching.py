@@ -87,8 +87,8 @@ def test_logged_terms_add_up_to_the_loss(strategy, term):
     terms = {name: float(value) for name, value in matching.terms(q).items()}
     prior = terms["kl_prior"] * (0.3 if strategy == "mddm" else 1.0)
     weighted = terms[term] * (0.7 if strategy == "mddm" else 0.3)
-    assert matching.loss(q).item() == pytest.approx(prior + weighted, rel=1e-5)
-    assert float(PriorKL().terms(q)["kl_prior"]) == pytest.approx(PriorKL().loss(q).item())
+    assert matching.loss(q, 0.3).item() == pytest.approx(prior + weighted, rel=1e-5)
+    assert float(PriorKL().terms(q)["kl_prior"]) == pytest.approx(PriorKL().loss(q, 0.0).item())
 
 
 def test_beta_is_fixed_or_drawn_per_batch():

@@ -61,6 +61,9 @@ def calls(dtype: torch.dtype = torch.float32) -> dict[str, Call]:
             options = {"strategy": strategy, "beta": 0.3, "fusion": fusion, "eps": 0.1}
             made[f"matching_loss, {strategy} {fusion}"] = rows("matching_loss", **options)
 
+    for name, options in {"gaussian_kl": {}, "matching_loss": {"strategy": "godm", "beta": 0.3, "eps": 0.1}}.items():
+        made[f"{name}, mean"] = rows(name, **options, reduction="mean", weight=0.5)
+
     x, dense = sparse(), normal(ITEMS, WIDTH)
     transpose = x.transpose()
     values, bias = normal(ROWS * EACH), normal(WIDTH)

@@ -20,6 +20,7 @@ CHECKS = [
     op_testing.check_determinism,
     op_testing.check_nan_stays_in_its_row,
     op_testing.check_extremes,
+    op_testing.check_reductions,
 ]
 
 # around the borders of a piece (2 to 8 elements), a warp's stride, a block's rows, and a warp's row (1024)
@@ -43,6 +44,11 @@ def test_nothing_is_found(checked, case, order):
         wide = torch.randn(9, 2 * 41 + 1)
         slices = [wide[:, 1 + i : 42 + i] for i in range(case.n_inputs)]  # unaligned, and they overlap
         op_testing.check_against_reference(case, slices, 1e-5)
+        for size in BORDERS:
+            inputs = [x.requires_grad_() for x in case.inputs(size, torch.float32)]
+            both = torch.autograd.grad(3 * case.function(*inputs, reduction="sum"), inputs)
+            apart = torch.autograd.grad(3 * case.function(*inputs).sum(), inputs)
+            torch.testing.assert_close(both, apart, rtol=1e-4, atol=1e-5)
 
 
 def test_orders_and_builds_agree_bit_for_bit(fast, checked):
@@ -70,5 +76,12 @@ def test_traffic(checked, aligned, least):
         torch.autograd.grad(case.function(*(x.requires_grad_() for x in inputs)).sum(), inputs)
         traffic = checked.traffic()
     assert set(traffic) == {"row_forward", "row_backward"}
-    for counts in traffic.values():
+    with checked.running(traffic=True):
+        loss = case.function(*inputs, reduction="mean")
+        torch.autograd.grad(loss, inputs)
+        reduced = checked.traffic()
+    assert set(reduced) == {"row_both", "sum_of_rows"}  # the gradient that comes in is 1
+    for counts in (*traffic.values(), reduced["row_both"]):
         assert counts["ideal_sectors"] >= least * counts["sectors"]
+    moved = [sum(counts["sectors"] for counts in each.values()) for each in (traffic, reduced)]
+    assert moved[1] <= 0.72 * moved[0]  # 8 passes instead of 12, and a value of each row

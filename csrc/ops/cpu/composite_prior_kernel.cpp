@@ -24,10 +24,19 @@ std::vector<Tensor> composite_prior_backward(Tensor grad, Tensor mu_q, Tensor lo
   });
 }
 
+std::vector<Tensor> composite_prior_reduced(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, double alpha,
+                                            std::string interpolation, double scale, int64_t needed) {
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
+  return with_composite(interpolation_of(op, interpolation), alpha, [&]<class D>(const D& divergence) {
+    return row_reduced(OfPairs<D>{{}, divergence}, std::move(rows), scale, needed);
+  });
+}
+
 }  // namespace
 }  // namespace dmrec::cpu
 
 DMREC_KERNELS(CPU, m) {
   m.impl("composite_prior", TORCH_BOX(&dmrec::cpu::composite_prior));
   m.impl("_composite_prior_backward", TORCH_BOX(&dmrec::cpu::composite_prior_backward));
+  m.impl("_composite_prior_reduced", TORCH_BOX(&dmrec::cpu::composite_prior_reduced));
 }

@@ -20,10 +20,18 @@ std::vector<Tensor> gaussian_kl_backward(Tensor grad, Tensor mu_q, Tensor logvar
                           : row_backward("gaussian_kl", GaussianKl{}, std::move(rows), grad, nullptr, needed);
 }
 
+std::vector<Tensor> gaussian_kl_reduced(Tensor mu_q, Tensor logvar_q, std::optional<Tensor> mu_p,
+                                        std::optional<Tensor> logvar_p, double scale, int64_t needed) {
+  auto rows = gaussian_kl_inputs(std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p));
+  return rows.size() == 2 ? row_reduced(StandardGaussianKl{}, std::move(rows), scale, needed)
+                          : row_reduced(GaussianKl{}, std::move(rows), scale, needed);
+}
+
 }  // namespace
 }  // namespace dmrec::cpu
 
 DMREC_KERNELS(CPU, m) {
   m.impl("gaussian_kl", TORCH_BOX(&dmrec::cpu::gaussian_kl));
   m.impl("_gaussian_kl_backward", TORCH_BOX(&dmrec::cpu::gaussian_kl_backward));
+  m.impl("_gaussian_kl_reduced", TORCH_BOX(&dmrec::cpu::gaussian_kl_reduced));
 }

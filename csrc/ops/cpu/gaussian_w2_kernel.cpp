@@ -24,10 +24,17 @@ std::vector<Tensor> gaussian_w2_backward(Tensor grad, Tensor saved, Tensor mu_q,
   return row_backward(op, GaussianW2{squared, eps}, std::move(rows), grad, squared ? nullptr : &saved, needed);
 }
 
+std::vector<Tensor> gaussian_w2_reduced(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, bool squared,
+                                        double eps, double scale, int64_t needed) {
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
+  return row_reduced(GaussianW2{squared, eps}, std::move(rows), scale, needed);
+}
+
 }  // namespace
 }  // namespace dmrec::cpu
 
 DMREC_KERNELS(CPU, m) {
   m.impl("gaussian_w2", TORCH_BOX(&dmrec::cpu::gaussian_w2));
   m.impl("_gaussian_w2_backward", TORCH_BOX(&dmrec::cpu::gaussian_w2_backward));
+  m.impl("_gaussian_w2_reduced", TORCH_BOX(&dmrec::cpu::gaussian_w2_reduced));
 }

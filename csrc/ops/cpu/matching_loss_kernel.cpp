@@ -34,10 +34,19 @@ std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor 
       options, [&](const auto& functor) { return row_backward(op, functor, std::move(rows), grad, saved, needed); });
 }
 
+std::vector<Tensor> matching_loss_reduced(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, int64_t choices,
+                                          double beta, double alpha, double eps, double scale, int64_t needed) {
+  const auto options = matching_options(choices, beta, alpha, eps);
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
+  return with_matching(options,
+                       [&](const auto& functor) { return row_reduced(functor, std::move(rows), scale, needed); });
+}
+
 }  // namespace
 }  // namespace dmrec::cpu
 
 DMREC_KERNELS(CPU, m) {
   m.impl("matching_loss", TORCH_BOX(&dmrec::cpu::matching_loss));
   m.impl("_matching_loss_backward", TORCH_BOX(&dmrec::cpu::matching_loss_backward));
+  m.impl("_matching_loss_reduced", TORCH_BOX(&dmrec::cpu::matching_loss_reduced));
 }

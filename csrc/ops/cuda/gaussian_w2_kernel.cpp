@@ -26,10 +26,17 @@ std::vector<Tensor> gaussian_w2_backward(Tensor grad, Tensor saved, Tensor mu_q,
   return row_backward(op, std::move(rows), grad, squared ? nullptr : &saved, needed, launcher(squared, eps));
 }
 
+std::vector<Tensor> gaussian_w2_reduced(Tensor mu_q, Tensor logvar_q, Tensor mu_p, Tensor logvar_p, bool squared,
+                                        double eps, double scale, int64_t needed) {
+  auto rows = checked_rows(op, {std::move(mu_q), std::move(logvar_q), std::move(mu_p), std::move(logvar_p)});
+  return row_reduced(op, std::move(rows), scale, needed, launcher(squared, eps));
+}
+
 }  // namespace
 }  // namespace dmrec::cuda
 
 DMREC_CUDA_KERNELS(m) {
   m.impl("gaussian_w2", TORCH_BOX(&dmrec::cuda::gaussian_w2));
   m.impl("_gaussian_w2_backward", TORCH_BOX(&dmrec::cuda::gaussian_w2_backward));
+  m.impl("_gaussian_w2_reduced", TORCH_BOX(&dmrec::cuda::gaussian_w2_reduced));
 }

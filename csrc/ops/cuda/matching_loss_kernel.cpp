@@ -34,10 +34,18 @@ std::vector<Tensor> matching_loss_backward(Tensor grad, Tensor distance, Tensor 
   return row_backward(op, std::move(rows), grad, saved, needed, launcher(options));
 }
 
+std::vector<Tensor> matching_loss_reduced(Tensor mu_c, Tensor logvar_c, Tensor mu_l, Tensor logvar_l, int64_t choices,
+                                          double beta, double alpha, double eps, double scale, int64_t needed) {
+  const auto options = matching_options(choices, beta, alpha, eps);
+  auto rows = checked_rows(op, {std::move(mu_c), std::move(logvar_c), std::move(mu_l), std::move(logvar_l)});
+  return row_reduced(op, std::move(rows), scale, needed, launcher(options));
+}
+
 }  // namespace
 }  // namespace dmrec::cuda
 
 DMREC_CUDA_KERNELS(m) {
   m.impl("matching_loss", TORCH_BOX(&dmrec::cuda::matching_loss));
   m.impl("_matching_loss_backward", TORCH_BOX(&dmrec::cuda::matching_loss_backward));
+  m.impl("_matching_loss_reduced", TORCH_BOX(&dmrec::cuda::matching_loss_reduced));
 }

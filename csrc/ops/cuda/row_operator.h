@@ -26,6 +26,15 @@ inline RowJob row_job(std::vector<Tensor>& rows) {
   return job;
 }
 
+// Where the gradients go whose bits are set in `needed`: tensors in that order from `next` on.
+inline void fill_gradients(RowJob& job, std::vector<Tensor>::iterator next, size_t n_inputs, int64_t needed) {
+  for (size_t i = 0; i < n_inputs; ++i) {
+    if ((needed >> i & 1) == 0) continue;
+    job.aligned = job.aligned && rows_aligned(*next);
+    job.gradients[i] = data_to_fill(*next++, gradient_names[i]);
+  }
+}
+
 // `saved`, if given, is a (B,) tensor of the arithmetic type to fill
 template <class Launch>
 Tensor row_forward(const char* op, std::vector<Tensor> rows, Tensor* saved, const Launch& launch) {
@@ -33,6 +42,7 @@ Tensor row_forward(const char* op, std::vector<Tensor> rows, Tensor* saved, cons
   Tensor out = torch::stable::new_empty(rows[0], {rows[0].size(0)});
   if (out.numel() == 0) return out;
   RowJob job = row_job(rows);
+  job.pass = RowPass::forward;
   job.out = data_to_fill(out, "result");
   if (saved) job.saved = data_to_fill(*saved, "saved");
   check_launch(op, launch(job, device.stream()));
@@ -52,17 +62,38 @@ std::vector<Tensor> row_backward(const char* op, std::vector<Tensor> rows, const
   }
   if (gradients.empty() || gradients[0].numel() == 0) return gradients;
   RowJob job = row_job(rows);
+  job.pass = RowPass::backward;
   job.grad = data_to_read(grad, "grad");
   job.grad_stride = grad.stride(0);
   if (saved) job.saved = const_cast<void*>(data_to_read(*saved, "saved"));
-  auto next = gradients.begin();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if ((needed >> i & 1) == 0) continue;
-    job.aligned = job.aligned && rows_aligned(*next);
-    job.gradients[i] = data_to_fill(*next++, gradient_names[i]);
-  }
+  fill_gradients(job, gradients.begin(), rows.size(), needed);
   check_launch(op, launch(job, device.stream()));
   return gradients;
+}
+
+// The sum of all rows' values, multiplied by `scale`: (), and behind it the gradients whose bits are set in `needed`.
+template <class Launch>
+std::vector<Tensor> row_reduced(const char* op, std::vector<Tensor> rows, double scale, int64_t needed,
+                                const Launch& launch) {
+  const OnDevice device(rows[0]);
+  const int64_t n_rows = rows[0].size(0), width = rows[0].size(1);
+  std::vector<Tensor> results{torch::stable::new_empty(rows[0], {})};
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (needed >> i & 1) results.push_back(torch::stable::new_empty(rows[0], {n_rows, width}));
+  }
+  Tensor values = torch::stable::new_empty(rows[0], {n_rows}, arithmetic_type(rows[0].scalar_type()));
+  RowJob job = row_job(rows);
+  job.values = data_to_fill(values, "values");
+  if (n_rows > 0) {
+    const bool both = results.size() > 1 && width > 0;
+    job.pass = both ? RowPass::both : RowPass::forward;
+    job.grad_of_all = scale;
+    if (both) fill_gradients(job, results.begin() + 1, rows.size(), needed);
+    check_launch(op, launch(job, device.stream()));
+  }
+  check_launch(op, launch_sum_of_rows(job.type, job.values, n_rows, scale, data_to_fill(results[0], "result"),
+                                      device.stream()));
+  return results;
 }
 
 }  // namespace dmrec::cuda

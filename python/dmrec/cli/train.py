@@ -21,6 +21,7 @@ from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..runs.resolve import final_config
 from ..runs.run import Run
+from ..runtime import resolve_device, slow_precision
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
 from .console import DEVICE, errors, notify, output, print_table
@@ -63,7 +64,7 @@ def train(
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="First seed. Default: training.seed.")
     ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bf16 matrix products.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bf16, or auto: whichever is faster here.")] = None,
     baselines: Annotated[bool, typer.Option(help="Train popularity and EASE, too.")] = True,
     final: Annotated[
         Path | None,
@@ -102,6 +103,9 @@ def train(
     jobs = [job for each in configs for job in grid(each, [dataset], _seeds(each, seed, seeds), out)]
     if plot is not None:
         check_plot(plot)
+    asked = {(job.config.training.precision, job.config.training.device) for job in jobs}
+    for remark in {slow_precision(chosen, resolve_device(where)) for chosen, where in asked} - {None}:
+        notify(str(remark))
     for vectors in dict.fromkeys(job.config.language.vectors for job in jobs if job.config.language):
         if vectors is not None and (missing := dataset.without_text(vectors)):
             notify(f"{dataset.name}: {missing}")

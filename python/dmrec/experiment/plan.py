@@ -33,7 +33,7 @@ from ..options import LARGEST_SEED, Options, apply_overrides, deep_merge
 from ..recipes import RECIPES, recipe
 from ..runs.provenance import depends_on
 from ..runs.resolve import resolve
-from ..runs.run import run_folder
+from ..runs.run import CONFIG, Run, run_folder
 
 SECTIONS = ("language", "matching", "alignment", "phases", "training", "evaluation")
 KEYS = ("datasets", "seeds", "models", "against", "tune", *SECTIONS)
@@ -297,10 +297,18 @@ def grid(config: Config, datasets: Sequence[Dataset], seeds: Sequence[int], out:
         if Path(dataset.name).name != dataset.name or dataset.name in (".", ".."):
             raise DmrecError(f"the dataset's name '{dataset.name}' cannot name a folder: import it again with --name")
         for seed in seeds:
-            resolved = resolve(config, dataset, seed)
             folder = run_folder(out, dataset.name, config.name, seed)
+            resolved = resolve(_as_begun(config, folder), dataset, seed)
             jobs.append(Job(dataset.name, config.name, seed, resolved, depends_on(resolved, dataset), folder))
     return jobs
+
+
+def _as_begun(config: Config, folder: Path) -> Config:
+    """``config``, with what was measured and chosen for the run in ``folder`` if there is one."""
+    if config.training.precision != "auto" or not (folder / CONFIG).exists():
+        return config
+    training = config.training.model_copy(update={"precision": Run(folder).config.training.precision})
+    return config.model_copy(update={"training": training})
 
 
 def parse_seeds(value: Any) -> list[int]:

@@ -45,7 +45,7 @@ class Blended(Model):
         if self._rows is not rows:
             self._rows, self._table = rows, torch.cat([rows, self.get_buffer("items")], 1)
         bias = None if bias is None else self.weight * bias
-        return rank_topk(both, self._table, k, bias=bias, exclude=exclude, precision=self.candidate_precision)
+        return rank_topk(both, self._table, k, bias=bias, exclude=exclude)
 
 
 def text_of_users(batch: UserBatch, items: Tensor) -> Tensor:

@@ -131,8 +131,6 @@ class Step(NamedTuple):
 class Model(nn.Module, ABC):
     """Ranks items for users. ``state_dict()`` is all of its state."""
 
-    candidate_precision = "float32"
-    """Of the products that `rank` filters candidates with, ``"float32"`` or ``"bf16"``; results do not depend on it."""
     reads_interactions: ClassVar[bool] = True
     """Whether `rank` reads ``interactions``; False for models that keep something of each user from training."""
     ranks_deep: ClassVar[bool] = True

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from dmrec_ext import fastest_precision
+
 from ..config import Config
 from ..data.dataset import PERMUTED, Dataset
 from ..errors import DmrecError, did_you_mean
@@ -38,11 +40,14 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
     initial = config.training.initial
     if initial is not None and not Path(initial).exists():
         raise DmrecError(f"training.initial: '{initial}' is not the folder of a run")
+    device = resolve_device(config.training.device)
+    precision = config.training.precision
     training = config.training.model_copy(
         update={
             "initial": None if initial is None else str(Run.open(Path(initial)).folder.resolve()),
             "seed": config.training.seed if seed is None else seed,
-            "device": str(resolve_device(config.training.device)),
+            "device": str(device),
+            "precision": fastest_precision(device) if precision == "auto" else precision,
         }
     )
     model = _with_item_embeddings(config.model, dataset, language.vectors if language else None)

@@ -24,8 +24,12 @@ class Posteriors(NamedTuple):
 class Divergence(Protocol):
     """A loss over the posteriors of a batch."""
 
-    def loss(self, q: Posteriors) -> Tensor:
-        """Mean over users, in nats: ()."""
+    def draw_beta(self) -> float:
+        """The weight of the matching term in this batch."""
+        ...
+
+    def loss(self, q: Posteriors, beta: float, weight: float = 1.0) -> Tensor:
+        """``weight`` times the mean over users, in nats: ()."""
         ...
 
     def terms(self, q: Posteriors) -> dict[str, Tensor]:
@@ -36,9 +40,13 @@ class Divergence(Protocol):
 class PriorKL:
     """The KL divergence of the fused posterior from the standard normal alone: strategy "none"."""
 
-    def loss(self, q: Posteriors) -> Tensor:
+    def draw_beta(self) -> float:
+        """There is no matching term."""
+        return 0.0
+
+    def loss(self, q: Posteriors, beta: float, weight: float = 1.0) -> Tensor:
         """Mean KL(q || N(0, I))."""
-        return gaussian_kl(*q.fused).mean()
+        return gaussian_kl(*q.fused, reduction="mean", weight=weight)
 
     def terms(self, q: Posteriors) -> dict[str, Tensor]:
         """``kl_prior``."""
@@ -58,20 +66,22 @@ class MatchingLoss:
         a = torch.tensor(self.options.beta_concentration)
         return float(torch.distributions.Beta(a, a).sample())
 
-    def loss(self, q: Posteriors) -> Tensor:
+    def loss(self, q: Posteriors, beta: float, weight: float = 1.0) -> Tensor:
         """Mean of `dmrec_ext.matching_loss`."""
         options = self.options
         return matching_loss(
             *q.collaborative,
             *q.language,
             strategy=options.strategy,
-            beta=self.draw_beta(),
+            beta=beta,
             alpha=options.alpha,
             interpolation=options.interpolation,
             squared=options.squared,
             eps=options.eps,
             fusion=self.fusion,
-        ).mean()
+            reduction="mean",
+            weight=weight,
+        )
 
     def terms(self, q: Posteriors) -> dict[str, Tensor]:
         """``kl_prior``, and the divergence that beta weighs: ``w2``, ``composite`` or ``kl_language``."""

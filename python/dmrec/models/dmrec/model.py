@@ -51,7 +51,8 @@ class Dmrec(Vae):
         """Steps 1 to 5; parts ``reconstruction`` and ``matching``."""
         q = self._last = self.posteriors(batch)
         parts = self.reconstruction(batch.interactions, q.fused, step)
-        return total({**parts, "matching": self.matching.loss(q)}, "matching", step)
+        beta = self.matching.draw_beta()
+        return total(parts, "matching", lambda weight: self.matching.loss(q, beta, weight), step)
 
     def posteriors(self, batch: UserBatch) -> Posteriors:
         """Steps 1 to 3. Encoder and meta-network share a dropout mask; users without a text have the zero vector."""

@@ -125,7 +125,7 @@ class GraphModel(TrainedModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items with the largest products with the vector of a user."""
         users, items = self._users_and_items(batch)
-        return rank_topk(users, items, k, exclude=exclude, precision=self.candidate_precision)
+        return rank_topk(users, items, k, exclude=exclude)
 
     @torch.no_grad()
     def item_scores(self, batch: UserBatch) -> Tensor:

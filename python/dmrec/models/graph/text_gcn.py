@@ -77,7 +77,7 @@ class TextGcn(ClosedFormModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items of the largest cosine."""
         users, items = self._users_and_items(batch)
-        return rank_topk(users, items, k, exclude=exclude, precision=self.candidate_precision)
+        return rank_topk(users, items, k, exclude=exclude)
 
     def item_scores(self, batch: UserBatch) -> Tensor:
         """(B, N): the cosines."""

@@ -108,7 +108,7 @@ class SasRec(TrainedModel):
         items = last_items(batch.sequences, self.options.history)
         last = ((items >= 0).sum(1) - 1).clamp_min(0)
         query = self.hidden(items)[torch.arange(len(items), device=items.device), last]
-        return rank_topk(query, self.items.detach(), k, exclude=exclude, precision=self.candidate_precision)
+        return rank_topk(query, self.items.detach(), k, exclude=exclude)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:

@@ -10,7 +10,7 @@ the mean over the users of a batch, in nats (Liang et al., WWW 2018, Eq. 5 to 7)
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class Vae(TrainedModel):
         """Negative evidence lower bound, with parts ``reconstruction`` and ``kl``."""
         posterior = self.posterior(batch)
         parts = self.reconstruction(batch.interactions, posterior, step)
-        return total({**parts, "kl": gaussian_kl(*posterior).mean()}, "kl", step)
+        return total(parts, "kl", lambda weight: gaussian_kl(*posterior, reduction="mean", weight=weight), step)
 
     def posterior(self, batch: UserBatch) -> Gaussian:
         """The posterior of each user that is decoded from."""
@@ -101,7 +101,7 @@ class Vae(TrainedModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by scores in float32 whatever the model was trained with."""
         hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
-        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude, precision=self.candidate_precision)
+        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude)
 
     @torch.no_grad()
     def item_scores(self, batch: UserBatch) -> Tensor:
@@ -116,9 +116,16 @@ class Vae(TrainedModel):
         return weight.detach()
 
 
-def total(parts: Losses, divergence: str, step: Step) -> Losses:
-    """``parts`` with their sum as ``loss``, in which the part called ``divergence`` has its annealed weight."""
-    loss = parts["reconstruction"] + step.annealing * parts[divergence]
+def total(parts: Losses, name: str, divergence: Callable[[float], Tensor], step: Step) -> Losses:
+    """``parts`` with a divergence called ``name``, and their sum as ``loss``, in which it has its annealed weight.
+
+    ``divergence(weight)`` is the divergence times a weight: multiplied inside, its gradient needs no further pass.
+    """
+    weight = step.annealing
+    weighted = divergence(weight)
+    with torch.no_grad():
+        parts = {**parts, name: weighted / weight if weight else divergence(1.0)}
+    loss = parts["reconstruction"] + weighted
     if "auxiliary" in parts:
         loss = loss + parts["auxiliary"]
     return {"loss": loss, **parts}
