@@ -124,9 +124,11 @@ def register_row_operator(
     eager = type(stem, (torch.autograd.Function,), {name: staticmethod(f) for name, f in members.items()})
 
     def call(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or is_jit_tracing() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or is_jit_tracing():
             return operator(*arguments)
-        return eager.apply(*arguments)  # type: ignore[attr-defined]
+        if _wants_gradient(arguments[:n_inputs]):
+            return eager.apply(*arguments)  # type: ignore[attr-defined]
+        return forward(*arguments)
 
     class Reduced(torch.autograd.Function):
         @staticmethod
@@ -161,7 +163,7 @@ def register_row_operator(
 
     def reduced(rows: list[Tensor], options: tuple[Any, ...], scale: float) -> Tensor:
         inputs = rows if len(rows) == n_inputs else [*rows, *[None] * (n_inputs - len(rows))]
-        if torch.is_grad_enabled():
+        if _wants_gradient(rows):
             result: Tensor = Reduced.apply(options, scale, *inputs)  # type: ignore[no-untyped-call]
         else:
             result = reduced_operator(*inputs, *encoded(*options), scale, 0)[0]
@@ -201,6 +203,10 @@ def _parameters(function: Callable[..., Tensor]) -> tuple[int, tuple[Any, ...]]:
     options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     defaults = tuple(p.default for p in options if p.name not in ("reduction", "weight"))
     return len(parameters) - len(options), defaults
+
+
+def _wants_gradient(inputs: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and any([isinstance(value, Tensor) and value.requires_grad for value in inputs])
 
 
 def _as_they_are(*options: Any) -> tuple[Any, ...]:

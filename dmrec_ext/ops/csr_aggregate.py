@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .. import reference
 from .._library import NATIVE, runs_native
@@ -13,7 +14,9 @@ from ..csr import Csr
 from ..reference.csr_aggregate import checked_aggregate_inputs, checked_dot_inputs
 
 
-def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None) -> Tensor:
+def csr_aggregate(
+    x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None, sparse_grad: bool = False
+) -> Tensor:
     r"""Sums rows of a matrix, weighted by sparse interactions: :math:`X W + b`.
 
     The first term of Eq. (6), Zhang et al., SIGIR 2025, :math:`W_I^T x_u + w_u`; also the first layer of a VAE
@@ -25,6 +28,9 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
         bias: (E,) or (B, E), added to the sum.
         transpose: ``x.transpose()``, if at hand, with the same values: spares the gradient of ``dense`` from forming
             it, which takes O(nnz + N). Not used where ``x.values`` wants a gradient.
+        sparse_grad: give ``dense`` a gradient that is a sparse tensor with a row for each column that x has, for tables
+            that are large beside a batch: ``torch.optim.SparseAdam``, ``SGD`` and ``Adagrad`` take it. It is coalesced,
+            and not differentiable again; while compiling, the gradient is dense.
 
     Returns:
         (B, E) sums in the dtype of ``dense``. An empty row of ``x`` gives the bias alone.
@@ -47,10 +53,13 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
     [[5.0], [0.0]]
     """
     if not runs_native("csr_aggregate", dense):
-        return reference.csr_aggregate(x, dense, bias, transpose=transpose)
+        return reference.csr_aggregate(x, dense, bias, transpose=transpose, sparse_grad=sparse_grad)
     x, bias, transpose = checked_aggregate_inputs(x, dense, bias, transpose)
     if x.values is not None and x.values.requires_grad:
         transpose = None  # its values need not be part of the graph
+    if sparse_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        total: Tensor = _WithSparseGradient.apply(x.crow, x.col, x.values, dense, bias)  # type: ignore[no-untyped-call]
+        return total
     transposed = (None, None, None) if transpose is None else transpose[:3]
     result: Tensor = torch.ops.dmrec_ext.csr_aggregate.default(x.crow, x.col, x.values, dense, bias, *transposed)
     return result
@@ -134,6 +143,36 @@ def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if wants_bias:
         of_bias = _column_sums(grad) if ctx.one_bias_for_all else grad
     return (None, None, of_values, of_dense, of_bias, None, None, None)[: ctx.n_arguments]
+
+
+class _WithSparseGradient(torch.autograd.Function):
+    """`csr_aggregate`, whose gradient of the dense matrix has the rows alone that x refers to."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, crow: Tensor, col: Tensor, values: Tensor | None, dense: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(crow, col, values, dense if ctx.needs_input_grad[2] else None)
+        ctx.shape, ctx.one_bias_for_all = dense.shape, bias is not None and bias.dim() == 1
+        result: Tensor = torch.ops.dmrec_ext.csr_aggregate.default(crow, col, values, dense, bias)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        crow, col, values, dense = ctx.saved_tensors
+        of_values = of_dense = of_bias = None
+        if ctx.needs_input_grad[2]:
+            of_values = torch.ops.dmrec_ext._csr_dot(crow, col, grad, dense)
+        if ctx.needs_input_grad[3]:
+            used, place = torch.unique(col, return_inverse=True)
+            rows = torch.ops.dmrec_ext.csr_aggregate.default(
+                *_transposed(crow, place, values, used.shape[0]), grad, None
+            )
+            of_dense = torch.sparse_coo_tensor(used[None], rows, ctx.shape, check_invariants=False, is_coalesced=True)
+        if ctx.needs_input_grad[4]:
+            of_bias = _column_sums(grad) if ctx.one_bias_for_all else grad
+        return None, None, of_values, of_dense, of_bias
 
 
 def _setup_dot(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -10,7 +10,9 @@ from .._torch_private import transformed
 from ..csr import Csr
 
 
-def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None) -> Tensor:
+def csr_aggregate(
+    x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpose: Csr | None = None, sparse_grad: bool = False
+) -> Tensor:
     """Reference of `dmrec_ext.csr_aggregate`.
 
     By torch's embedding_bag; where that is not differentiable, in torch.func and forward mode, by gathered rows.
@@ -22,7 +24,15 @@ def csr_aggregate(x: Csr, dense: Tensor, bias: Tensor | None = None, *, transpos
         rows = dense[x.col] if x.values is None else dense[x.col] * x.values[:, None]
         total = dense.new_zeros(x.n_rows, dense.shape[1]).index_add(0, x.row_of_entry(), rows)
     else:
-        total = embedding_bag(x.col, dense, x.crow, mode="sum", include_last_offset=True, per_sample_weights=x.values)
+        total = embedding_bag(
+            x.col,
+            dense,
+            x.crow,
+            mode="sum",
+            include_last_offset=True,
+            per_sample_weights=x.values,
+            sparse=sparse_grad,
+        )
     return total if bias is None else total + bias
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmrec_ext import Csr, csr_aggregate, reference
+from dmrec_ext import NATIVE_ABSENT, Csr, csr_aggregate, reference
 from tests.op_testing import TOLERANCES, device_type
 
 OP = torch.ops.dmrec_ext
@@ -319,3 +319,50 @@ def test_the_raw_operator_reads_nothing_out_of_range(native):
         OP.csr_aggregate(crow, col, None, weight, weight[:1])
     with pytest.raises(RuntimeError, match="values must have the dtype of dense"):
         OP.csr_aggregate(crow, col, torch.ones(3).double(), weight)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bias_size", [None, (6,), (5, 6)])
+def test_a_sparse_gradient_has_the_rows_that_are_used(weighted, bias_size):
+    matrix = sp.random(5, 40, density=0.1, format="csr", random_state=3)
+    x = Csr.from_scipy(matrix)
+    values = x.values.double().requires_grad_() if weighted else None
+    x = x._replace(values=values)
+    dense = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
+    bias = None if bias_size is None else torch.randn(bias_size, dtype=torch.float64, requires_grad=True)
+    wanted = [each for each in (dense, values, bias) if each is not None]
+    grad = torch.randn(5, 6, dtype=torch.float64)
+    results = [csr_aggregate(x, dense, bias, sparse_grad=each) for each in (False, True)]
+    assert torch.equal(*results)
+    (of_dense, *others), (of_rows, *same) = (torch.autograd.grad(each, wanted, grad) for each in results)
+    assert of_rows.is_sparse
+    if not NATIVE_ABSENT:
+        assert of_rows.is_coalesced()
+        assert of_rows.indices()[0].tolist() == sorted(set(matrix.indices.tolist()))
+    torch.testing.assert_close(of_rows.to_dense(), of_dense)
+    torch.testing.assert_close(others, same)
+
+
+def test_a_sparse_gradient_trains_like_a_dense_one():
+    x = Csr.from_scipy(sp.random(9, 200, density=0.02, format="csr", random_state=1))._replace(values=None)
+    tables = [torch.randn(200, 4, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
+    for table, sparse in zip(tables, (False, True), strict=True):
+        optimiser = torch.optim.SGD([table], lr=0.1)
+        for _ in range(3):
+            optimiser.zero_grad()
+            csr_aggregate(x, table, sparse_grad=sparse).square().sum().backward()
+            optimiser.step()
+    torch.testing.assert_close(*tables)
+    csr_aggregate(x, tables[1], sparse_grad=True).sum().backward()
+    torch.optim.SparseAdam([tables[1]]).step()  # takes it
+
+
+def test_a_matrix_beyond_all_caches_gives_the_same_bits(native):
+    """It is read in wider panels; 67 MiB of it, of which a few rows are used."""
+    used = torch.arange(0, 60_000, 101)
+    few = torch.randn(len(used), 293)
+    large = torch.zeros(60_000, 293)
+    large[used] = few
+    crow = torch.tensor([0, 5, 5, 300, len(used)])
+    of_few = Csr(crow, torch.arange(len(used)), None, len(used))
+    assert torch.equal(csr_aggregate(Csr(crow, used, None, 60_000), large), csr_aggregate(of_few, few))

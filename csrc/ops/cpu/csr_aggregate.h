@@ -4,8 +4,10 @@
 // Memory is all that costs here. The width is cut into panels of 512 bytes and a thread finishes a panel for all of its
 // rows before the next: a panel of a catalogue stays in a cache where the whole matrix would not, so rows that several
 // users share come from there; its sums fit the registers; and the rows of the next entries, wherever they lie, are
-// prefetched, across the ends of rows. Threads share rows by their entries. An element of the result is summed by
-// one thread in the order of the entries, in runs of fixed length: its bits depend on the row and the width alone.
+// prefetched, across the ends of rows. A matrix beyond all caches is read in wider panels instead, so that a page is
+// looked up once and not once a panel, and prefetched to the second level, which holds more of what is under way.
+// Threads share rows by their entries. An element of the result is summed by one thread in the order of the entries, in
+// runs of fixed length: its bits depend on the row and the width alone.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -21,18 +23,25 @@
 
 namespace dmrec::cpu {
 
-constexpr int64_t entries_ahead = 24;  // 12 KiB of a panel under way: the latency of memory at its full rate
+constexpr int64_t beyond_caches = 64 << 20;  // bytes of a matrix
+constexpr int64_t entries_ahead = 24;        // 12 KiB of a panel under way: the latency of memory at its full rate
+constexpr int64_t wide_entries_ahead = 12;
 constexpr int64_t work_per_task = 16384;
 
-DMREC_FN void prefetch(const void* from, int bytes) {
-  for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);
+// To the first level of the caches, or to the second.
+DMREC_FN void prefetch(const void* from, int bytes, bool to_second) {
+  if (to_second) {
+    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line, 0, 2);
+  } else {
+    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);
+  }
 }
 
 template <class Stored>
 struct CsrSum {
   using E = Element<Stored>;
   using T = typename E::Arithmetic;
-  static constexpr int64_t panel = 512 / sizeof(Stored);  // columns
+  static constexpr int64_t panel = 512 / sizeof(Stored), wide_panel = 4096 / sizeof(Stored);  // columns
   static constexpr int64_t run_length = 256;  // a sum of n terms errs by (256 + n / 256) roundings, not by n
 
   CsrRows x;
@@ -41,6 +50,7 @@ struct CsrSum {
   Rows<const Stored> bias;   // null: none
   Stored* out;               // (B, E), contiguous
   int64_t width;
+  bool large;  // dense is beyond all caches
   bool streaming = false;
 
   struct Part {
@@ -68,7 +78,8 @@ struct CsrSum {
   // columns a second time, to the same bits.
   template <int bytes>
   DMREC_FN void run(const Part& part) const {
-    constexpr int64_t elements = Piece<Stored, bytes>::elements, most = panel / elements;
+    constexpr int64_t elements = Piece<Stored, bytes>::elements;
+    const int64_t most = (large ? wide_panel : panel) / elements;
     const int64_t width = part.end - part.column, pieces = width / elements, panels = (pieces + most - 1) / most;
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t from = pieces * p / panels, to = pieces * (p + 1) / panels;
@@ -156,10 +167,11 @@ struct CsrSum {
                         typename Piece<Stored, bytes>::Vector (&sum)[n][Piece<Stored, bytes>::vectors]) const {
     using P = Piece<Stored, bytes>;
     const Stored* from = dense.data + column;
+    const int64_t distance = large ? wide_entries_ahead : entries_ahead;
     for (int64_t e = begin; e < end; ++e) {
-      const Stored* later = from + x.col[std::min(e + entries_ahead, x.nnz - 1)] * dense.stride;
-      prefetch(later, n * bytes);
-      if (ahead > 0) prefetch(later + n * P::elements, ahead);
+      const Stored* later = from + x.col[std::min(e + distance, x.nnz - 1)] * dense.stride;
+      prefetch(later, n * bytes, large);
+      if (ahead > 0) prefetch(later + n * P::elements, ahead, large);
       const Stored* row = from + x.col[e] * dense.stride;
       const T value = values ? E::load(values + e) : T(1);
       for (int k = 0; k < n; ++k) {

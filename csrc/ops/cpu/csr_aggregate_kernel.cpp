@@ -30,7 +30,8 @@ Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tens
                        rows_in<Stored>(dense),
                        {nullptr, 0},
                        static_cast<Stored*>(out.mutable_data_ptr()),
-                       dense.size(1)};
+                       dense.size(1),
+                       dense.size(0) * dense.size(1) * static_cast<int64_t>(sizeof(Stored)) > beyond_caches};
     if (bias.has_value()) {
       job.bias = {static_cast<const Stored*>(bias->const_data_ptr()), bias->dim() == 1 ? 0 : bias->stride(0)};
     }

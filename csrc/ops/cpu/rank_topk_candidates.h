@@ -51,8 +51,11 @@ class Candidates {
   }
 
   void add_exact(Ranked item) {
+    if (item.score < worst_needed_) return;
     best_.push_back(item);
-    if (static_cast<int64_t>(best_.size()) > capacity(k_)) cut_best();
+    if (static_cast<int64_t>(best_.size()) <= capacity(k_)) return;
+    cut_best();
+    worst_needed_ = best_.back().score;  // NaN refuses nothing
   }
 
   // The first k, in order.
@@ -110,6 +113,7 @@ class Candidates {
 
   int64_t k_;
   double margin_;
+  double worst_needed_ = -std::numeric_limits<double>::infinity();
   int64_t worth_pruning_ = 3 * k_;
   std::vector<Near> kept_;
   std::vector<Ranked> best_;

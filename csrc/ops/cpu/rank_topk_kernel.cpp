@@ -4,7 +4,11 @@
 // any tiles, threads and batches, with products of any precision.
 //
 // Tasks are blocks of users x ranges of items, as many as threads; each has its own candidates, merged by their exact
-// scores. Scratch per task: one tile of products, and capacity(k) candidates a user.
+// scores. Scratch per task: one tile of products, 2 MiB at most and wider for few users, and capacity(k) candidates a
+// user.
+//
+// For one query or two of items that are not prepared there is no filter: it would first have to read all items for their
+// norms, which costs as much as to score them.
 //
 // Items and users that the bound (math/product_bound.h) does not cover, NaN and infinity among them, take no part in
 // the filter: they are scored exactly, one by one.
@@ -26,7 +30,8 @@ namespace dmrec::cpu {
 namespace {
 
 constexpr const char* op = "rank_topk";
-constexpr int64_t users_per_block = 512, items_per_tile = 1024, elements_per_task = 16384;
+constexpr int64_t users_per_block = 512, items_per_tile = 1024, widest_tile = 65536, elements_per_task = 16384;
+constexpr int64_t without_filter = 2;  // queries
 constexpr int few = 64, many = 256;  // groups of columns whose maxima give a first threshold
 
 // Dot products in double, lane by lane and then a fixed tree.
@@ -164,17 +169,17 @@ struct Ranking {
   const Tensor& query;  // (B, H), rows of adjacent elements
   const Tensor& items;  // (N, H), the same
   const Stored* bias;   // (N,), or null
-  const PreparedItems& prepared;
+  const PreparedItems* prepared;  // null: every item is scored exactly
   const CsrRows* exclude;
   int64_t k;
   int64_t n_users = query.size(0), n_items = items.size(0), width = query.size(1);
   Rows<const Stored> q = rows_in<Stored>(query), w = rows_in<Stored>(items);
-  const T* filter_bias = static_cast<const T*>(prepared.filter_bias.const_data_ptr());
+  const T* filter_bias = prepared ? static_cast<const T*>(prepared->filter_bias.const_data_ptr()) : nullptr;
   std::vector<int64_t> unbounded{};  // items that the filter cannot judge, ascending
   double items_norm = 0, items_bias = 0;
 
   void run(Tensor& scores, Tensor& ids) {
-    read_items(prepared);
+    if (prepared) read_items(*prepared);
     const int64_t threads = torch::stable::get_num_threads();
     const int64_t blocks = (n_users + users_per_block - 1) / users_per_block;
     const int64_t most_ranges = std::max<int64_t>(1, n_items / (4 * items_per_tile));
@@ -183,8 +188,9 @@ struct Ranking {
     torch::stable::parallel_for(0, blocks * ranges, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t block = task / ranges, range = task % ranges;
-        found[task] = rank(n_users * block / blocks, n_users * (block + 1) / blocks, n_items * range / ranges,
-                           n_items * (range + 1) / ranges);
+        const int64_t first = n_users * block / blocks, last = n_users * (block + 1) / blocks;
+        const int64_t from = n_items * range / ranges, to = n_items * (range + 1) / ranges;
+        found[task] = prepared ? rank(first, last, from, to) : score_all(first, last, from, to);
       }
     });
     for (int64_t block = 0; block < blocks; ++block) {
@@ -235,9 +241,38 @@ struct Ranking {
     const int64_t parts = prepared.maxima.size(1);
     items_norm = *std::max_element(largest, largest + parts);
     items_bias = *std::max_element(largest + parts, largest + 2 * parts);
-    for (int64_t i = 0; i < n_items; ++i) {
-      if (filter_bias[i] == std::numeric_limits<T>::infinity()) unbounded.push_back(i);
+    constexpr int64_t block = 1024;
+    for (int64_t from = 0; from < n_items; from += block) {
+      const int64_t to = std::min(from + block, n_items);
+      T largest = std::numeric_limits<T>::lowest();
+#pragma omp simd reduction(max : largest)
+      for (int64_t i = from; i < to; ++i) largest = largest > filter_bias[i] ? largest : filter_bias[i];
+      if (largest < std::numeric_limits<T>::infinity()) continue;
+      for (int64_t i = from; i < to; ++i) {
+        if (filter_bias[i] == std::numeric_limits<T>::infinity()) unbounded.push_back(i);
+      }
     }
+  }
+
+  std::vector<std::vector<Ranked>> score_all(int64_t first, int64_t last, int64_t begin, int64_t end) const {
+    std::vector<std::vector<Ranked>> result;
+    for (int64_t user = first; user < last; ++user) {
+      Candidates<T> candidates(k, 0);
+      const int64_t *seen = nullptr, *stop = nullptr;
+      if (exclude) {
+        stop = exclude->col + exclude->crow[user + 1];
+        seen = std::lower_bound(exclude->col + exclude->crow[user], stop, begin);
+      }
+      for (int64_t item = begin; item < end; ++item) {
+        if (seen != stop && *seen == item) {
+          ++seen;
+        } else {
+          candidates.add_exact({exact(user, item), item});
+        }
+      }
+      result.push_back(std::move(candidates.finish(ExactScore{*this, user})));
+    }
+    return result;
   }
 
   // Infinite where the filter cannot judge the user at all.
@@ -271,12 +306,14 @@ struct Ranking {
     }
 
     constexpr ScalarType type = type_of<Product>;
-    const Tensor& factors = prepared.in_bf16.size(0) > 0 ? prepared.in_bf16 : items;
+    const Tensor& factors = prepared->in_bf16.size(0) > 0 ? prepared->in_bf16 : items;
     const Tensor block = in_type(row_range(query, first, users), type);
-    Tensor tile = torch::stable::new_empty(query, {users * std::min(items_per_tile, end - begin)}, type);
+    const int64_t tile_width =
+        std::clamp(users_per_block * items_per_tile / std::max<int64_t>(users, 1), items_per_tile, widest_tile);
+    Tensor tile = torch::stable::new_empty(query, {users * std::min(tile_width, end - begin)}, type);
     auto* products = static_cast<Product*>(tile.mutable_data_ptr());
-    std::vector<int32_t> hits(items_per_tile + 1);
-    over_item_tiles(begin, end, items_per_tile, [&](int64_t from, int64_t count) {
+    std::vector<int32_t> hits(tile_width + 1);
+    over_item_tiles(begin, end, tile_width, [&](int64_t from, int64_t count) {
       const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
       mm_out(out, block, transposed(in_type(row_range(factors, from, count), type)));
       for (int64_t u = 0; u < users; ++u) {
@@ -338,16 +375,18 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
   if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
   const auto given = prepared_items(items, bf16, std::move(filter_bias), std::move(maxima), std::move(in_bf16));
-  const PreparedItems prepared = given ? *given : prepare(items, bias, false);
+  std::optional<PreparedItems> prepared = given;
+  if (!prepared && query.size(0) > without_filter) prepared = prepare(items, bias, false);
+  const PreparedItems* of_all = prepared ? &*prepared : nullptr;
   with_stored_type(query.scalar_type(), [&]<class Stored>() {
     const auto* of_items = bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr;
     const CsrRows* exclude = excluded ? &seen : nullptr;
     if constexpr (std::is_same_v<Stored, double>) {
-      Ranking<Stored, double>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
+      Ranking<Stored, double>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
     } else if (bf16) {
-      Ranking<Stored, c10::BFloat16>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
+      Ranking<Stored, c10::BFloat16>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
     } else {
-      Ranking<Stored, float>{query, items, of_items, prepared, exclude, k}.run(scores, ids);
+      Ranking<Stored, float>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
     }
   });
   return {std::move(scores), std::move(ids)};
