@@ -4,6 +4,7 @@
 #   make bench-million    training and ranking as the catalogue grows to a million items
 #   make docs    the pages of docs/ that follow from the code     make site    the documentation as a website
 #   make fuzz    operators under sanitizers (GCC)
+#   make portable      compile with clang, and for aarch64 (g++-aarch64-linux-gnu)
 #   make wheel   sdist and wheel into dist/                     make wheel-check    install the wheel elsewhere, use it
 #   make gpu     all checks of a GPU (tests, benchmarks, training) into gpu.json: docs/gpu-checklist.md
 #   make lock    newest versions for developing into constraints.txt
@@ -21,7 +22,7 @@ SOURCES := setup.py CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 CPP := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format docs site bench bench-million fuzz cuda-check cuda-full gpu wheel wheel-check lock clean
+.PHONY: demo test lint format docs site bench bench-million fuzz portable cuda-check cuda-full gpu wheel wheel-check lock clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -87,6 +88,17 @@ fuzz: $(VENV)/developing
 	PATH="$(BIN):$$PATH" cmake --build build/fuzz
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  $(BIN)/python -W ignore tests/fuzz_operators.py build/fuzz/_C.abi3.so
+
+# all of the CPU half by another compiler, and for another processor: there without linking, as its torch is not here
+CROSS := aarch64-linux-gnu-g++ -std=c++20 -O2 -fPIC -fvisibility=hidden -fopenmp-simd -fno-math-errno -fno-trapping-math \
+  -Wall -Wextra -Werror -DTORCH_TARGET_VERSION=0x020b000000000000 -I csrc
+portable: $(VENV)/developing
+	PATH="$(BIN):$$PATH" cmake -S . -B build/clang -G Ninja -DDMREC_WERROR=ON -DCMAKE_CXX_COMPILER=clang++ \
+	  -DDMREC_TORCH_ROOT=$$($(BIN)/python -c 'import torch; print(torch.__path__[0])')
+	PATH="$(BIN):$$PATH" cmake --build build/clang
+	for file in csrc/ops/*.cpp csrc/ops/cpu/*.cpp; do echo $$file for aarch64 && $(CROSS) -c $$file -o build/aarch64.o \
+	  -isystem $$($(BIN)/python -c 'import torch; print(torch.__path__[0])')/include || exit 1; done
+	$(BIN)/python -m pytest -q -rs tests/math/test_portable.py
 
 cuda-check: $(VENV)/developing
 	$(PIP) 'nvidia-cuda-cuobjdump==13.2.51' 'nvidia-cuda-nvdisasm==13.2.51'

@@ -199,6 +199,12 @@ def call() -> None:
             lambda: ops._composite_prior_backward(grad, *rows, number, interpolation, needed),
             lambda: ops.matching_loss(*rows, *options),
             lambda: ops._matching_loss_backward(grad, saved, *rows, *options, needed),
+            lambda: ops._gaussian_kl_reduced(*rows[:2], None, None, number, needed),
+            lambda: ops._gaussian_kl_reduced(*rows, number, needed),
+            lambda: ops._gaussian_w2_reduced(*rows, random.random() < 0.5, number, 0.1, needed),
+            lambda: ops._composite_prior_reduced(*rows, number, interpolation, 0.1, needed),
+            lambda: ops._matching_loss_reduced(*rows, random.randrange(-1, 66), number, 0.5, 0.0, 0.1, needed),
+            lambda: ops._multiply_unless_one_([row for row in rows if row is not None], argument((), dtype)),
         ]
     )()
 

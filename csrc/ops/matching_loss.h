@@ -19,12 +19,18 @@ inline MatchingOptions matching_options(const std::string& strategy, double beta
   return {chosen, beta, alpha, interpolation_of("matching_loss", interpolation), squared, eps, fusion == "add"};
 }
 
-// `choices` is strategy + 4 * interpolation + 16 * squared + 32 * (fusion is "add"), each by its place in the enumerations.
+// `choices` is strategy + 4 * interpolation + 16 * squared + 32 * (fusion is "add"), each by its place in the
+// enumerations.
 inline MatchingOptions matching_options(int64_t choices, double beta, double alpha, double eps) {
   const int64_t interpolation = choices / 4 % 4;
   STD_TORCH_CHECK(choices >= 0 && choices < 64 && interpolation < 3, "matching_loss: no such choices");
-  return {static_cast<Strategy>(choices % 4), beta, alpha, static_cast<Interpolation>(interpolation),
-          (choices & 16) != 0, eps, (choices & 32) != 0};
+  return {static_cast<Strategy>(choices % 4),
+          beta,
+          alpha,
+          static_cast<Interpolation>(interpolation),
+          (choices & 16) != 0,
+          eps,
+          (choices & 32) != 0};
 }
 
 // Whether the backward needs the distances of the forward: the root's derivative does.

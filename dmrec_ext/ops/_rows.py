@@ -206,7 +206,7 @@ def _parameters(function: Callable[..., Tensor]) -> tuple[int, tuple[Any, ...]]:
 
 
 def _wants_gradient(inputs: Sequence[Any]) -> bool:
-    return torch.is_grad_enabled() and any([isinstance(value, Tensor) and value.requires_grad for value in inputs])
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
 
 
 def _as_they_are(*options: Any) -> tuple[Any, ...]:

@@ -7,8 +7,8 @@
 // scores. Scratch per task: one tile of products, 2 MiB at most and wider for few users, and capacity(k) candidates a
 // user.
 //
-// For one query or two of items that are not prepared there is no filter: it would first have to read all items for their
-// norms, which costs as much as to score them.
+// For one query or two of items that are not prepared there is no filter: it would first have to read all items for
+// their norms, which costs as much as to score them.
 //
 // Items and users that the bound (math/product_bound.h) does not cover, NaN and infinity among them, take no part in
 // the filter: they are scored exactly, one by one.
@@ -32,7 +32,7 @@ namespace {
 constexpr const char* op = "rank_topk";
 constexpr int64_t users_per_block = 512, items_per_tile = 1024, widest_tile = 65536, elements_per_task = 16384;
 constexpr int64_t without_filter = 2;  // queries
-constexpr int few = 64, many = 256;  // groups of columns whose maxima give a first threshold
+constexpr int few = 64, many = 256;    // groups of columns whose maxima give a first threshold
 
 // Dot products in double, lane by lane and then a fixed tree.
 template <class Stored>
@@ -166,9 +166,9 @@ template <class Stored, class Product>
 struct Ranking {
   using T = typename Element<Stored>::Arithmetic;
 
-  const Tensor& query;  // (B, H), rows of adjacent elements
-  const Tensor& items;  // (N, H), the same
-  const Stored* bias;   // (N,), or null
+  const Tensor& query;            // (B, H), rows of adjacent elements
+  const Tensor& items;            // (N, H), the same
+  const Stored* bias;             // (N,), or null
   const PreparedItems* prepared;  // null: every item is scored exactly
   const CsrRows* exclude;
   int64_t k;

@@ -1,11 +1,10 @@
 // _multiply_unless_one_ on the CPU.
-#include "ops/reduction.h"
-
 #include <algorithm>
 
 #include "ops/cpu/dispatch.h"
 #include "ops/cpu/target.h"
 #include "ops/library.h"
+#include "ops/reduction.h"
 
 namespace dmrec::cpu {
 namespace {

@@ -94,9 +94,7 @@ class RowMap {
     using Block = T[F::states][lanes];
     std::vector<T> numbers;
     explicit StatesOf(int64_t width) : numbers(F::states * lanes * (width / lanes + 1)) {}
-    DMREC_FN Block& of_block(int64_t i) {
-      return *reinterpret_cast<Block*>(numbers.data() + i * (F::states * lanes));
-    }
+    DMREC_FN Block& of_block(int64_t i) { return *reinterpret_cast<Block*>(numbers.data() + i * (F::states * lanes)); }
   };
   using States = std::conditional_t<Functor::needs_saved, StatesOf<Functor>, Stateless>;
 
@@ -115,7 +113,7 @@ class RowMap {
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
       T term[sums];
       functor.terms(x, term);
-      for (int k = 0; k < sums; ++k) sum[k][l] += (l >= skip) & (l < count) ? term[k] : T(0);
+      for (int k = 0; k < sums; ++k) sum[k][l] += ((l >= skip) & (l < count)) ? term[k] : T(0);
     }
   }
 
@@ -141,7 +139,7 @@ class RowMap {
       for (int i = 0; i < inputs; ++i) x[i] = E::load(in[i] + offset + l);
       T term[sums];
       functor.terms(x, term);
-      for (int k = 0; k < sums; ++k) sum[k][l] += (l >= skip) & (l < count) ? term[k] : T(0);
+      for (int k = 0; k < sums; ++k) sum[k][l] += ((l >= skip) & (l < count)) ? term[k] : T(0);
       T g[inputs];
       functor.gradient(x, c, g);
       for (int i = 0; i < inputs; ++i) E::store(out[i] + l, g[i]);
@@ -166,7 +164,7 @@ class RowMap {
     }
     for (int k = 0; k < sums; ++k) {
 #pragma omp simd
-      for (int l = 0; l < lanes; ++l) sum[k][l] += (l >= skip) & (l < count) ? terms[k][l] : T(0);
+      for (int l = 0; l < lanes; ++l) sum[k][l] += ((l >= skip) & (l < count)) ? terms[k][l] : T(0);
     }
   }
 

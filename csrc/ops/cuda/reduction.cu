@@ -14,19 +14,16 @@ __global__ void sum_of_rows(const ArithmeticOf<Stored>* values, int64_t n, doubl
   if (threadIdx.x == 0) *out = Element<Stored>::stored(static_cast<ArithmeticOf<Stored>>(scale * sum[0]));
 }
 
-template <class Stored>
-struct Vectors {
-  Stored* data[RowJob::most_inputs];
-};
-
 // A thread owns a piece of a vector, blockIdx.y says of which. Nothing is read but the factor where it is 1.
 template <class Stored>
-__global__ void multiply_unless_one(Vectors<Stored> vectors, int64_t n, bool aligned, const Stored* factor) {
+__global__ void multiply_unless_one(Stored* first, Stored* second, Stored* third, Stored* fourth, int64_t n,
+                                    bool aligned, const Stored* factor) {
   using T = ArithmeticOf<Stored>;
   constexpr int count = piece<Stored>;
   const T by = Element<Stored>::value(*factor);
   if (by == T(1)) return;
-  Stored* const data = vectors.data[blockIdx.y];
+  // four parameters, for an array would be indexed in local memory
+  Stored* const data = blockIdx.y < 2 ? (blockIdx.y == 0 ? first : second) : (blockIdx.y == 2 ? third : fourth);
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * count;
   if (i >= n) return;
   T x[count];
@@ -45,12 +42,12 @@ int launch_sum_of_rows(Type type, const void* values, int64_t n, double scale, v
 
 int launch_multiply_unless_one(const MultiplyJob& job, Stream stream) {
   return with_stored_type(job.type, [&]<class Stored>() {
-    Vectors<Stored> vectors{};
-    for (int i = 0; i < job.n_vectors; ++i) vectors.data[i] = static_cast<Stored*>(job.vectors[i]);
+    Stored* vectors[RowJob::most_inputs];
+    for (int i = 0; i < RowJob::most_inputs; ++i) vectors[i] = static_cast<Stored*>(job.vectors[i]);
     constexpr int threads = 256;
     const dim3 grid(grid_x(blocks_for(job.n, threads * piece<Stored>)), static_cast<unsigned>(job.n_vectors));
-    return launch("multiply_unless_one", multiply_unless_one<Stored>, grid, dim3(threads), stream, vectors, job.n,
-                  job.aligned, static_cast<const Stored*>(job.factor));
+    return launch("multiply_unless_one", multiply_unless_one<Stored>, grid, dim3(threads), stream, vectors[0],
+                  vectors[1], vectors[2], vectors[3], job.n, job.aligned, static_cast<const Stored*>(job.factor));
   });
 }
 

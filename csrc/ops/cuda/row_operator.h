@@ -91,8 +91,8 @@ std::vector<Tensor> row_reduced(const char* op, std::vector<Tensor> rows, double
     if (both) fill_gradients(job, results.begin() + 1, rows.size(), needed);
     check_launch(op, launch(job, device.stream()));
   }
-  check_launch(op, launch_sum_of_rows(job.type, job.values, n_rows, scale, data_to_fill(results[0], "result"),
-                                      device.stream()));
+  check_launch(
+      op, launch_sum_of_rows(job.type, job.values, n_rows, scale, data_to_fill(results[0], "result"), device.stream()));
   return results;
 }
 
