@@ -177,6 +177,8 @@ def test_the_command_line(plan, done, tmp_path, capsys):
         "not all runs measured 'recall@200', or kept as many ranks; did you mean 'recall@20'?"
         in capsys.readouterr().err
     )
+    assert run("report", done, "--metric", "novelty@5") == 1
+    assert "'novelty@5' does not follow from the ranks that runs keep" in capsys.readouterr().err
 
 
 def test_several_seeds_of_train_are_an_experiment(tiny_folder, dataset, tmp_path, capsys):

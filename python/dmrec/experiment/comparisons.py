@@ -14,7 +14,7 @@ import torch
 
 from ..config import Config
 from ..errors import DmrecError, did_you_mean
-from ..eval.metrics import parse_metric
+from ..eval.metrics import METRICS, parse_metric
 from ..eval.ranking import mean
 from ..runs.run import CONFIG, USERS, read_run_config
 from ..runs.users import TestedUsers
@@ -274,8 +274,13 @@ def shared_metrics(cells: Sequence[Cell], requested: Sequence[str] | None, prefe
     measured = [set(row["test"]) for cell in cells for row in cell.rows.values()]
     shared = set.intersection(*measured) if measured else set()
     for metric in requested or ():
-        parse_metric(metric)
+        kind, _ = parse_metric(metric)
         if metric not in shared and not all(cell.measures(metric) for cell in cells):
+            if kind not in METRICS:  # of lists, or of the whole ranking
+                raise DmrecError(
+                    f"'{metric}' does not follow from the ranks that runs keep: name it in evaluation.metrics before "
+                    "they start, or measure each with dmrec evaluate --metric"
+                )
             hint = did_you_mean(metric, shared)
             raise DmrecError(f"not all runs measured '{metric}', or kept as many ranks{hint}")
     if requested:

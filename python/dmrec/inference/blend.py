@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dmrec_ext import Csr, csr_aggregate, rank_topk
+from dmrec_ext import Csr, csr_aggregate
 
 from ..models.base import Model, TrainingData, UserBatch
 from ..models.vae.model import Vae
@@ -45,7 +45,7 @@ class Blended(Model):
         if self._rows is not rows:
             self._rows, self._table = rows, torch.cat([rows, self.get_buffer("items")], 1)
         bias = None if bias is None else self.weight * bias
-        return rank_topk(both, self._table, k, bias=bias, exclude=exclude)
+        return self.rank_items(both, self._table, k, bias=bias, exclude=exclude)
 
 
 def text_of_users(batch: UserBatch, items: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ..errors import DmrecError
 from ..options import Options
 from ..tokenizers.base import Tokenizer
 from .phases import Phase
+from .ranking import ItemRanking
 
 Losses = dict[str, Tensor]
 """() each: ``"loss"``, which is minimised, and the parts of it that are logged."""
@@ -135,6 +136,11 @@ class Model(nn.Module, ABC):
     """Whether `rank` reads ``interactions``; False for models that keep something of each user from training."""
     ranks_deep: ClassVar[bool] = True
     """Whether `rank` finds a hundred items about as quickly as ten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rank_items = ItemRanking()
+        """Ranks by products with vectors of items, for `rank`."""
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, rank_topk
+from dmrec_ext import Csr
 
 from ...errors import DmrecError
 from ...options import SearchSpace
@@ -125,7 +125,7 @@ class GraphModel(TrainedModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items with the largest products with the vector of a user."""
         users, items = self._users_and_items(batch)
-        return rank_topk(users, items, k, exclude=exclude)
+        return self.rank_items(users, items, k, exclude=exclude)
 
     @torch.no_grad()
     def item_scores(self, batch: UserBatch) -> Tensor:

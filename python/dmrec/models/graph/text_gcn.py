@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, csr_aggregate, rank_topk
+from dmrec_ext import Csr, csr_aggregate
 
 from ...errors import DmrecError
 from ..base import ClosedFormModel, ModelConfig, Scorer, TrainingData, UserBatch, WithTextVectors, register
@@ -77,7 +77,7 @@ class TextGcn(ClosedFormModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k items of the largest cosine."""
         users, items = self._users_and_items(batch)
-        return rank_topk(users, items, k, exclude=exclude)
+        return self.rank_items(users, items, k, exclude=exclude)
 
     def item_scores(self, batch: UserBatch) -> Tensor:
         """(B, N): the cosines."""

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, multinomial_nll, rank_topk
+from dmrec_ext import Csr, multinomial_nll
 
 from ...errors import DmrecError
 from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch, register
@@ -108,7 +108,7 @@ class SasRec(TrainedModel):
         items = last_items(batch.sequences, self.options.history)
         last = ((items >= 0).sum(1) - 1).clamp_min(0)
         query = self.hidden(items)[torch.arange(len(items), device=items.device), last]
-        return rank_topk(query, self.items.detach(), k, exclude=exclude)
+        return self.rank_items(query, self.items.detach(), k, exclude=exclude)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmrec_ext import Csr, gaussian_kl, multinomial_nll, rank_topk
+from dmrec_ext import Csr, gaussian_kl, multinomial_nll
 
 from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch
 from .backbone import Backbone
@@ -101,7 +101,7 @@ class Vae(TrainedModel):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by scores in float32 whatever the model was trained with."""
         hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
-        return rank_topk(hidden, weight, k, bias=bias, exclude=exclude)
+        return self.rank_items(hidden, weight, k, bias=bias, exclude=exclude)
 
     @torch.no_grad()
     def item_scores(self, batch: UserBatch) -> Tensor:
