@@ -149,7 +149,9 @@ def test_sentences_claim_what_intervals_allow(folder):
     )
     c = tested.comparison
     relation = "level with" if c.both.low < 0 < c.both.high or tested.over_both >= 0.05 else "above"
-    assert gains[0].startswith(f"{gain.variant} is {relation} its base mult-vae (")
+    chosen = f"{gain.variant}, which validation prefers of its variants, is {relation} its base mult-vae ("
+    assert gains[0].startswith(chosen)
+    assert gains[0].endswith("after Holm's correction).")
 
 
 def test_the_command_writes_page_and_figures(folder, tmp_path, capsys):

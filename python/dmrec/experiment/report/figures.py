@@ -23,6 +23,7 @@ from ..statistics import paired_test
 from .contents import Contents, Line, Section, best_validation
 
 Spec = dict[str, Any]
+LABEL_IN_TWO_LINES = "[split(datum.label, ' (')[0], '(' + split(datum.label, ' (')[1]]"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 WIDTH = 300  # of the part in which data is drawn; labels come beside it
@@ -200,7 +201,7 @@ def _groups(section: Section, metric: str) -> list[Figure]:
             "field": "group",
             "type": "nominal",
             "sort": labels,
-            "axis": {"labelAngle": 0},
+            "axis": {"labelAngle": 0, "labelExpr": LABEL_IN_TWO_LINES},
             "title": "interactions in training (share of users)",
         },
         "xOffset": {"field": "pair", "sort": names},
@@ -212,7 +213,8 @@ def _groups(section: Section, metric: str) -> list[Figure]:
     layers = [_layer(rows, "rule", span, strokeWidth=2)]
     layers += [_layer(rows, "point", point, filled=True, size=70, opacity=1), _at("y", 0)]
     caption = (
-        "Users in four groups by their number of training interactions, which have about equal shares of all of them; "
+        "Users in four groups by their number of training interactions, chosen so that each group has about a fourth "
+        "of all interactions; "
         "means of users' differences with 95 % intervals over users."
     )
     spec = {"width": WIDTH + 60, "height": 200, "layer": layers}
@@ -366,8 +368,8 @@ def _activity(section: Section) -> list[Figure]:
     layers.append(_at("x", math.log(ACTIVE), color=PALETTE[1]))
     caption = (
         "Dimensions of the first seed's posterior: the middle half, the median, and from the 5th to the 95th in a "
-        f"hundred; right of the line, at {ACTIVE}, one is called active (their number is given). Means that are sums "
-        "over interactions also vary with their number."
+        f"hundred; right of the line, at ln {ACTIVE}, one is called active (their number is given). Means that are "
+        "sums over interactions also vary with their number."
     )
     spec = {"width": WIDTH - 60, "height": {"step": 20}, "layer": layers}
     return [_figure(section, "activity", "Latent dimensions", caption, "active dimensions", spec)]

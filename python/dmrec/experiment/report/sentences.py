@@ -24,6 +24,8 @@ def sentences(found: Contents, section: Section) -> list[str]:
         compared = comparisons([line.cell for line in lines], [metric], found.drawn, [best.model])
         against = corrected([c for c in compared if best.model in (c.base, c.variant)])
         said.append(_against(best.model, against))
+        if len({tuple(line.cell.rows) for line in lines if len(line.cell.rows) > 1}) > 1:
+            said[-1] += " Differences are over the seeds that both have."
     cells = [line.cell for line in section.lines]
     bases = {cell.model: base.model for cell in cells if (base := base_of(cell, cells)) is not None}
     of_bases = [
@@ -31,7 +33,8 @@ def sentences(found: Contents, section: Section) -> list[str]:
     ]
     variants = corrected([c for c in of_bases if c.metric == metric])
     for gain in section.gains:
-        said += [_gain(each, metric) for each in variants if each.comparison.variant == gain.variant]
+        chosen = len([base for base in bases.values() if base == gain.base]) > 1
+        said += [_gain(each, metric, chosen) for each in variants if each.comparison.variant == gain.variant]
     return said
 
 
@@ -65,17 +68,18 @@ def _against(best: str, tested: list[Tested]) -> str:
     return "; ".join(parts) + "."
 
 
-def _gain(each: Tested, metric: str) -> str:
-    """Of a variant and its base."""
+def _gain(each: Tested, metric: str, chosen: bool) -> str:
+    """Of a variant and its base; ``chosen``: by validation, among several variants."""
     c = each.comparison
     if math.isnan(c.both.low):
         return (
             f"{c.variant} and {c.base} differ by {signed(c.seeds.difference)} in {metric}; users' values are not known."
         )
     span = f"{signed(c.users.difference)} in {metric}, 95 % interval {signed(c.both.low)} to {signed(c.both.high)}"
-    span += f", p {p_value(each.over_both)}"
+    span += f", p {p_value(each.over_both)} after Holm's correction"
+    variant = f"{c.variant}, which validation prefers of its variants," if chosen else c.variant
     if c.both.low > 0 and each.over_both < SIGNIFICANT:
-        return f"{c.variant} is above its base {c.base} ({span})."
+        return f"{variant} is above its base {c.base} ({span})."
     if c.both.high < 0 and each.over_both < SIGNIFICANT:
-        return f"{c.variant} is below its base {c.base} ({span})."
-    return f"{c.variant} is level with its base {c.base} ({span})."
+        return f"{variant} is below its base {c.base} ({span})."
+    return f"{variant} is level with its base {c.base} ({span})."
