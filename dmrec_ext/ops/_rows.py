@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checks import has_contents
 from .._library import NATIVE
 from .._torch_private import AutoDispatchBelowAutograd, is_batched, is_jit_tracing
 from ..reference.reduction import check_reduction, reduce_rows
@@ -152,7 +153,8 @@ def register_row_operator(
                 if gradients is None:  # a second time through the graph
                     needed = sum([1 << i for i in wanted])
                     gradients = reduced_operator(*ctx.saved_tensors, *encoded(*ctx.options), ctx.scale, needed)[1:]
-                if not (grad.is_cpu and grad.item() == 1.0):  # on a GPU, asking would wait for it
+                # on a GPU, asking would wait for it; a tensor without contents has no answer
+                if not (grad.is_cpu and has_contents(grad) and grad.item() == 1.0):
                     torch.ops.dmrec_ext._multiply_unless_one_(gradients, grad)
             if len(wanted) == n_inputs:
                 return (None, None, *gradients)
@@ -215,3 +217,11 @@ def _as_they_are(*options: Any) -> tuple[Any, ...]:
 
 def _absent(*arguments: Any) -> Any:
     raise RuntimeError("the native library is not loaded")
+
+
+def _fake_multiply(values: list[Tensor], factor: Tensor) -> None:
+    pass
+
+
+if any(NATIVE.values()):
+    torch.library.register_fake("dmrec_ext::_multiply_unless_one_", _fake_multiply)

@@ -31,6 +31,11 @@ CASES = {
     "gaussian_w2": lambda make: (dmrec_ext.gaussian_w2, _rows(make), {"squared": True}),
     "composite_prior": lambda make: (dmrec_ext.composite_prior, _rows(make), {"interpolation": "moment"}),
     "matching_loss": lambda make: (dmrec_ext.matching_loss, _rows(make), {"strategy": "godm", "beta": 0.1}),
+    "matching_loss, mean": lambda make: (
+        dmrec_ext.matching_loss,
+        _rows(make),
+        {"strategy": "godm", "beta": 0.1, "reduction": "mean"},
+    ),
     "csr_aggregate": lambda make: (dmrec_ext.csr_aggregate, [_sparse(make), make(N, H), make(H)], {}),
     "multinomial_nll": lambda make: (
         dmrec_ext.multinomial_nll,
