@@ -105,7 +105,7 @@ std::vector<Tensor> row_reduced(const Functor& functor, std::vector<Tensor> rows
   with_stored_type(rows[0].scalar_type(), [&]<class Stored>() {
     using T = typename Element<Stored>::Arithmetic;
     T* const row_values = static_cast<T*>(values.mutable_data_ptr());
-    if (results.size() == 1) {
+    if (results.size() == 1 || width == 0) {
       typename RowMap<Functor, Stored>::Forward job{functor, {}, nullptr, row_values, nullptr, n_rows, width};
       fill_inputs<Functor, Stored>(rows, job.in);
       job.run();
