@@ -69,6 +69,34 @@ def rows(device: torch.device, sizes: dict[str, tuple[int, int]] = ROWS) -> Iter
             )
 
 
+def reduced(device: torch.device, sizes: dict[str, tuple[int, int]] = ROWS) -> Iterator[Workload]:
+    """Means of row losses, forward and backward: 8 passes over a (B, D) tensor at least."""
+    for name, size in sizes.items():
+
+        def make(size: tuple[int, int] = size) -> list[Tensor]:
+            return [torch.randn(size, device=device, requires_grad=True) for _ in range(4)]
+
+        for strategy, beta in MATCHING.items():
+
+            def ours(*x: Tensor, s: str = strategy, b: float = beta) -> Tensor:
+                return dmrec_ext.matching_loss(*x, strategy=s, beta=b, eps=1e-7, reduction="mean")
+
+            def eager(*x: Tensor, s: str = strategy, b: float = beta) -> Tensor:
+                return peers.MATCHING[s](*x, beta=b).mean()
+
+            contenders = {"ours": ours, "eager": eager, "compile": torch.compile(eager)}
+            yield Workload(
+                f"matching_loss {strategy}, mean, forward+backward, {name}",
+                make,
+                {key: _of_mean(function) for key, function in contenders.items()},
+                8 * 4 * size[0] * size[1],
+            )
+
+
+def _of_mean(function: Callable[..., Tensor]) -> Callable[[Any], Any]:
+    return lambda inputs: torch.autograd.grad(function(*inputs), inputs)
+
+
 def _with_gradients(function: Callable[..., Tensor]) -> Callable[[Any], Any]:
     return lambda inputs: torch.autograd.grad(function(*inputs[0]), inputs[0], inputs[1])
 
@@ -294,7 +322,7 @@ def main(result: Path = RESULT) -> int:
     }
     rates = floors(device, clock_of(device))
     found = []
-    for workloads in (rows, sparse, sampled, ranking, softmax, codes, training_step):
+    for workloads in (rows, reduced, sparse, sampled, ranking, softmax, codes, training_step):
         found += measure(device, workloads(device), rates)
         about |= {"floors": rates, "after": notes()}
         result.write_text(json.dumps({"machine": about, "rows": found}, indent=1) + "\n")

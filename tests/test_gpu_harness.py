@@ -91,6 +91,7 @@ def test_floors_are_rates():
 
 WORKLOADS = [
     *on_device.rows(CPU, {"(8, 16)": (8, 16)}),
+    *on_device.reduced(CPU, {"(8, 16)": (8, 16)}),
     *on_device.sparse(CPU, {"small": (6, 3, 8, 40)}),
     *on_device.sampled(CPU, {"small": (6, 3, 8, 40)}),
     *on_device.ranking(CPU, {"small": (4, 60, 8)}, k=5),
