@@ -40,13 +40,15 @@ def run_all() -> None:
         return Csr.from_torch((torch.rand(rows, cols, generator=generator) < density).float())
 
     matching_loss(*(randn(16, 400) for _ in range(4)), strategy="mddm", beta=0.5).sum().backward()
+    loss = matching_loss(*(randn(16, 400) for _ in range(4)), strategy="mddm", beta=0.5, reduction="mean")
+    (3 * loss).backward()
     x = sparse(16, 60, 0.3)
     values = torch.ones(x.nnz).requires_grad_()
     csr_aggregate(x._replace(values=values), randn(60, 384)).sum().backward()
     multinomial_nll(randn(64, 8), randn(4096, 8), sparse(64, 4096, 0.005), randn(4096)).backward()
     rank_topk(randn(4, 64), randn(4096, 64), 20, exclude=sparse(4, 4096, 0.01))
-    _, quantized, loss = residual_quantize(randn(64, 32), randn(2, 64, 32))
-    (quantized.sum() + loss.sum()).backward()
+    _, quantized, distances = residual_quantize(randn(64, 32), randn(2, 64, 32))
+    (quantized.sum() + distances.sum()).backward()
     code_alignment(randn(64, 2, 96), randn(64, 2, 96)).sum().backward()
 
 
