@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SIZE = (256, 256, 512)  # 0.07 GFLOP: a millisecond on one core
+SIZE_ON_CUDA = (4096, 1024, 4096)  # 34 GFLOP: smaller ones would measure what it takes to start a kernel
 PASSES = 4
 WORTH = 1.2  # how much faster bfloat16 must be: its results are wider apart, and copies of the items are made
 CHOICE = "DMREC_FILTER"
@@ -69,7 +70,7 @@ def fastest_precision(device: str | torch.device = "cpu") -> str:
 @functools.cache
 def _measured(device: str, threads: int) -> ProductSpeeds:
     del threads  # torch's number now
-    m, k, n = SIZE
+    m, k, n = SIZE_ON_CUDA if torch.device(device).type == "cuda" else SIZE
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         # not torch.randn: the caller's random numbers stay as they are
         a, b = (torch.linspace(-1, 1, rows * k, device=device).view(rows, k) for rows in (m, n))
@@ -83,7 +84,7 @@ def _measured(device: str, threads: int) -> ProductSpeeds:
 
 
 def _seconds(device: torch.device, a: Tensor, b: Tensor, out: Tensor) -> float:
-    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait: Callable[[], None] = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
     wait()
     started = time.perf_counter()
     torch.mm(a, b.T, out=out)

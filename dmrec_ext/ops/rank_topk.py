@@ -37,7 +37,7 @@ def rank_topk(
         exclude: (B, N) items that a query must not get, e.g. those seen in training; its values do not matter.
         precision: ``"float32"`` or ``"bf16"`` for the products that precede the exact scores; the result is the same.
             ``"auto"`` takes what is faster on the device, as `fastest_precision` measures it once in a process
-            (float32 while compiling).
+            (float32 while compiling, and while a CUDA graph is captured).
 
     Returns:
         scores (B, k), in the dtype of ``query``, and ids (B, k) int64. Where fewer than k candidates remain: score
@@ -122,6 +122,8 @@ def _chosen(precision: str, items: Tensor) -> str:
     if precision != "auto":
         return precision
     if torch.compiler.is_compiling() or not has_contents(items) or not runs_native("rank_topk", items):
+        return "float32"
+    if items.is_cuda and torch.cuda.is_current_stream_capturing():  # measuring waits for the GPU, which ends a capture
         return "float32"
     return fastest_precision(items.device)
 

@@ -34,7 +34,7 @@ class Blended(Model):
         self.model, self.temperature, self.weight = model, temperature, weight
         self.register_buffer("items", items, persistent=False)
         self._rows: Tensor | None = None  # of the model, from which the table was made
-        self._table = items
+        self._table, self._bias = items, items.new_zeros(0)
 
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by the sum of weighted logarithms, up to a constant of the user."""
@@ -44,8 +44,8 @@ class Blended(Model):
         both = torch.cat([self.weight * hidden, texts], 1)
         if self._rows is not rows:
             self._rows, self._table = rows, torch.cat([rows, self.get_buffer("items")], 1)
-        bias = None if bias is None else self.weight * bias
-        return self.rank_items(both, self._table, k, bias=bias, exclude=exclude)
+            self._bias = rows.new_zeros(len(rows)) if bias is None else self.weight * bias
+        return self.rank_items(both, self._table, k, bias=self._bias, exclude=exclude)
 
 
 def text_of_users(batch: UserBatch, items: Tensor) -> Tensor:
