@@ -1,6 +1,4 @@
 // _multiply_unless_one_ on the CPU.
-#include <algorithm>
-
 #include "ops/cpu/dispatch.h"
 #include "ops/cpu/target.h"
 #include "ops/library.h"

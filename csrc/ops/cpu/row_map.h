@@ -52,8 +52,7 @@ class RowMap {
     bool streaming = false;
 
     void run() {
-      streaming = worth_streaming<Stored>(n_rows, width);
-      for (const Stored* target : out) streaming = streaming && streamable(target);
+      streaming = streams(out, n_rows, width);
       over_rows(*this);
     }
     void operator()(int64_t begin, int64_t end) const { backward_rows(*this, begin, end); }
@@ -69,14 +68,17 @@ class RowMap {
     bool streaming = false;
 
     void run() {
-      streaming = worth_streaming<Stored>(n_rows, width);
-      for (const Stored* target : out) streaming = streaming && streamable(target);
+      streaming = streams(out, n_rows, width);
       over_rows(*this);
     }
     void operator()(int64_t begin, int64_t end) const { value_and_gradient_rows(*this, begin, end); }
   };
 
  private:
+  static bool streams(Stored* const (&out)[inputs], int64_t n_rows, int64_t width) {
+    return worth_streaming<Stored>(n_rows, width) && std::all_of(out, out + inputs, streamable);
+  }
+
   template <class Job>
   static void over_rows(const Job& job) {
     constexpr int64_t elements_per_task = 8192;  // microseconds: below, a second thread costs more than it gives
