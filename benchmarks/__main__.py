@@ -1,4 +1,4 @@
-"""Runs all benchmarks and writes ``results/ops.{json,md,png}``. Nothing else should run meanwhile.
+"""Runs all benchmarks and writes ``results/ops-PROCESSOR.{json,md,png}``. Nothing else should run meanwhile.
 
 ``--device cuda`` runs those of a GPU instead (`on_device`). Other arguments go to pytest; with any, only a table is
 printed.
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from . import on_device
+from .processor import slug
 from .ratios import read_report, to_markdown, to_plot
 
 HERE = Path(__file__).parent
@@ -35,10 +36,10 @@ def main() -> int:
         if status == 0:
             rows, about = read_report(report)
             if not sys.argv[1:]:
-                results = HERE / "results"
-                (results / "ops.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-                (results / "ops.md").write_text(to_markdown(rows, about))
-                to_plot(rows, about, results / "ops.png")
+                name = str(HERE / "results" / f"ops-{slug()}")
+                Path(f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+                Path(f"{name}.md").write_text(to_markdown(rows, about))
+                to_plot(rows, about, Path(f"{name}.png"))
             print(to_markdown(rows, about))
     return int(status)
 

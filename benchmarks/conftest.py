@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.processor import processor
 from dmrec_ext import native_path
 
 PASSES = 5
+collect_ignore = ["dmrec/contenders"]  # for environments of their own
 
 
 def pytest_generate_tests(metafunc):
@@ -38,6 +40,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info["processor_kind"] = processor()
     machine_info["torch"] = torch.__version__
     machine_info["threads"] = torch.get_num_threads()
     machine_info["instructions"] = native_path("gaussian_kl", "cpu").detail

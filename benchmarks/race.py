@@ -39,12 +39,16 @@ def row_race(
     workload: str,
     size: tuple[int, int],
     number: int,
+    passes: int = 12,
 ) -> None:
-    """Races ``contenders[contender]()`` on four (B, D) inputs; ``"floor"`` copies as many bytes as 12 passes move."""
+    """Races ``contenders[contender]()`` on four (B, D) inputs.
+
+    They return a value a row, or one. ``"floor"`` copies as many bytes as ``passes`` over a (B, D) tensor move.
+    """
     key = (name, contender)
     if key not in _made:
         _made[key] = contenders[contender]() if contenders[contender] else None
-    step = _copy(size) if _made[key] is None else _forward_and_backward(_made[key], size)
+    step = _copy(size, passes) if _made[key] is None else _forward_and_backward(_made[key], size)
     race(benchmark, f"{name} forward+backward, {workload}", contender, number, step, 200 if size[0] < 4096 else 20)
 
 
@@ -53,13 +57,14 @@ def _forward_and_backward(function: Callable[..., Tensor], size: tuple[int, int]
     grad = torch.rand(size[0])
 
     def step() -> None:
-        torch.autograd.grad(function(*inputs), inputs, grad)
+        result = function(*inputs)
+        torch.autograd.grad(result, inputs, grad if result.ndim else None)
 
     return step
 
 
-def _copy(size: tuple[int, int]) -> Callable[[], None]:
-    source = torch.randn(6, *size)
+def _copy(size: tuple[int, int], passes: int) -> Callable[[], None]:
+    source = torch.randn(passes // 2, *size)
     target = torch.empty_like(source)
 
     def step() -> None:

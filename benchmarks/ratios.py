@@ -21,7 +21,7 @@ def read_report(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         memory.setdefault((group, contender), run["extra_info"].get("peak_bytes"))
     machine = report["machine_info"]
     about = {
-        "processor": machine["cpu"].get("brand_raw", "unknown"),
+        "processor": machine["processor_kind"],
         "instructions": machine["instructions"],
         "python": machine["python_version"],
         "torch": machine["torch"],

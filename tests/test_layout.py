@@ -43,6 +43,7 @@ SHARED = {
     "online_softmax",
     "products",
     "vector",
+    "dot",
     "library",
     "device",
     "launch",

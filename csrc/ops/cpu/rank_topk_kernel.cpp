@@ -8,17 +8,20 @@
 // user.
 //
 // For one query or two of items that are not prepared there is no filter: it would first have to read all items for
-// their norms, which costs as much as to score them.
+// their norms, which costs as much as to score them. Where they are prepared, so few are multiplied here: torch's
+// product takes as long for the call as for a few thousand items.
 //
 // Items and users that the bound (math/product_bound.h) does not cover, NaN and infinity among them, take no part in
 // the filter: they are scored exactly, one by one.
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <tuple>
 
 #include "math/product_bound.h"
 #include "ops/cpu/csr_input.h"
 #include "ops/cpu/dispatch.h"
+#include "ops/cpu/dot.h"
 #include "ops/cpu/products.h"
 #include "ops/cpu/rank_topk_candidates.h"
 #include "ops/cpu/target.h"
@@ -31,32 +34,8 @@ namespace {
 
 constexpr const char* op = "rank_topk";
 constexpr int64_t users_per_block = 512, items_per_tile = 1024, widest_tile = 65536, elements_per_task = 16384;
-constexpr int64_t without_filter = 2;  // queries
-constexpr int few = 64, many = 256;    // groups of columns whose maxima give a first threshold
-
-// Dot products in double, lane by lane and then a fixed tree.
-template <class Stored>
-struct ExactDot {
-  static constexpr int lanes = 16;
-
-  DMREC_CLONES static double run(const Stored* a, const Stored* b, int64_t width) {
-    double sum[lanes] = {};
-    int64_t j = 0;
-    for (; j + lanes <= width; j += lanes) {
-#pragma omp simd
-      for (int l = 0; l < lanes; ++l) {
-        sum[l] += static_cast<double>(Element<Stored>::load(a + j + l)) * Element<Stored>::load(b + j + l);
-      }
-    }
-    for (int l = 0; l < width - j; ++l) {
-      sum[l] += static_cast<double>(Element<Stored>::load(a + j + l)) * Element<Stored>::load(b + j + l);
-    }
-    for (int half = lanes / 2; half > 0; half /= 2) {
-      for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
-    }
-    return sum[0];
-  }
-};
+constexpr int64_t few_queries = 2;
+constexpr int few = 64, many = 256;  // groups of columns whose maxima give a first threshold
 
 // Of a row of products plus biases.
 template <class Product>
@@ -110,7 +89,9 @@ struct Filter {
 template <class Stored>
 double norm(Rows<const Stored> rows, int64_t width, int64_t row) {
   const Stored* from = rows.data + row * rows.stride;
-  const double root = std::sqrt(ExactDot<Stored>::run(from, from, width));
+  double square;
+  Dots<Stored, double>{width}(from, {from, 0}, 1, &square);
+  const double root = std::sqrt(square);
   const auto is_zero = [](Stored x) { return Element<Stored>::load(&x) == 0; };
   return bounded_norm(root, root <= 1e-150 && std::all_of(from, from + width, is_zero));
 }
@@ -214,8 +195,9 @@ struct Ranking {
 
  private:
   double exact(int64_t user, int64_t item) const {
-    return ExactDot<Stored>::run(q.data + user * q.stride, w.data + item * w.stride, width) +
-           (bias ? Element<Stored>::load(bias + item) : 0);
+    double dot;
+    Dots<Stored, double>{width}(q.data + user * q.stride, {w.data + item * w.stride, 0}, 1, &dot);
+    return dot + (bias ? Element<Stored>::load(bias + item) : 0);
   }
 
   struct ExactScore {
@@ -263,11 +245,20 @@ struct Ranking {
         stop = exclude->col + exclude->crow[user + 1];
         seen = std::lower_bound(exclude->col + exclude->crow[user], stop, begin);
       }
-      for (int64_t item = begin; item < end; ++item) {
-        if (seen != stop && *seen == item) {
-          ++seen;
-        } else {
-          candidates.add_exact({exact(user, item), item});
+      constexpr int64_t block = 256;
+      double dots[block];
+      std::vector<double> vector(width);
+      for (int64_t j = 0; j < width; ++j) vector[j] = Element<Stored>::load(q.data + user * q.stride + j);
+      for (int64_t from = begin; from < end; from += block) {
+        const int64_t count = std::min(block, end - from);
+        Dots<Stored, double, double>{width}(vector.data(), {w.data + from * w.stride, w.stride}, count, dots);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t item = from + i;
+          if (seen != stop && *seen == item) {
+            ++seen;
+          } else {
+            candidates.add_exact({dots[i] + (bias ? Element<Stored>::load(bias + item) : 0), item});
+          }
         }
       }
       result.push_back(std::move(candidates.finish(ExactScore{*this, user})));
@@ -306,16 +297,14 @@ struct Ranking {
     }
 
     constexpr ScalarType type = type_of<Product>;
-    const Tensor& factors = prepared->in_bf16.size(0) > 0 ? prepared->in_bf16 : items;
-    const Tensor block = in_type(row_range(query, first, users), type);
+    const Tensor block = multiplied_here() ? query : in_type(row_range(query, first, users), type);
     const int64_t tile_width =
         std::clamp(users_per_block * items_per_tile / std::max<int64_t>(users, 1), items_per_tile, widest_tile);
     Tensor tile = torch::stable::new_empty(query, {users * std::min(tile_width, end - begin)}, type);
     auto* products = static_cast<Product*>(tile.mutable_data_ptr());
-    std::vector<int32_t> hits(tile_width + 1);
+    const auto hits = std::make_unique_for_overwrite<int32_t[]>(std::min(tile_width, end - begin) + 1);
     over_item_tiles(begin, end, tile_width, [&](int64_t from, int64_t count) {
-      const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
-      mm_out(out, block, transposed(in_type(row_range(factors, from, count), type)));
+      multiply(first, users, from, count, block, tile);
       for (int64_t u = 0; u < users; ++u) {
         if (!bounded[u]) continue;
         Product* row = products + u * count;
@@ -335,7 +324,7 @@ struct Ranking {
         } else if (from == begin && 2 * k <= many) {
           candidates[u].expect(Filter<Product>::template reached_by<many>(k, row, of_items, count));
         }
-        const int64_t n = Filter<Product>::run(row, of_items, count, candidates[u].threshold, hits.data());
+        const int64_t n = Filter<Product>::run(row, of_items, count, candidates[u].threshold, hits.get());
         for (int64_t h = 0; h < n; ++h) {
           const T product = Element<Product>::load(row + hits[h]) + of_items[hits[h]];
           candidates[u].add(product, from + hits[h], ExactScore{*this, first + u});
@@ -349,6 +338,26 @@ struct Ranking {
       result[u] = std::move(candidates[u].finish(ExactScore{*this, first + u}));
     }
     return result;
+  }
+
+  bool multiplied_here() const { return std::is_same_v<Product, float> && n_users <= few_queries; }
+
+  // The products of users with items [from, from + count), (users, count), to the beginning of `tile`. `block`: the
+  // users' vectors as `Product`, unless they are multiplied here.
+  void multiply(int64_t first, int64_t users, int64_t from, int64_t count, const Tensor& block, Tensor& tile) const {
+    if constexpr (std::is_same_v<Product, float>) {
+      if (multiplied_here()) {
+        auto* products = static_cast<float*>(tile.mutable_data_ptr());
+        for (int64_t u = 0; u < users; ++u) {
+          const Rows<const Stored> rows{w.data + from * w.stride, w.stride};
+          Dots<Stored, float>{width}(q.data + (first + u) * q.stride, rows, count, products + u * count);
+        }
+        return;
+      }
+    }
+    const Tensor& factors = prepared->in_bf16.size(0) > 0 ? prepared->in_bf16 : items;
+    const Tensor out = torch::stable::view(torch::stable::narrow(tile, 0, 0, users * count), {users, count});
+    mm_out(out, block, transposed(in_type(row_range(factors, from, count), type_of<Product>)));
   }
 
   static void mask(Product* product) {
@@ -376,7 +385,7 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
   const auto given = prepared_items(items, bf16, std::move(filter_bias), std::move(maxima), std::move(in_bf16));
   std::optional<PreparedItems> prepared = given;
-  if (!prepared && query.size(0) > without_filter) prepared = prepare(items, bias, false);
+  if (!prepared && query.size(0) > few_queries) prepared = prepare(items, bias, false);
   const PreparedItems* of_all = prepared ? &*prepared : nullptr;
   with_stored_type(query.scalar_type(), [&]<class Stored>() {
     const auto* of_items = bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr;

@@ -4,6 +4,8 @@
 // Passed by reference only: by value their passing depends on the instruction set.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cpu/element.h"
 
 namespace dmrec::cpu {
@@ -12,6 +14,42 @@ template <class T, int bytes>
 struct VectorOf {
   typedef T type __attribute__((vector_size(bytes)));
 };
+
+// The sum of the elements: the upper half is added to the lower one until one is left.
+template <class T, int bytes>
+DMREC_FN T tree_sum(const typename VectorOf<T, bytes>::type& v) {
+  if constexpr (bytes == 16) {
+    if constexpr (sizeof(T) == 8)
+      return v[0] + v[1];
+    else
+      return (v[0] + v[2]) + (v[1] + v[3]);
+  } else {
+    typename VectorOf<T, bytes / 2>::type halves[2];
+    memcpy(halves, &v, bytes);
+    halves[0] += halves[1];
+    return tree_sum<T, bytes / 2>(halves[0]);
+  }
+}
+
+// Elements in order, converted to T: together, as GCC 12 converts the floats of one whole register best.
+template <class T, class Stored, class Vector, int n>
+DMREC_FN void load_as(const Stored* from, Vector (&to)[n]) {
+  constexpr int count = n * sizeof(Vector) / sizeof(T);
+  if constexpr (std::is_same_v<Stored, T>) {
+    memcpy(to, from, sizeof(to));
+  } else {
+    typename VectorOf<float, 4 * count>::type floats;
+    if constexpr (sizeof(Stored) == 4) {
+      memcpy(&floats, from, sizeof(floats));
+    } else {
+      typename VectorOf<uint16_t, 2 * count>::type words;
+      memcpy(&words, from, sizeof(words));
+      widen(__builtin_convertvector(words, typename VectorOf<uint32_t, 4 * count>::type), floats, from);
+    }
+    const auto converted = __builtin_convertvector(floats, typename VectorOf<T, sizeof(T) * count>::type);
+    memcpy(to, &converted, sizeof(to));
+  }
+}
 
 template <class Stored, int bytes>
 struct Piece {
