@@ -4,13 +4,13 @@ Every contender runs in a process and an environment of its own (made in ``--env
 same interactions, with the same hyper-parameters where it has them. It is measured in two parts, since the first takes
 long and needs no quiet machine, and the second does:
 
-- ``--part curve``: trains until validation no longer rises. What is kept: the best recall@20, and the first epoch with
+- ``--part curve`` trains until validation no longer rises. What is kept: the best recall@20, and the first epoch with
   99 % of it.
-- ``--part seconds``: a few epochs. What is kept: the median seconds of an epoch after the first, those of a full ranking
-  of the users of validation, and the peak resident memory of the process.
+- ``--part seconds`` runs a few epochs. What is kept: the median seconds of an epoch after the first, those of a full
+  ranking of the users of validation, and the peak resident memory of the process.
 
-Seconds to 99 %: so many epochs, and a ranking after every third of them (of every one for ALS and WARP). Written to
-``results/peers-PROCESSOR.json``, where each part adds to what is there.
+Seconds to 99 % are so many epochs, and a ranking after every third of them (after each for ALS, WARP and RecBole's
+defaults). Written to ``results/peers-PROCESSOR.json``, where each part adds to what is there.
 """
 
 from __future__ import annotations

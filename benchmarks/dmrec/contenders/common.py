@@ -82,7 +82,7 @@ def recall(ranked: np.ndarray, users: np.ndarray, valid: sp.csr_matrix) -> float
 
 
 def best(scores: np.ndarray, seen: sp.csr_matrix) -> np.ndarray:
-    """(B, 20) the items with the highest ``scores`` (B, N), best first, without those ``seen`` (B, N). Scores change."""
+    """(B, 20) items with the highest ``scores`` (B, N), best first, without those ``seen`` (B, N). Changes scores."""
     scores[seen.nonzero()] = -np.inf
     top = np.argpartition(-scores, K, axis=1)[:, :K]
     order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)

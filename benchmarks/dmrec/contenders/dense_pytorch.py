@@ -46,12 +46,12 @@ class Dense:
         self.users = np.flatnonzero(np.diff(self.valid.indptr))
         self.model = MultVAE(self.train.shape[1])
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.steps = 0
+        self.generator, self.steps = np.random.default_rng(0), 0
 
     def epoch(self) -> None:
         """All users, shuffled, in batches of 500."""
         self.model.train()
-        order = np.random.permutation(self.train.shape[0])
+        order = self.generator.permutation(self.train.shape[0])
         for start in range(0, len(order), BATCH):
             x = torch.from_numpy(self.train[order[start : start + BATCH]].toarray())
             logits, mu, logvar = self.model(x)

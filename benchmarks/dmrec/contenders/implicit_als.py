@@ -1,4 +1,4 @@
-"""implicit's alternating least squares, with its default options but for 128 factors; an epoch is one of its iterations.
+"""implicit's alternating least squares, with its default options but for 128 factors; an epoch is an iteration of it.
 
 It is no autoencoder: it is here to give the times of the others a scale.
 """

@@ -16,7 +16,7 @@ BATCH = 1024
 
 
 class Warp:
-    """`fit_partial`, epoch by epoch; ranking by the product of its representations, as its own ranks one pair a time."""
+    """`fit_partial`, epoch by epoch; ranking by the product of its representations: its own takes a pair at a time."""
 
     version = importlib.metadata.version("rectools-lightfm")
 

@@ -1,12 +1,22 @@
 // Numbers in registers, for sums that must stay there through a loop over memory: an array would be put on the stack.
-// A register's worth of memory becomes one vector of floats or doubles; or, of 16-bit floats, two vectors, the even and
-// the odd elements, which is how they come out of 32-bit words without shuffling.
+// A register's worth of memory becomes one vector of floats or doubles; or, of 16-bit floats, two vectors: the even and
+// the odd elements, which is how they come out of 32-bit words without shuffling, or the two halves in order.
 // Passed by reference only: by value their passing depends on the instruction set.
 #pragma once
 
 #include <type_traits>
 
 #include "ops/cpu/element.h"
+#include "ops/cpu/target.h"
+
+// Every level with 32 bytes or more has instructions that convert half; their intrinsics cannot be used in templates
+// that are inlined into functions of several levels, but what they call can.
+#if defined(__x86_64__) && !defined(__clang__) && (DMREC_HAS_CLONES || defined(__F16C__))
+#include <immintrin.h>
+#define DMREC_CONVERTS_HALF 1
+#else
+#define DMREC_CONVERTS_HALF 0
+#endif
 
 namespace dmrec::cpu {
 
@@ -58,10 +68,13 @@ struct Piece {
   using Words = typename VectorOf<uint32_t, bytes>::type;
   static constexpr int elements = bytes / sizeof(Stored);
   static constexpr int vectors = sizeof(T) / sizeof(Stored);
+  static constexpr bool converted = DMREC_CONVERTS_HALF && std::is_same_v<Stored, c10::Half> && bytes >= 32;
 
   DMREC_FN static void load(const Stored* from, Vector (&to)[vectors]) {
     if constexpr (vectors == 1) {
       memcpy(&to[0], from, bytes);
+    } else if constexpr (converted) {
+      for (int i = 0; i < vectors; ++i) convert(from + i * (elements / vectors), to[i]);
     } else {
       Words words;
       memcpy(&words, from, bytes);
@@ -73,6 +86,8 @@ struct Piece {
   DMREC_FN static void store(const Vector (&from)[vectors], Stored* to) {
     if constexpr (vectors == 1) {
       memcpy(to, &from[0], bytes);
+    } else if constexpr (converted) {
+      for (int i = 0; i < vectors; ++i) convert(from[i], to + i * (elements / vectors));
     } else {
       Words even, odd;
       narrow(from[0], even, to);
@@ -81,6 +96,35 @@ struct Piece {
       memcpy(to, &even, bytes);
     }
   }
+
+ private:
+#if DMREC_CONVERTS_HALF
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"  // nothing is passed or returned: both are inlined
+  using Halves = typename VectorOf<short, bytes / 2>::type;
+  static constexpr int to_nearest = 0, as_set = 4;
+
+  DMREC_FN static void convert(const Stored* from, Vector& to) {
+    Halves halves;
+    memcpy(&halves, from, sizeof(halves));
+    if constexpr (bytes == 64) {
+      to = __builtin_ia32_vcvtph2ps512_mask(halves, Vector{}, -1, as_set);
+    } else {
+      to = __builtin_ia32_vcvtph2ps256(halves);
+    }
+  }
+
+  DMREC_FN static void convert(const Vector& from, Stored* to) {
+    Halves halves;
+    if constexpr (bytes == 64) {
+      halves = __builtin_ia32_vcvtps2ph512_mask(from, to_nearest, Halves{}, -1);
+    } else {
+      halves = __builtin_ia32_vcvtps2ph256(from, to_nearest);
+    }
+    memcpy(to, &halves, sizeof(halves));
+  }
+#pragma GCC diagnostic pop
+#endif
 };
 
 }  // namespace dmrec::cpu
