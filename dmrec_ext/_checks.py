@@ -6,11 +6,13 @@ Every message reads ``<op>: <argument> must <requirement>, got <value>``.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Collection
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ._library import runs_native
 from ._torch_private import is_fake
@@ -168,8 +170,29 @@ def check_csr(
     looked_at = x.col.device.type == "cpu" or CHECK_CSR_EVERYWHERE
     if looked_at and not torch.compiler.is_compiling() and has_contents(x.col):
         natively = ordered and x.col.device.type == "cpu" and runs_native("csr_aggregate", x.col)
-        if not (natively and torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols)):
+        if not (natively and _is_valid(x)):
             _check_csr_contents(op, argument, x, ordered)
+
+
+_known_as_valid = WeakTensorKeyDictionary()
+"""By ``col``: the rest of a matrix that was valid, as it was. A graph is propagated over in every step."""
+
+
+def _is_valid(x: Csr) -> bool:
+    """Whether the operator's own check, in one pass, finds nothing; not made again for the same tensors unchanged.
+
+    What numpy or another process changes in their memory is not seen; operators check what they would read, themselves.
+    """
+    if x.crow.is_inference() or x.col.is_inference():  # no count of changes
+        return bool(torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols))
+    state = (x.crow._version, x.col._version, x.n_cols)
+    known = _known_as_valid.get(x.col)
+    if known is not None and known[0]() is x.crow and known[1] == state:
+        return True
+    valid = bool(torch.ops.dmrec_ext._csr_is_valid(x.crow, x.col, x.n_cols))
+    if valid:
+        _known_as_valid[x.col] = (weakref.ref(x.crow), state)
+    return valid
 
 
 def _check_csr_contents(op: str, argument: str, x: Csr, ordered: bool) -> None:

@@ -1,15 +1,18 @@
 """Csr: conversions, row selection, transposition."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from dmrec_ext import Csr
+from dmrec_ext import Csr, csr_aggregate
 from dmrec_ext._checks import check_csr
 
 
@@ -260,3 +263,28 @@ def test_it_is_pickled_and_has_a_shape():
         assert isinstance(again, Csr)
         assert again.shape == x.shape
         assert torch.equal(again.to_dense(), x.to_dense())
+
+
+def test_changes_in_place_are_seen_although_a_matrix_is_checked_once():
+    x, dense = _csr([0, 2, 3], [0, 2, 1], n_cols=3), torch.randn(3, 4)
+    before = csr_aggregate(x, dense)
+    assert torch.equal(csr_aggregate(x, dense), before)
+    x.col[1] = 0
+    with pytest.raises(ValueError, match=r"x\.col must rise strictly within each row"):
+        csr_aggregate(x, dense)
+    x.col[1] = 2
+    assert torch.equal(csr_aggregate(x, dense), before)
+    with pytest.raises(ValueError, match=r"x\.crow must rise from 0 to 3"):  # the same columns, other offsets
+        csr_aggregate(x._replace(crow=torch.tensor([0, 3, 4])), dense)
+    with pytest.raises(ValueError, match=r"lie in \[0, 2\)"):
+        csr_aggregate(x._replace(n_cols=2), dense[:2])
+
+
+@pytest.mark.usefixtures("native")
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.integers(-1, 5), max_size=4), min_size=1, max_size=5))
+def test_the_native_check_of_order_is_that_of_the_definition(rows):
+    crow = torch.tensor([0, *itertools.accumulate(map(len, rows))])
+    col = torch.tensor([column for row in rows for column in row], dtype=torch.int64)
+    right = all(0 <= column < 5 for column in col) and all(a < b for row in rows for a, b in itertools.pairwise(row))
+    assert torch.ops.dmrec_ext._csr_is_valid(crow, col, 5) == right

@@ -29,11 +29,10 @@ constexpr int64_t wide_entries_ahead = 12;
 constexpr int64_t work_per_task = 16384;
 
 // To the first level of the caches, or to the second.
-DMREC_FN void prefetch(const void* from, int bytes, bool to_second) {
-  if (to_second) {
-    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line, 0, 2);
-  } else {
-    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);
+template <bool to_second>
+DMREC_FN void prefetch(const void* from, int bytes) {
+  for (int line = 0; line < bytes; line += 64) {
+    __builtin_prefetch(static_cast<const char*>(from) + line, 0, to_second ? 2 : 3);
   }
 }
 
@@ -50,7 +49,7 @@ struct CsrSum {
   Rows<const Stored> bias;   // null: none
   Stored* out;               // (B, E), contiguous
   int64_t width;
-  bool large;  // dense is beyond all caches
+  bool beyond;  // dense is beyond all caches
   bool streaming = false;
 
   struct Part {
@@ -78,53 +77,61 @@ struct CsrSum {
   // columns a second time, to the same bits.
   template <int bytes>
   DMREC_FN void run(const Part& part) const {
+    beyond ? run_panels<bytes, true>(part) : run_panels<bytes, false>(part);
+  }
+
+ private:
+  // What differs between the loops is known when they are compiled: few instructions an entry are what is left to save
+  // where the matrix lies in a cache.
+  template <int bytes, bool large>
+  DMREC_FN void run_panels(const Part& part) const {
     constexpr int64_t elements = Piece<Stored, bytes>::elements;
     const int64_t most = (large ? wide_panel : panel) / elements;
     const int64_t width = part.end - part.column, pieces = width / elements, panels = (pieces + most - 1) / most;
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t from = pieces * p / panels, to = pieces * (p + 1) / panels;
-      sum_panel<bytes>(part, part.column + from * elements, static_cast<int>(to - from));
+      sum_panel<bytes, large>(part, part.column + from * elements, static_cast<int>(to - from));
     }
     if (pieces == 0) {
       for (int64_t b = part.first_row; b < part.last_row; ++b) {
         sum_few<bytes>(b, part.column, static_cast<int>(width));
       }
     } else if (pieces * elements < width) {
-      sum_blocks<bytes, 1>(part, part.end - elements, 1);
+      sum_blocks<bytes, large, 1>(part, part.end - elements, 1);
     }
     if (streaming) finish_streaming();
   }
 
- private:
   // In blocks of at most as many pieces as leave their sums in the registers
-  template <int bytes>
+  template <int bytes, bool large>
   DMREC_FN void sum_panel(const Part& part, int64_t column, int pieces) const {
     constexpr int most = bytes == 64 || Piece<Stored, bytes>::vectors == 1 ? 8 : 4;
     const int blocks = (pieces + most - 1) / most;
     switch ((pieces + blocks - 1) / blocks) {
-      case 1: return sum_blocks<bytes, 1>(part, column, pieces);
-      case 2: return sum_blocks<bytes, 2>(part, column, pieces);
-      case 3: return sum_blocks<bytes, 3>(part, column, pieces);
-      case 4: return sum_blocks<bytes, 4>(part, column, pieces);
-      case 5: return sum_blocks<bytes, 5>(part, column, pieces);
-      case 6: return sum_blocks<bytes, 6>(part, column, pieces);
-      case 7: return sum_blocks<bytes, 7>(part, column, pieces);
-      default: return sum_blocks<bytes, 8>(part, column, pieces);
+      case 1: return sum_blocks<bytes, large, 1>(part, column, pieces);
+      case 2: return sum_blocks<bytes, large, 2>(part, column, pieces);
+      case 3: return sum_blocks<bytes, large, 3>(part, column, pieces);
+      case 4: return sum_blocks<bytes, large, 4>(part, column, pieces);
+      case 5: return sum_blocks<bytes, large, 5>(part, column, pieces);
+      case 6: return sum_blocks<bytes, large, 6>(part, column, pieces);
+      case 7: return sum_blocks<bytes, large, 7>(part, column, pieces);
+      default: return sum_blocks<bytes, large, 8>(part, column, pieces);
     }
   }
 
   // A row's blocks, the last one overlapping where it must; the first asks for what the others will read, too.
-  template <int bytes, int n>
+  template <int bytes, bool large, int n>
   DMREC_FN void sum_blocks(const Part& part, int64_t column, int pieces) const {
     for (int64_t b = part.first_row; b < part.last_row; ++b) {
       for (int done = 0; done < pieces; done += n) {
         const int from = std::min(done, pieces - n);
-        sum_block<bytes, n>(b, column + from * Piece<Stored, bytes>::elements, done == 0 ? (pieces - n) * bytes : 0);
+        sum_block<bytes, large, n>(b, column + from * Piece<Stored, bytes>::elements,
+                                   done == 0 ? (pieces - n) * bytes : 0);
       }
     }
   }
 
-  template <int bytes, int n>
+  template <int bytes, bool large, int n>
   DMREC_FN void sum_block(int64_t b, int64_t column, int ahead) const {
     using P = Piece<Stored, bytes>;
     using Vector = typename P::Vector;
@@ -138,12 +145,12 @@ struct CsrSum {
         for (int i = 0; i < P::vectors; ++i) sum[k][i] = part[i];
       }
     }
-    add_run<bytes, n>(e, stop, column, ahead, sum);
+    add_run<bytes, large, n>(e, stop, column, ahead, sum);
     while (stop < end) {
       Vector run[n][P::vectors] = {};
       e = stop;
       stop = std::min(e + run_length, end);
-      add_run<bytes, n>(e, stop, column, ahead, run);
+      add_run<bytes, large, n>(e, stop, column, ahead, run);
       for (int k = 0; k < n; ++k) {
         for (int i = 0; i < P::vectors; ++i) sum[k][i] += run[k][i];
       }
@@ -162,22 +169,32 @@ struct CsrSum {
     }
   }
 
-  template <int bytes, int n>
+  template <int bytes, bool large, int n>
   DMREC_FN void add_run(int64_t begin, int64_t end, int64_t column, int ahead,
                         typename Piece<Stored, bytes>::Vector (&sum)[n][Piece<Stored, bytes>::vectors]) const {
+    values ? add_entries<bytes, large, true>(begin, end, column, ahead, sum)
+           : add_entries<bytes, large, false>(begin, end, column, ahead, sum);
+  }
+
+  template <int bytes, bool large, bool weighted, int n>
+  DMREC_FN void add_entries(int64_t begin, int64_t end, int64_t column, int ahead,
+                            typename Piece<Stored, bytes>::Vector (&sum)[n][Piece<Stored, bytes>::vectors]) const {
     using P = Piece<Stored, bytes>;
+    constexpr int64_t distance = large ? wide_entries_ahead : entries_ahead;
     const Stored* from = dense.data + column;
-    const int64_t distance = large ? wide_entries_ahead : entries_ahead;
     for (int64_t e = begin; e < end; ++e) {
       const Stored* later = from + x.col[std::min(e + distance, x.nnz - 1)] * dense.stride;
-      prefetch(later, n * bytes, large);
-      if (ahead > 0) prefetch(later + n * P::elements, ahead, large);
+      prefetch<large>(later, n * bytes);
+      if (ahead > 0) prefetch<large>(later + n * P::elements, ahead);
       const Stored* row = from + x.col[e] * dense.stride;
-      const T value = values ? E::load(values + e) : T(1);
+      const T value = weighted ? E::load(values + e) : T(1);
       for (int k = 0; k < n; ++k) {
         typename P::Vector part[P::vectors];
         P::load(row + k * P::elements, part);
-        for (int i = 0; i < P::vectors; ++i) sum[k][i] += value * part[i];
+        for (int i = 0; i < P::vectors; ++i) {
+          if constexpr (weighted) part[i] *= value;
+          sum[k][i] += part[i];
+        }
       }
     }
   }
