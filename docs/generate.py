@@ -329,7 +329,59 @@ def three_lines() -> str:
     return "\n".join(table) + "\n"
 
 
+SPEED = {  # kind: what the group's name is like, with its parts that name a row; and the contenders
+    "mean": (r"(matching_loss \w+), mean forward\+backward, \w+ (.*)", ["eager", "compile", "floor"]),
+    "rows": (r"(\w+|matching_loss \w+) forward\+backward, (?:batch|large|odd) (.*)", ["eager", "compile", "floor"]),
+    "forward": (r"(gaussian_kl) forward, (.*)", ["eager"]),
+    "sparse": (r"csr_aggregate (.*)", ["embedding_bag", "torch CSR", "torch CSR, out=", "scipy", "floor"]),
+    "ranking": (
+        r"rank_topk, (\(.*)",
+        ["ours, float32", "ours, bf16", "product", "product + topk", "faiss", "implicit", "floor"],
+    ),
+    "few": (r"rank_topk, prepared, (.*)", ["product + topk", "faiss", "floor"]),
+    "softmax": (
+        r"multinomial_nll forward\+backward, (.*)",
+        ["ours, bf16", "dense", "dense, compiled", "linear_cross_entropy", "floor"],
+    ),
+    "step": (r"training step of DMRec-M, (.*)", ["ours, bf16", "reference", "dense", "dense, bf16"]),
+}
+
+
+def speed(kind: str) -> str:
+    """How many times ours the contenders take, by processor."""
+    pattern, contenders = SPEED[kind]
+    table = [f"| | processor | {' | '.join(contenders)} |", f"| --- | --- |{' ---: |' * len(contenders)}"]
+    measured: dict[tuple[str, str], dict[str, float]] = {}
+    for path in sorted(RESULTS.glob("ops-*.json")):
+        found = json.loads(path.read_text())
+        for row in found["rows"]:
+            if match := re.fullmatch(pattern, row["group"]):
+                key = ", ".join(match.groups()), found["machine"]["processor"]
+                measured.setdefault(key, {})[row["contender"]] = row["times_ours"]
+    for workload in dict.fromkeys(workload for workload, _ in measured):
+        for (of, processor), times in measured.items():
+            if of == workload:
+                cells = [f"{times[name]:.2f}" if name in times else "-" for name in contenders]
+                table.append(f"| {workload} | {processor} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def peers(dataset: str) -> str:
+    """Seconds and memory of a Mult-VAE and of what it is compared with, by processor."""
+    columns = ["version", "epoch, s", "ranking, s", "recall@20", "epochs to 99 %", "s to 99 %", "peak MiB"]
+    keys = ["version", "epoch", "ranking", "recall@20", "epochs_to_99", "seconds_to_99", "peak_mib"]
+    table = [f"| | processor | {' | '.join(columns)} |", f"| --- | --- | --- |{' ---: |' * (len(columns) - 1)}"]
+    for path in sorted(RESULTS.glob("peers-*.json")):
+        found = json.loads(path.read_text())
+        for name, row in found["datasets"].get(dataset, {}).items():
+            cells = [str(row.get(key, "-")) for key in keys]
+            table.append(f"| {name} | {found['processor']} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
 TABLES = {
+    "speed": speed,
+    "peers": peers,
     "three_lines": three_lines,
     "quality": quality,
     "baselines": baselines,
