@@ -14,6 +14,7 @@ from .._checks import has_contents
 from .._library import NATIVE
 from .._torch_private import AutoDispatchBelowAutograd, is_batched, is_jit_tracing
 from ..reference.reduction import check_reduction, reduce_rows
+from ._call import wants_gradient
 
 
 class RowOperator:
@@ -127,7 +128,7 @@ def register_row_operator(
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling() or is_jit_tracing():
             return operator(*arguments)
-        if _wants_gradient(arguments[:n_inputs]):
+        if wants_gradient(arguments[:n_inputs]):
             return eager.apply(*arguments)  # type: ignore[attr-defined]
         return forward(*arguments)
 
@@ -165,7 +166,7 @@ def register_row_operator(
 
     def reduced(rows: list[Tensor], options: tuple[Any, ...], scale: float) -> Tensor:
         inputs = rows if len(rows) == n_inputs else [*rows, *[None] * (n_inputs - len(rows))]
-        if _wants_gradient(rows):
+        if wants_gradient(rows):
             result: Tensor = Reduced.apply(options, scale, *inputs)  # type: ignore[no-untyped-call]
         else:
             result = reduced_operator(*inputs, *encoded(*options), scale, 0)[0]
@@ -205,10 +206,6 @@ def _parameters(function: Callable[..., Tensor]) -> tuple[int, tuple[Any, ...]]:
     options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     defaults = tuple(p.default for p in options if p.name not in ("reduction", "weight"))
     return len(parameters) - len(options), defaults
-
-
-def _wants_gradient(inputs: Sequence[Any]) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
 
 
 def _as_they_are(*options: Any) -> tuple[Any, ...]:

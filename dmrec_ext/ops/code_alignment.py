@@ -13,6 +13,7 @@ from .._library import NATIVE, runs_native
 from .._torch_private import is_batched
 from ..reference.code_alignment import alignment_of_logits, checked_alignment_inputs
 from ..reference.gaussian_kl import in_arithmetic_type
+from ._call import call
 
 MOST_KEPT = 64 * 2**20  # bytes
 
@@ -87,7 +88,7 @@ def code_alignment(
     learns = torch.is_grad_enabled() and (target.requires_grad or prediction.requires_grad)
     keep = learns and 2 * target.numel() * (8 if target.dtype == torch.float64 else 4) <= MOST_KEPT
     options = (direction, negative, detach_negative, weights, slope, keep)
-    loss: Tensor = torch.ops.dmrec_ext.code_alignment.default(target, prediction, *options)[0]
+    loss: Tensor = call(torch.ops.dmrec_ext.code_alignment.default, target, prediction, *options)[0]
     return loss
 
 

@@ -12,6 +12,7 @@ from .. import reference
 from .._library import NATIVE, runs_native
 from ..csr import Csr
 from ..reference.csr_aggregate import checked_aggregate_inputs, checked_dot_inputs
+from ._call import call
 
 
 def csr_aggregate(
@@ -61,7 +62,8 @@ def csr_aggregate(
         total: Tensor = _WithSparseGradient.apply(x.crow, x.col, x.values, dense, bias)  # type: ignore[no-untyped-call]
         return total
     transposed = (None, None, None) if transpose is None else transpose[:3]
-    result: Tensor = torch.ops.dmrec_ext.csr_aggregate.default(x.crow, x.col, x.values, dense, bias, *transposed)
+    operator = torch.ops.dmrec_ext.csr_aggregate.default
+    result: Tensor = call(operator, x.crow, x.col, x.values, dense, bias, *transposed)
     return result
 
 
@@ -98,7 +100,7 @@ def csr_dot(x: Csr, rows: Tensor, dense: Tensor) -> Tensor:
     if not runs_native("csr_aggregate", dense):
         return reference.csr_dot(x, rows, dense)
     x = checked_dot_inputs(x, rows, dense)
-    products: Tensor = torch.ops.dmrec_ext._csr_dot.default(x.crow, x.col, rows, dense)
+    products: Tensor = call(torch.ops.dmrec_ext._csr_dot.default, x.crow, x.col, rows, dense)
     return products if x.values is None else products * x.values
 
 

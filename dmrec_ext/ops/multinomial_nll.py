@@ -13,6 +13,7 @@ from .._library import NATIVE, runs_native
 from .._torch_private import is_batched
 from ..csr import Csr
 from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs, targets
+from ._call import call
 
 
 def multinomial_nll(
@@ -75,7 +76,7 @@ def multinomial_nll(
     bf16 = bf16 and weight.dtype != torch.float64
     save = _saves_logits(hidden, weight, bias, bf16, logits_budget)
     arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, save)
-    loss: Tensor = torch.ops.dmrec_ext.multinomial_nll.default(*arguments)[0]
+    loss: Tensor = call(torch.ops.dmrec_ext.multinomial_nll.default, *arguments)[0]
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()

@@ -11,6 +11,7 @@ from .. import reference
 from .._library import NATIVE, runs_native
 from .._torch_private import is_batched
 from ..reference.residual_quantize import checked_quantize_inputs
+from ._call import call
 
 
 def residual_quantize(
@@ -54,7 +55,8 @@ def residual_quantize(
     if not runs_native("residual_quantize", x):
         return reference.residual_quantize(x, codebooks, beta=beta, residual_gradient=residual_gradient)
     x, codebooks = checked_quantize_inputs(x, codebooks, beta, residual_gradient)
-    quantized, loss, codes = torch.ops.dmrec_ext.residual_quantize.default(x, codebooks, beta, residual_gradient)
+    operator = torch.ops.dmrec_ext.residual_quantize.default
+    quantized, loss, codes = call(operator, x, codebooks, beta, residual_gradient)
     return codes, quantized, loss
 
 
