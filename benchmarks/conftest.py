@@ -14,9 +14,9 @@ from dmrec_ext import native_path
 PASSES = 5
 collect_ignore = ["dmrec/contenders"]  # for environments of their own
 
-# glibc takes memory anew from the system, which costs more than to fill it, for blocks as large as the largest
-# that was freed before, up to 32 MiB. Where nothing large has been freed yet, results would depend on what ran first: in
-# a process that trains, something has.
+# glibc takes memory anew from the system, which costs more than to fill it, for blocks as large as the largest that
+# was freed before, up to 32 MiB. Where nothing large has been freed yet, results would depend on what ran first: in a
+# process that trains, something has.
 torch.empty(31 << 20, dtype=torch.uint8)
 
 

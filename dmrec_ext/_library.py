@@ -30,6 +30,7 @@ OPERATORS = (
     "code_alignment",
 )
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
+_KERNELS = {"multinomial_nll": "multinomial_terms"}  # where its name is not the operator's
 
 
 class PathInUse(NamedTuple):
@@ -64,7 +65,9 @@ def _native_devices(stem: str) -> frozenset[str]:
     if NATIVE_ABSENT is not None:
         return frozenset()
     try:
-        return frozenset(d for d, key in _DISPATCH_KEYS.items() if has_kernel(f"dmrec_ext::{stem}", key))
+        return frozenset(
+            d for d, key in _DISPATCH_KEYS.items() if has_kernel(f"dmrec_ext::{_KERNELS.get(stem, stem)}", key)
+        )
     except RuntimeError:  # the library defines no such operator yet
         return frozenset()
 

@@ -288,3 +288,29 @@ def test_the_native_check_of_order_is_that_of_the_definition(rows):
     col = torch.tensor([column for row in rows for column in row], dtype=torch.int64)
     right = all(0 <= column < 5 for column in col) and all(a < b for row in rows for a, b in itertools.pairwise(row))
     assert torch.ops.dmrec_ext._csr_is_valid(crow, col, 5) == right
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 6), st.integers(0, 9), st.integers(1, 11), st.booleans(), st.integers(0, 99))
+def test_parts_of_a_split_are_ranges_of_columns(rows, cols, size, values, seed):
+    matrix = _random(rows, cols, 0.4, values, seed) if rows and cols else sp.csr_matrix((rows, cols), dtype=np.float32)
+    parts = Csr.from_scipy(matrix).split(size)
+    assert len(parts) == -(-cols // size)
+    for i, part in enumerate(parts):
+        expected = matrix[:, i * size : (i + 1) * size]
+        assert part.shape == expected.shape
+        check_csr("op", "part", part)
+        np.testing.assert_array_equal(part.to_dense().numpy(), expected.toarray())
+
+
+def test_values_of_parts_are_differentiable():
+    x = Csr.from_scipy(_random())
+    values = x.values.requires_grad_()
+    torch.stack([part.values.sum() * (i + 1) for i, part in enumerate(x.split(3))]).sum().backward()
+    assert torch.equal(values.grad, (x.col // 3 + 1).float())
+
+
+def test_bad_sizes_of_parts():
+    for size, error in ((0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="Csr.split: size must be"):
+            _csr([0, 1], [1]).split(size)

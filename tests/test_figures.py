@@ -1,4 +1,4 @@
-"""The figures that are typed into their page are those of the committed result files; `docs/generate.py` makes the rest."""
+"""Figures that are typed into their page are those of the committed results; `docs/generate.py` makes the rest."""
 
 import json
 from pathlib import Path

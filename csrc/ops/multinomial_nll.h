@@ -1,4 +1,4 @@
-// Checks and stages of multinomial_nll, once for all devices.
+// Checks and stages of multinomial_terms, once for all devices.
 // Items come in tiles: a product through torch, then one pass over the tile's logits, which is the device's part. The
 // forward may save the logits of all items; they are then one tile. The backward forms the gradient of a tile's logits
 // in scratch (from saved logits, or from a product once more) and multiplies it with both factors.
@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 
 #include "ops/aten_calls.h"
@@ -45,13 +46,13 @@ inline void check_nll_gradient(const Tensor& grad, const Tensor& log_sums, const
                                const Tensor& weight, const std::optional<Tensor>& bias, bool bf16, int64_t needed) {
   const char* op = "multinomial_nll";
   STD_TORCH_CHECK((needed & 4) == 0 || bias.has_value(), op, ": there is no bias to have a gradient");
-  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == hidden.size(0) && log_sums.dim() == 2 && log_sums.size(0) == 2 &&
-                      log_sums.size(1) == hidden.size(0),
-                  op, ": grad must have one value per row, log_sums two");
-  for (const Tensor& vector : {grad, log_sums}) {
-    STD_TORCH_CHECK(vector.scalar_type() == nll_arithmetic_type(weight) && vector.device() == hidden.device(), op,
-                    ": grad and log_sums must have the dtype of the loss");
-  }
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) >= 2 && grad.size(1) == hidden.size(0) && log_sums.dim() == 2 &&
+                      log_sums.size(0) == 2 && log_sums.size(1) == hidden.size(0),
+                  op, ": grad and log_sums must have two values per row");
+  STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Double && grad.device() == hidden.device(), op,
+                  ": grad must be float64");
+  STD_TORCH_CHECK(log_sums.scalar_type() == nll_arithmetic_type(weight) && log_sums.device() == hidden.device(), op,
+                  ": log_sums must be those of the forward");
   STD_TORCH_CHECK(logits.numel() == 0 ||
                       (logits.dim() == 2 && logits.size(0) == hidden.size(0) && logits.size(1) == weight.size(0) &&
                        logits.is_contiguous() && logits.device() == hidden.device() &&
@@ -94,19 +95,23 @@ struct NllProblem {
 //   large(tensor)                         for a large result before anything is written to it
 //   begin_forward(step)                   tiles of at most `step` items follow, in order
 //   add_to_sums(logits, first, count)     of a tile: (B, count) products, without the biases, of items from `first` on
-//   losses(loss, log_sums)                from those sums
-//   begin_backward(grad, log_sums)
+//   finish(terms, log_sums)               from those sums, and the sums of x
+//   begin_backward(grad, log_sums)        grad (2 or more, B) in double, contiguous
 //   gradient(logits, first, count, out)   of a tile; `out` is contiguous and may be the logits
 //   column_sums(tile, out)
 //   add_product(sum, a, b)                sum += a @ b, sum in the arithmetic type
 
-// The losses, (2, B) log sums and the logits, which have no elements unless they are saved.
+// The terms, (2, B) log sums and the logits, which have no elements unless they are saved.
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> nll_forward(const NllProblem& of, Device& device, bool save) {
-  Tensor loss = torch::stable::new_zeros(of.hidden, {of.n_rows}, of.arithmetic);
+  Tensor terms = torch::stable::new_zeros(of.hidden, {3, of.n_rows}, ScalarType::Double);
   Tensor log_sums = torch::stable::new_zeros(of.hidden, {2, of.n_rows}, of.arithmetic);
   Tensor logits = torch::stable::new_empty(of.hidden, {save ? of.n_rows : 0, save ? of.n_items : 0});
-  if (of.is_empty()) return {std::move(loss), std::move(log_sums), std::move(logits)};
+  if (of.is_empty()) {  // the sum of no exponentials is 0
+    Tensor of_nothing = row_range(terms, 0, 1);
+    torch::stable::fill_(of_nothing, -std::numeric_limits<double>::infinity());
+    return {std::move(terms), std::move(log_sums), std::move(logits)};
+  }
   const int64_t step = save ? of.n_items : std::min(device.items_per_tile(), of.n_items);
   if (save) device.large(logits);
   device.begin_forward(step);
@@ -116,8 +121,8 @@ std::tuple<Tensor, Tensor, Tensor> nll_forward(const NllProblem& of, Device& dev
     mm_out(tile, of.hidden, transposed(of.weights(first, count)));
     device.add_to_sums(tile, first, count);
   });
-  device.losses(loss, log_sums);
-  return {std::move(loss), std::move(log_sums), std::move(logits)};
+  device.finish(terms, log_sums);
+  return {std::move(terms), std::move(log_sums), std::move(logits)};
 }
 
 // The gradients whose bits are set in `needed`, in the types of what they belong to.
@@ -135,7 +140,7 @@ std::vector<Tensor> nll_backward(const NllProblem& of, Device& device, const Ten
     torch::stable::zero_(d_bias);
   } else {
     device.large(d_weight);
-    device.begin_backward(grad, log_sums);
+    device.begin_backward(torch::stable::contiguous(grad), log_sums);
     const Tensor scratch = of.scratch(device.items_per_tile());
     over_item_tiles(0, of.n_items, device.items_per_tile(), [&](int64_t first, int64_t count) {
       const Tensor weights = of.weights(first, count), tile = of.as_matrix(scratch, count);

@@ -6,7 +6,7 @@ from .csr_aggregate import csr_aggregate, csr_dot
 from .gaussian_kl import gaussian_kl
 from .gaussian_w2 import gaussian_w2
 from .matching_loss import matching_loss
-from .multinomial_nll import multinomial_nll
+from .multinomial_nll import multinomial_nll, multinomial_terms
 from .rank_topk import merge_topk, prepare_items, rank_scores, rank_topk
 from .residual_quantize import residual_quantize
 
@@ -20,6 +20,7 @@ __all__ = [
     "matching_loss",
     "merge_topk",
     "multinomial_nll",
+    "multinomial_terms",
     "prepare_items",
     "rank_scores",
     "rank_topk",

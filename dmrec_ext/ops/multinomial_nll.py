@@ -1,4 +1,4 @@
-"""Linear layer and softmax negative log-likelihood with sparse targets: public function."""
+"""Linear layer and softmax negative log-likelihood with sparse targets: public functions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .._checks import autocast_enabled, check_tensor
+from .._checks import autocast_enabled, check_choice, check_tensor
 from .._library import NATIVE, runs_native
 from .._torch_private import is_batched
 from ..csr import Csr
-from ..reference.multinomial_nll import LOGITS_BUDGET, checked_nll_inputs, targets
+from ..reference.multinomial_nll import LOGITS_BUDGET, REDUCTIONS, checked_nll_inputs, targets
 from ._call import call
 
 
@@ -66,20 +66,73 @@ def multinomial_nll(
     tensor(1.3863)
     """
     x = targets(x, hidden, weight)
-    wants_values = x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
-    if wants_values or not runs_native("multinomial_nll", hidden):
+    if _wants_values(x) or not runs_native("multinomial_nll", hidden):
         return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction, logits_budget=logits_budget)
-    checked_nll_inputs(hidden, weight, x, bias, reduction, logits_budget)
+    checked_nll_inputs("multinomial_nll", hidden, weight, x, bias, logits_budget)
+    check_choice("multinomial_nll", "reduction", reduction, REDUCTIONS)
+    log_sum, of_targets, total = _terms(hidden, weight, x, bias, logits_budget)
+    costs = x.crow.diff() > 0  # a row without targets costs nothing, whatever its logits
+    loss = torch.where(costs, total.detach() * log_sum - of_targets, 0.0)
+    loss = loss.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def multinomial_terms(
+    hidden: Tensor, weight: Tensor, x: Csr | Tensor, bias: Tensor | None = None, *, logits_budget: int = LOGITS_BUDGET
+) -> Tensor:
+    r"""The two sums over items of which `multinomial_nll` consists, for items that are spread over several calls.
+
+    .. math:: S_u = \log \sum_i e^{l_{ui}}, \quad T_u = \sum_i x_{ui} l_{ui}, \quad l = H W^T + b
+
+    The loss is :math:`S_u \sum_i x_{ui} - T_u`. Those of parts of the items are put together by `torch.logaddexp` and
+    by addition: a catalogue that no single machine holds, or negatives that are sampled and weighted.
+
+    Args:
+        hidden: (B, H), as in `multinomial_nll`.
+        weight: (N, H), one row for each item of this part.
+        x: (B, N) sparse targets among these items, or (B,) class indices.
+        bias: (N,) added to the logits; with the log of an item's weight, it counts as so many.
+        logits_budget: bytes of logits that the forward may save for the backward.
+
+    Returns:
+        (2, B) float64, in nats: S, which is -inf without any item, and T. Both differentiable, each by itself.
+
+    Raises:
+        TypeError, ValueError: as `multinomial_nll`.
+
+    Note:
+        The native path, its memory and precision are those of `multinomial_nll`. S and T differ by the loss alone, so
+        they are float64 whatever the products.
+
+    >>> import torch
+    >>> x = Csr(torch.tensor([0, 1]), torch.tensor([2]), None, 4)
+    >>> multinomial_terms(torch.ones(1, 1), torch.tensor([[0.0], [0.0], [3.0], [0.0]]), x)
+    tensor([[3.1392],
+            [3.0000]], dtype=torch.float64)
+    """
+    x = targets(x, hidden, weight)
+    if _wants_values(x) or not runs_native("multinomial_nll", hidden):
+        return reference.multinomial_terms(hidden, weight, x, bias, logits_budget=logits_budget)
+    checked_nll_inputs("multinomial_terms", hidden, weight, x, bias, logits_budget)
+    return _terms(hidden, weight, x, bias, logits_budget)[:2]
+
+
+def _wants_values(x: Csr) -> bool:
+    return x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
+
+
+def _terms(hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, logits_budget: int) -> Tensor:
+    """(3, B) float64: S, T and the sums of x."""
     bf16 = weight.dtype == torch.bfloat16
     if autocast_enabled(hidden.device.type):
         bf16 = bf16 or torch.get_autocast_dtype(hidden.device.type) == torch.bfloat16
     bf16 = bf16 and weight.dtype != torch.float64
     save = _saves_logits(hidden, weight, bias, bf16, logits_budget)
     arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, save)
-    loss: Tensor = call(torch.ops.dmrec_ext.multinomial_nll.default, *arguments)[0]
-    if reduction == "none":
-        return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    terms: Tensor = call(torch.ops.dmrec_ext.multinomial_terms.default, *arguments)[0]
+    return terms
 
 
 def _saves_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, bf16: bool, budget: int) -> bool:
@@ -105,17 +158,17 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
     wanted = [i for i, place in enumerate((0, 1, 5)) if ctx.needs_input_grad[place]]
     if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
         if len({t.dtype for t in (hidden, weight, bias) if t is not None}) > 1:
-            raise RuntimeError("multinomial_nll: under autocast only first derivatives can be formed; leave it")
+            raise RuntimeError("multinomial_terms: under autocast only first derivatives can be formed; leave it")
         with torch.enable_grad():
             apart = [None if t is None else t.view_as(t) for t in (hidden, weight, bias)]
             x = Csr(crow, col, values, weight.shape[0])
-            loss = reference.multinomial_nll(apart[0], apart[1], x, apart[2], reduction="none")  # type: ignore[arg-type]
+            terms = reference.multinomial_terms(apart[0], apart[1], x, apart[2])  # type: ignore[arg-type]
         inputs = [part for i in wanted if (part := apart[i]) is not None]
-        gradients = list(torch.autograd.grad(loss, inputs, grad, create_graph=torch.is_grad_enabled()))
+        gradients = list(torch.autograd.grad(terms, inputs, grad[:2], create_graph=torch.is_grad_enabled()))
     else:
         needed = sum([1 << i for i in wanted])
         arguments = (grad, hidden, weight, crow, col, values, bias, ctx.bf16, log_sums, logits, needed)
-        gradients = torch.ops.dmrec_ext._multinomial_nll_backward.default(*arguments)
+        gradients = torch.ops.dmrec_ext._multinomial_terms_backward.default(*arguments)
     result: list[Tensor | None] = [None] * 8
     for i, gradient in zip(wanted, gradients, strict=True):
         result[(0, 1, 5)[i]] = gradient
@@ -124,13 +177,16 @@ def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple
 
 def _fake(hidden: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     bf16, save = others[-2:]
-    check_tensor("multinomial_nll", "hidden", hidden, 2)
-    check_tensor("multinomial_nll", "weight", weight, 2)
+    check_tensor("multinomial_terms", "hidden", hidden, 2)
+    check_tensor("multinomial_terms", "weight", weight, 2)
     arithmetic = torch.float64 if weight.dtype == torch.float64 else torch.float32
     rows = hidden.shape[0]
-    vectors = [hidden.new_empty(shape, dtype=arithmetic) for shape in (rows, (2, rows))]
     size = (rows, weight.shape[0]) if save else (0, 0)
-    return vectors[0], vectors[1], hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic)
+    return (
+        hidden.new_empty((3, rows), dtype=torch.float64),
+        hidden.new_empty((2, rows), dtype=arithmetic),
+        hidden.new_empty(size, dtype=torch.bfloat16 if bf16 else arithmetic),
+    )
 
 
 def _fake_backward(grad: Tensor, hidden: Tensor, weight: Tensor, *others: Any) -> list[Tensor]:
@@ -141,6 +197,6 @@ def _fake_backward(grad: Tensor, hidden: Tensor, weight: Tensor, *others: Any) -
 
 
 if NATIVE["multinomial_nll"]:
-    torch.library.register_fake("dmrec_ext::multinomial_nll", _fake)
-    torch.library.register_fake("dmrec_ext::_multinomial_nll_backward", _fake_backward)
-    torch.library.register_autograd("dmrec_ext::multinomial_nll", _backward, setup_context=_setup)
+    torch.library.register_fake("dmrec_ext::multinomial_terms", _fake)
+    torch.library.register_fake("dmrec_ext::_multinomial_terms_backward", _fake_backward)
+    torch.library.register_autograd("dmrec_ext::multinomial_terms", _backward, setup_context=_setup)

@@ -25,7 +25,8 @@ def multinomial_nll(
 ) -> Tensor:
     """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
     x = targets(x, hidden, weight)
-    checked_nll_inputs(hidden, weight, x, bias, reduction, logits_budget)
+    checked_nll_inputs("multinomial_nll", hidden, weight, x, bias, logits_budget)
+    check_choice("multinomial_nll", "reduction", reduction, REDUCTIONS)
     logits = torch.nn.functional.linear(hidden, weight, bias)
     row = x.row_of_entry()
     picked = torch.log_softmax(in_arithmetic_type(logits), dim=1)[row, x.col]
@@ -35,6 +36,19 @@ def multinomial_nll(
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def multinomial_terms(
+    hidden: Tensor, weight: Tensor, x: Csr | Tensor, bias: Tensor | None = None, *, logits_budget: int = LOGITS_BUDGET
+) -> Tensor:
+    """Reference of `dmrec_ext.multinomial_terms`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
+    x = targets(x, hidden, weight)
+    checked_nll_inputs("multinomial_terms", hidden, weight, x, bias, logits_budget)
+    logits = torch.nn.functional.linear(hidden, weight, bias).double()
+    row = x.row_of_entry()
+    of_entries = logits[row, x.col] if x.values is None else logits[row, x.col] * x.values.double()
+    of_targets = torch.zeros(x.n_rows, dtype=torch.float64, device=logits.device).index_add(0, row, of_entries)
+    return torch.stack([torch.logsumexp(logits, 1), of_targets])
 
 
 def targets(x: Csr | Tensor, hidden: Tensor, weight: Tensor) -> Csr:
@@ -53,14 +67,12 @@ def targets(x: Csr | Tensor, hidden: Tensor, weight: Tensor) -> Csr:
 
 
 def checked_nll_inputs(
-    hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, reduction: str, logits_budget: int
+    op: str, hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, logits_budget: int
 ) -> None:
-    """Checks all arguments of `multinomial_nll`."""
-    op = "multinomial_nll"
+    """Checks the arguments that `multinomial_nll` and `multinomial_terms` share."""
     check_tensor(op, "hidden", hidden, 2)
     check_projection(op, "weight", weight, bias, "hidden", hidden)
     check_csr(op, "x", x, n_rows=hidden.shape[0], n_cols=weight.shape[0], device=hidden.device)
-    check_choice(op, "reduction", reduction, REDUCTIONS)
     check_size(op, "logits_budget", logits_budget, 0)
 
 

@@ -81,6 +81,7 @@ def calls(dtype: torch.dtype = torch.float32) -> dict[str, Call]:
         made[f"multinomial_nll, {reduction}"] = Call(
             lambda h, w, b, r=reduction: dmrec_ext.multinomial_nll(h, w, x, b, reduction=r), [hidden, dense, of_items]
         )
+    made["multinomial_terms"] = Call(lambda h, w, b: dmrec_ext.multinomial_terms(h, w, x, b), [hidden, dense, of_items])
     books, latents = normal(2, 5, WIDTH), normal(ROWS, WIDTH)
     for kind in ("first", "all", "full"):
         made[f"residual_quantize, {kind}"] = Call(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, reference, use_reference
+from dmrec_ext import LOGITS_BUDGET, Csr, multinomial_nll, multinomial_terms, reference, use_reference
 from tests.op_testing import device_type, extra_bytes
 
 
@@ -82,11 +82,13 @@ def test_registration(native):
         x = Csr.from_torch((torch.rand(size[:2]) < 0.4).float())
         for save in (False, True):
             arguments = (hidden, weight, x.crow, x.col, x.values, bias, False, save)
-            torch.library.opcheck(torch.ops.dmrec_ext.multinomial_nll.default, arguments)
+            torch.library.opcheck(torch.ops.dmrec_ext.multinomial_terms.default, arguments)
     hidden, weight, bias, dense = _case(torch.float32)
     x = Csr.from_torch(dense)
     compiled = torch.compile(multinomial_nll, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(hidden, weight, x, bias), multinomial_nll(hidden, weight, x, bias))
+    compiled = torch.compile(multinomial_terms, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(hidden, weight, x, bias), multinomial_terms(hidden, weight, x, bias))
 
 
 @pytest.mark.cpu_only("tiles on a GPU are larger: tests/gpu has the bound there")
@@ -147,19 +149,22 @@ def test_products_in_bf16_stay_close(native):
 
 @pytest.mark.cpu_only("on a GPU a look at the indices would wait for it; tests/simt has what happens there")
 def test_the_raw_operator_reads_nothing_out_of_range(native):
-    op = torch.ops.dmrec_ext.multinomial_nll
+    op = torch.ops.dmrec_ext.multinomial_terms
     hidden, weight, crow = torch.randn(2, 3), torch.randn(4, 3), torch.tensor([0, 1, 2])
     for bad in ([0, 4], [-1, 0]):
         with pytest.raises(RuntimeError, match="multinomial_nll: col must lie in"):
             op(hidden, weight, crow, torch.tensor(bad), None, None, False, False)
     col = torch.tensor([0, 3])
     _, log_sums, logits = op(hidden, weight, crow, col, None, None, False, True)
-    back = torch.ops.dmrec_ext._multinomial_nll_backward
+    back = torch.ops.dmrec_ext._multinomial_terms_backward
     for wrong in (logits[:, :2], logits.double(), logits.T):
         with pytest.raises(RuntimeError, match="multinomial_nll: logits must be those of the forward"):
-            back(torch.ones(2), hidden, weight, crow, col, None, None, False, log_sums, wrong, 3)
+            back(torch.ones(2, 2).double(), hidden, weight, crow, col, None, None, False, log_sums, wrong, 3)
+    for wrong in (torch.ones(2, 2), torch.ones(1, 2).double(), torch.ones(2).double()):
+        with pytest.raises(RuntimeError, match="multinomial_nll: grad"):
+            back(wrong, hidden, weight, crow, col, None, None, False, log_sums, logits, 3)
     with pytest.raises(RuntimeError, match="there is no bias"):
-        back(torch.ones(2), hidden, weight, crow, col, None, None, False, log_sums, logits, 7)
+        back(torch.ones(2, 2).double(), hidden, weight, crow, col, None, None, False, log_sums, logits, 7)
 
 
 def test_a_user_without_targets_costs_nothing():
@@ -202,8 +207,8 @@ def test_nothing_cancels(weight, bias, budget):
 
 def test_shapes_are_checked_without_data():
     crow, col = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(0, dtype=torch.int64, device="meta")
-    operator = torch.ops.dmrec_ext.multinomial_nll
-    with pytest.raises(ValueError, match="multinomial_nll: hidden must have 2 dimensions, got 1"):
+    operator = torch.ops.dmrec_ext.multinomial_terms
+    with pytest.raises(ValueError, match="multinomial_terms: hidden must have 2 dimensions, got 1"):
         operator(torch.zeros(2, device="meta"), torch.zeros(4, 2, device="meta"), crow, col, None, None, False, False)
 
 
@@ -270,3 +275,79 @@ def test_bad_class_indices(classes, kind, message):
     device = torch.get_default_device()
     with pytest.raises(kind, match=message):
         multinomial_nll(torch.zeros(3, 2), torch.zeros(5, 2), classes.to(device))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+@pytest.mark.parametrize("size", [(3, 0, 2), (0, 5, 2), (4, 1, 3), (7, 401, 16), (3, 20_000, 5)])
+def test_terms_are_the_sums_over_items(size, dtype, tolerance, budget):
+    users, n_items, width = size
+    hidden, weight, bias = (torch.randn(s).to(dtype) for s in ((users, width), (n_items, width), (n_items,)))
+    dense = (torch.rand(users, n_items) < 0.05) * torch.rand(users, n_items)
+    dense[: users // 3] = 0  # nothing of this part: the gradient of S is not 0 there
+    leaves = [t.requires_grad_() for t in (hidden, weight, bias)]
+    terms = multinomial_terms(*leaves[:2], Csr.from_torch(dense), leaves[2], logits_budget=budget)
+    assert terms.dtype == torch.float64
+    exact = [t.detach().cpu().double().requires_grad_() for t in leaves]
+    logits = exact[0] @ exact[1].T + exact[2]
+    right = torch.stack([torch.logsumexp(logits, 1), (dense.cpu().double() * logits).sum(1)])
+    magnitude = torch.stack([logits.abs().amax(1) if n_items else logits.sum(1), (dense.cpu() * logits.abs()).sum(1)])
+    assert ((terms.cpu() - right).nan_to_num(0).abs() <= tolerance * (1 + magnitude)).all()
+    grad = torch.randn(2, users, dtype=torch.float64)
+    gradients = torch.autograd.grad(terms, leaves, grad)
+    for mine, expected in zip(gradients, torch.autograd.grad(right, exact, grad.cpu()), strict=True):
+        assert mine.dtype == dtype
+        assert (mine.double().cpu() - expected).norm() <= tolerance * (1 + expected.norm())
+
+
+@pytest.mark.parametrize("n_parts", [2, 7, 16])
+def test_terms_of_parts_are_those_of_the_whole(n_parts, budget):
+    hidden, weight, bias, dense = _case(torch.float64)
+    weight, whole = weight * 50, [t.requires_grad_() for t in (hidden, weight * 50, bias)]
+    loss = multinomial_nll(*whole[:2], Csr.from_torch(dense), whole[2], reduction="none", logits_budget=budget)
+    parts = [t.detach().requires_grad_() for t in whole]
+    size = -(-len(bias) // n_parts)  # the last parts are short, or empty
+    log_sums, of_targets = [], []
+    for first in range(0, n_parts * size, size):
+        rows = slice(first, first + size)
+        x = Csr.from_torch(dense[:, rows])
+        s, t = multinomial_terms(parts[0], parts[1][rows], x, parts[2][rows], logits_budget=budget)
+        log_sums.append(s)
+        of_targets.append(t)
+    log_sum = torch.logsumexp(torch.stack(log_sums), 0)
+    together = dense.double().sum(1) * log_sum - torch.stack(of_targets).sum(0)
+    torch.testing.assert_close(together, loss, rtol=1e-11, atol=1e-9)
+    grad = torch.linspace(-1, 2, len(loss), dtype=loss.dtype)
+    for mine, right in zip(
+        *(torch.autograd.grad(v, of, grad) for v, of in ((together, parts), (loss, whole))), strict=True
+    ):
+        torch.testing.assert_close(mine, right, rtol=1e-10, atol=1e-10)
+
+
+def test_terms_of_large_logits_and_of_none():
+    x = Csr(torch.tensor([0, 1, 1]), torch.tensor([1]), None, 2)
+    terms = multinomial_terms(torch.tensor([[1e4], [-1e4]]), torch.tensor([[1.0], [-1.0]]), x)
+    assert terms.tolist() == [[1e4, 1e4], [-1e4, 0]]
+    nothing = multinomial_terms(
+        torch.ones(3, 2), torch.ones(0, 2), Csr(torch.zeros(4, dtype=torch.int64), x.col[:0], None, 0)
+    )
+    assert nothing.tolist() == [[-torch.inf] * 3, [0] * 3]
+
+
+def test_terms_are_differentiable_twice_each_by_itself():
+    hidden, weight, bias, dense = _case()
+    x, leaves = Csr.from_torch(dense), [t.requires_grad_() for t in (hidden, weight, bias)]
+    for row in (0, 1):
+        assert torch.autograd.gradcheck(lambda *of, row=row: multinomial_terms(*of[:2], x, of[2])[row], leaves)
+    assert torch.autograd.gradgradcheck(lambda *of: multinomial_terms(*of[:2], x, of[2]), leaves)
+
+
+def test_errors_of_the_terms_have_their_name():
+    hidden, weight, _, dense = _case()
+    x = Csr.from_torch(dense)
+    for function in (multinomial_terms, reference.multinomial_terms):
+        with pytest.raises(ValueError, match=r"multinomial_terms: weight must have the width of hidden \(4\), got 3"):
+            function(hidden, weight[:, :3], x)
+        with pytest.raises(ValueError, match="multinomial_terms: logits_budget must be at least 0, got -1"):
+            function(hidden, weight, x, logits_budget=-1)

@@ -15,6 +15,9 @@ from tests.ops.test_multinomial_nll import (  # pytest runs them here, too
     test_large_logits_stay_finite,
     test_nothing_cancels,
     test_products_in_bf16_stay_close,
+    test_terms_are_the_sums_over_items,
+    test_terms_of_large_logits_and_of_none,
+    test_terms_of_parts_are_those_of_the_whole,
     test_values_of_another_dtype_do_not_change_that_of_the_loss,
 )
 
@@ -51,7 +54,7 @@ def test_no_index_leads_out_of_memory():
     for crow in ([0, 1, 2], [0, far.max, 2], [far.min, 1, far.max], [2, 1, 0]):
         for col in ([0, 9], [-1, 0], [5, 5], [far.min, far.max]):
             x = (torch.tensor(crow), torch.tensor(col), None)
-            _, log_sums, saved = op.multinomial_nll(hidden, weight, *x, bias, False, True)
-            arguments = (torch.ones(2), hidden, weight, *x, bias, False, log_sums, saved, 7)
+            _, log_sums, saved = op.multinomial_terms(hidden, weight, *x, bias, False, True)
+            arguments = (torch.ones(2, 2).double(), hidden, weight, *x, bias, False, log_sums, saved, 7)
             if col != [5, 5]:  # twice in a row: two threads would write there, which harms nothing else
-                op._multinomial_nll_backward(*arguments)
+                op._multinomial_terms_backward(*arguments)

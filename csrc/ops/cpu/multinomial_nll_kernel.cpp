@@ -1,6 +1,6 @@
-// multinomial_nll on the CPU. With logits l = hidden weight^T + bias and S = log sum_i e^{l_i} of a row:
-//   loss = X S - sum_i x_i l_i,  X = sum_i x_i;      d loss / d l_i = X e^{l_i - S} - x_i
-// S is held as the row's maximum and what is above it, and the loss is summed in double: both would cancel otherwise.
+// multinomial_terms on the CPU. With logits l = hidden weight^T + bias of a row:
+//   S = log sum_i e^{l_i},  T = sum_i x_i l_i;      with g, h their gradients: d / d l_i = g e^{l_i - S} + h x_i
+// S is held as the row's maximum and what is above it, and T is summed in double: X S - T would cancel otherwise.
 // The stages are those of ops/multinomial_nll.h, with tiles of 16 MiB of logits for usual batches; here is the pass
 // over a tile.
 #include <cmath>
@@ -117,33 +117,32 @@ class NllOnCpu {
     });
   }
 
-  void losses(const Tensor& loss, const Tensor& log_sums) const {
+  void finish(const Tensor& terms, const Tensor& log_sums) const {
     for (int64_t b = 0; b < n_rows_; ++b) {
       const T above = sums_[b].log_sum_above_max();
       data<T>(log_sums)[b] = sums_[b].max;
       data<T>(log_sums)[n_rows_ + b] = above;
-      if (x_.crow[b] == x_.crow[b + 1]) continue;  // costs nothing, whatever its logits
-      data<T>(loss)[b] = static_cast<T>(total(b) * (static_cast<double>(sums_[b].max) + above) - of_targets_[b]);
+      data<double>(terms)[b] = static_cast<double>(sums_[b].max) + above;
+      data<double>(terms)[n_rows_ + b] = of_targets_[b];
+      data<double>(terms)[2 * n_rows_ + b] = total(b);
     }
   }
 
   void begin_backward(const Tensor& grad, const Tensor& log_sums) {
-    grad_ = torch::stable::contiguous(grad);
+    grad_ = grad;
     log_sums_ = torch::stable::contiguous(log_sums);
-    scales_.resize(n_rows_);
-    for (int64_t b = 0; b < n_rows_; ++b) {
-      scales_[b] = x_.crow[b] == x_.crow[b + 1] ? T(0) : static_cast<T>(data<T>(grad_)[b] * total(b));
-    }
   }
 
   void gradient(const Tensor& logits, int64_t first, int64_t count, const Tensor& out) {
-    const T *grad = data<T>(grad_), *max = data<T>(log_sums_), *above = max + n_rows_;
+    const double *of_sum = data<double>(grad_), *of_targets = of_sum + n_rows_;
+    const T *max = data<T>(log_sums_), *above = max + n_rows_;
     over_rows(count, [&](int64_t b) {
       Product* to = data<Product>(out) + b * count;
       RowGradient<Product>::run(data<Product>(logits) + b * logits.stride(0), bias(first), count, max[b], above[b],
-                                scales_[b], to);
+                                static_cast<T>(of_sum[b]), to);
+      const T of_row = static_cast<T>(of_targets[b]);
       over_entries(b, first, count, [&](int64_t j, T value) {
-        Element<Product>::store(to + j, Element<Product>::load(to + j) - grad[b] * value);
+        Element<Product>::store(to + j, Element<Product>::load(to + j) + of_row * value);
       });
     });
   }
@@ -203,8 +202,7 @@ class NllOnCpu {
   std::vector<int64_t> next_;       // the first of a row's entries that no tile has covered
   std::vector<MaxAndSum<T>> sums_;  // of the forward
   std::vector<double> of_targets_;
-  std::vector<T> scales_;  // of the backward
-  Tensor grad_, log_sums_;
+  Tensor grad_, log_sums_;  // of the backward
 };
 
 // body.template operator()<Product>(): the type that products are formed in
@@ -215,9 +213,9 @@ auto with_product_type(ScalarType product, const Body& body) {
   return body.template operator()<float>();
 }
 
-std::tuple<Tensor, Tensor, Tensor> multinomial_nll(Tensor hidden, Tensor weight, Tensor crow, Tensor col,
-                                                   std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
-                                                   bool save) {
+std::tuple<Tensor, Tensor, Tensor> multinomial_terms(Tensor hidden, Tensor weight, Tensor crow, Tensor col,
+                                                     std::optional<Tensor> values, std::optional<Tensor> bias,
+                                                     bool bf16, bool save) {
   const CsrInput x(op, std::move(crow), std::move(col), std::move(values));
   check_nll_inputs(hidden, weight, x, bias);
   const CsrRows rows = sorted_rows(op, x, weight.size(0));
@@ -228,9 +226,9 @@ std::tuple<Tensor, Tensor, Tensor> multinomial_nll(Tensor hidden, Tensor weight,
   });
 }
 
-std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor crow, Tensor col,
-                                             std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
-                                             Tensor log_sums, Tensor logits, int64_t needed) {
+std::vector<Tensor> multinomial_terms_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor crow, Tensor col,
+                                               std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
+                                               Tensor log_sums, Tensor logits, int64_t needed) {
   const CsrInput x(op, std::move(crow), std::move(col), std::move(values));
   check_nll_inputs(hidden, weight, x, bias);
   check_nll_gradient(grad, log_sums, logits, hidden, weight, bias, bf16, needed);
@@ -246,6 +244,6 @@ std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor 
 }  // namespace dmrec::cpu
 
 DMREC_KERNELS(CPU, m) {
-  m.impl("multinomial_nll", TORCH_BOX(&dmrec::cpu::multinomial_nll));
-  m.impl("_multinomial_nll_backward", TORCH_BOX(&dmrec::cpu::multinomial_nll_backward));
+  m.impl("multinomial_terms", TORCH_BOX(&dmrec::cpu::multinomial_terms));
+  m.impl("_multinomial_terms_backward", TORCH_BOX(&dmrec::cpu::multinomial_terms_backward));
 }

@@ -43,8 +43,6 @@ dim3 grid_of_chunks(int64_t n_rows, int64_t count) {
   return dim3(grid_x(n_rows), grid_y(blocks_for(count, nll_chunk)));
 }
 
-dim3 grid_of_warps(int64_t n_rows) { return dim3(grid_x(blocks_for(n_rows, rows_of_a_block))); }
-
 }  // namespace
 
 int launch_nll_sums(Type product, const NllTile& tile, const NllTargets& x, const NllSums& parts, const NllSums& state,
@@ -60,20 +58,13 @@ int launch_nll_sums(Type product, const NllTile& tile, const NllTargets& x, cons
   });
 }
 
-int launch_nll_losses(Type product, const NllTargets& x, const NllSums& state, void* loss, void* log_sums,
-                      Stream stream) {
+int launch_nll_terms(Type product, const NllTargets& x, const NllSums& state, double* terms, void* log_sums,
+                     Stream stream) {
   return with_product_type(product, [&]<class Product>() {
     using T = ArithmeticOf<Product>;
-    return launch("losses", losses<T>, grid_of_warps(x.indices.n_rows), dim3(warp_size, rows_of_a_block), stream,
-                  sums<T>(state), targets<T>(x), static_cast<T*>(loss), static_cast<T*>(log_sums));
-  });
-}
-
-int launch_nll_scales(Type product, const NllTargets& x, const NllGradient& of, Stream stream) {
-  return with_product_type(product, [&]<class Product>() {
-    using T = ArithmeticOf<Product>;
-    return launch("row_scales", row_scales<T>, grid_of_warps(x.indices.n_rows), dim3(warp_size, rows_of_a_block),
-                  stream, static_cast<const T*>(of.grad), of.grad_stride, targets<T>(x), static_cast<T*>(of.scales));
+    const dim3 grid(grid_x(blocks_for(x.indices.n_rows, rows_of_a_block)));
+    return launch("row_terms", row_terms<T>, grid, dim3(warp_size, rows_of_a_block), stream, sums<T>(state),
+                  targets<T>(x), terms, static_cast<T*>(log_sums));
   });
 }
 
@@ -83,8 +74,7 @@ int launch_nll_gradient(Type product, const NllTile& tile, const NllTargets& x, 
     using T = ArithmeticOf<Product>;
     return launch("tile_gradient", tile_gradient<Product>, grid_of_chunks(x.indices.n_rows, tile.count),
                   dim3(nll_threads), stream, logits<Product>(tile), targets<T>(x), static_cast<const T*>(of.log_sums),
-                  static_cast<const T*>(of.scales), static_cast<const T*>(of.grad), of.grad_stride,
-                  static_cast<Product*>(out), out_aligned);
+                  of.grad, static_cast<Product*>(out), out_aligned);
   });
 }
 

@@ -1,11 +1,10 @@
-// Kernels of multinomial_nll. With logits l = hidden weight^T + bias and S = log sum_i e^{l_i} of a row:
-//   loss = X S - sum_i x_i l_i,  X = sum_i x_i;      d loss / d l_i = X e^{l_i - S} - x_i
+// Kernels of multinomial_terms. With logits l = hidden weight^T + bias of a row:
+//   S = log sum_i e^{l_i},  T = sum_i x_i l_i;      with g, h their gradients: d / d l_i = g e^{l_i - S} + h x_i
 // The products are torch's, tile by tile of the items; around them
 //   chunk_sums      maximum, sum of exponentials and targets of 4096 logits of a row. Reads each logit once
 //   combine_chunks  those of a row together, in order; a thread per row
-//   losses          S and the loss; a warp per row
-//   row_scales      grad X; a warp per row
-//   tile_gradient   d loss / d l of a tile. Reads each logit once, writes it once
+//   row_terms       S, T and the sum of x; a warp per row
+//   tile_gradient   d / d l of a tile. Reads each logit once, writes it once
 //   column_sums     the gradient of the bias. Reads each gradient once
 //   add_to          sum += part, for the gradient of hidden. Reads two, writes one
 //
@@ -156,13 +155,7 @@ __device__ __forceinline__ double total_of(const Targets<T>& targets, int64_t b)
 }
 
 template <class T>
-__device__ __forceinline__ bool is_empty(const Targets<T>& targets, int64_t b) {
-  const SafeCsr x{targets.indices};
-  return x.begin(b) >= x.end(b);
-}
-
-template <class T>
-__global__ void losses(ChunkSums<T> state, Targets<T> targets, T* loss, T* log_sums) {
+__global__ void row_terms(ChunkSums<T> state, Targets<T> targets, double* terms, T* log_sums) {
   const int64_t b = int64_t{blockIdx.x} * blockDim.y + threadIdx.y, n_rows = targets.indices.n_rows;
   if (b >= n_rows) return;  // whole warps
   const double total = total_of(targets, b);
@@ -170,34 +163,23 @@ __global__ void losses(ChunkSums<T> state, Targets<T> targets, T* loss, T* log_s
   const T max = state.max[b], above = MaxAndSum<T>{max, state.sum[b]}.log_sum_above_max();
   log_sums[b] = max;
   log_sums[n_rows + b] = above;
-  const double value = total * (static_cast<double>(max) + static_cast<double>(above)) - state.of_targets[b];
-  loss[b] = is_empty(targets, b) ? T(0) : static_cast<T>(value);  // costs nothing, whatever its logits
-}
-
-template <class T>
-__global__ void row_scales(const T* grad, int64_t grad_stride, Targets<T> targets, T* scales) {
-  const int64_t b = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
-  if (b >= targets.indices.n_rows) return;
-  const double total = total_of(targets, b);
-  if (threadIdx.x == 0) {
-    const double scale = static_cast<double>(grad[b * grad_stride]) * total;
-    scales[b] = is_empty(targets, b) ? T(0) : static_cast<T>(scale);
-  }
+  terms[b] = static_cast<double>(max) + static_cast<double>(above);
+  terms[n_rows + b] = state.of_targets[b];
+  terms[2 * n_rows + b] = total;
 }
 
 // out: contiguous (rows, count); may be the logits themselves
 template <class Product>
 __global__ void __launch_bounds__(nll_threads)
     tile_gradient(LogitTile<Product> tile, Targets<ArithmeticOf<Product>> targets,
-                  const ArithmeticOf<Product>* log_sums, const ArithmeticOf<Product>* scales,
-                  const ArithmeticOf<Product>* grad, int64_t grad_stride, Product* out, bool out_aligned) {
+                  const ArithmeticOf<Product>* log_sums, const double* grad, Product* out, bool out_aligned) {
   using T = ArithmeticOf<Product>;
   constexpr int pieces = piece<Product>;
   const int64_t b = blockIdx.x, begin = int64_t{blockIdx.y} * nll_chunk;
   const int64_t end = begin + nll_chunk < tile.count ? begin + nll_chunk : tile.count;
   const Product* row = tile.data + b * tile.stride;
   Product* to = out + b * tile.count;
-  const T max = log_sums[b], above = log_sums[gridDim.x + b], scale = scales[b];
+  const T max = log_sums[b], above = log_sums[gridDim.x + b], scale = static_cast<T>(grad[b]);
   for (int64_t j = begin + int64_t{threadIdx.x} * pieces; j < end; j += nll_threads * pieces) {
     T x[pieces], bias[pieces];
     load_piece(row + j, end - j, tile.aligned, x);
@@ -207,9 +189,9 @@ __global__ void __launch_bounds__(nll_threads)
     store_piece(to + j, end - j, out_aligned, x);
   }
   __syncthreads();
-  const T of_row = grad[b * grad_stride];
+  const T of_row = static_cast<T>(grad[gridDim.x + b]);
   over_targets(targets, tile, b, begin, end, [&](int64_t column, T value) {
-    to[column] = Element<Product>::stored(Element<Product>::value(to[column]) - of_row * value);
+    to[column] = Element<Product>::stored(Element<Product>::value(to[column]) + of_row * value);
   });
 }
 

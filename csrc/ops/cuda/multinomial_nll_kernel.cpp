@@ -1,4 +1,4 @@
-// multinomial_nll on CUDA: the stages of ops/multinomial_nll.h, with the kernels of multinomial_nll.cuh for the pass
+// multinomial_terms on CUDA: the stages of ops/multinomial_nll.h, with the kernels of multinomial_nll.cuh for the pass
 // over a tile. Tiles hold 16 Mi logits, more above 4096 rows.
 #include <algorithm>
 #include <tuple>
@@ -58,18 +58,15 @@ class NllOnCuda {
         op, launch_nll_sums(product_, filled(tile, first, count), targets_, to_parts_, to_state_, device_.stream()));
   }
 
-  void losses(const Tensor& loss, const Tensor& log_sums) const {
-    check_launch(op, launch_nll_losses(product_, targets_, to_state_, data_to_fill(loss, "loss"),
-                                       data_to_fill(log_sums, "log sums"), device_.stream()));
+  void finish(const Tensor& terms, const Tensor& log_sums) const {
+    check_launch(op, launch_nll_terms(product_, targets_, to_state_, static_cast<double*>(data_to_fill(terms, "terms")),
+                                      data_to_fill(log_sums, "log sums"), device_.stream()));
   }
 
   void begin_backward(const Tensor& grad, const Tensor& log_sums) {
     grad_ = grad;
     log_sums_ = torch::stable::contiguous(log_sums);
-    scales_ = torch::stable::new_empty(problem_.hidden, {problem_.n_rows}, problem_.arithmetic);
-    of_ = {data_to_read(grad_, "grad"), grad_.stride(0), data_to_read(log_sums_, "log sums"),
-           data_to_fill(scales_, "scales")};
-    check_launch(op, launch_nll_scales(product_, targets_, of_, device_.stream()));
+    of_ = {static_cast<const double*>(data_to_read(grad_, "grad")), data_to_read(log_sums_, "log sums")};
   }
 
   void gradient(const Tensor& logits, int64_t first, int64_t count, const Tensor& out) const {
@@ -110,13 +107,13 @@ class NllOnCuda {
   NllTargets targets_{};
   std::optional<Sums> parts_, state_;  // of the forward
   NllSums to_parts_{}, to_state_{};
-  Tensor grad_, log_sums_, scales_;  // of the backward
+  Tensor grad_, log_sums_;  // of the backward
   NllGradient of_{};
 };
 
-std::tuple<Tensor, Tensor, Tensor> multinomial_nll(Tensor hidden, Tensor weight, Tensor crow, Tensor col,
-                                                   std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
-                                                   bool save) {
+std::tuple<Tensor, Tensor, Tensor> multinomial_terms(Tensor hidden, Tensor weight, Tensor crow, Tensor col,
+                                                     std::optional<Tensor> values, std::optional<Tensor> bias,
+                                                     bool bf16, bool save) {
   const CsrInput x(op, std::move(crow), std::move(col), std::move(values));
   check_nll_inputs(hidden, weight, x, bias);
   const OnDevice guard(hidden);
@@ -125,9 +122,9 @@ std::tuple<Tensor, Tensor, Tensor> multinomial_nll(Tensor hidden, Tensor weight,
   return nll_forward(problem, device, save);
 }
 
-std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor crow, Tensor col,
-                                             std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
-                                             Tensor log_sums, Tensor logits, int64_t needed) {
+std::vector<Tensor> multinomial_terms_backward(Tensor grad, Tensor hidden, Tensor weight, Tensor crow, Tensor col,
+                                               std::optional<Tensor> values, std::optional<Tensor> bias, bool bf16,
+                                               Tensor log_sums, Tensor logits, int64_t needed) {
   const CsrInput x(op, std::move(crow), std::move(col), std::move(values));
   check_nll_inputs(hidden, weight, x, bias);
   check_nll_gradient(grad, log_sums, logits, hidden, weight, bias, bf16, needed);
@@ -141,6 +138,6 @@ std::vector<Tensor> multinomial_nll_backward(Tensor grad, Tensor hidden, Tensor 
 }  // namespace dmrec::cuda
 
 DMREC_CUDA_KERNELS(m) {
-  m.impl("multinomial_nll", TORCH_BOX(&dmrec::cuda::multinomial_nll));
-  m.impl("_multinomial_nll_backward", TORCH_BOX(&dmrec::cuda::multinomial_nll_backward));
+  m.impl("multinomial_terms", TORCH_BOX(&dmrec::cuda::multinomial_terms));
+  m.impl("_multinomial_terms_backward", TORCH_BOX(&dmrec::cuda::multinomial_terms_backward));
 }

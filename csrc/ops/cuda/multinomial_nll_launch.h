@@ -1,5 +1,6 @@
 // Launchers of multinomial_nll. `product`: the type of logits and their gradients, float32, float64 or bfloat16;
-// everything else is in its arithmetic type (float32 for bfloat16), sums of targets in double.
+// everything else is in its arithmetic type (float32 for bfloat16), terms, their gradients and sums of targets in
+// double.
 #pragma once
 
 #include "ops/cuda/launch.h"
@@ -24,16 +25,13 @@ struct NllSums {  // (chunks of the tile, B), or (1, B)
   double* of_targets;
 };
 struct NllGradient {
-  const void* grad;  // (B,)
-  int64_t grad_stride;
+  const double* grad;    // (2, B), of the log of the sum and of the targets
   const void* log_sums;  // (2, B)
-  void* scales;          // (B,)
 };
 int launch_nll_sums(Type product, const NllTile& tile, const NllTargets& x, const NllSums& parts, const NllSums& state,
                     Stream stream);
-int launch_nll_losses(Type product, const NllTargets& x, const NllSums& state, void* loss, void* log_sums,
-                      Stream stream);
-int launch_nll_scales(Type product, const NllTargets& x, const NllGradient& of, Stream stream);
+int launch_nll_terms(Type product, const NllTargets& x, const NllSums& state, double* terms, void* log_sums,
+                     Stream stream);
 int launch_nll_gradient(Type product, const NllTile& tile, const NllTargets& x, const NllGradient& of, void* out,
                         bool out_aligned, Stream stream);
 int launch_nll_column_sums(Type product, const void* tile, int64_t n_rows, int64_t count, void* sums, Stream stream);
