@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+torch._dynamo.config.recompile_limit = 64  # a graph for each size: beyond 8 torch.compile would run eagerly, silently
+
 
 def gaussian_kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
     """Eq. 14, Zhang et al., SIGIR 2025, as it is usually typed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
 import textwrap
@@ -74,6 +75,7 @@ def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> No
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from PIL import Image
 
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -109,4 +111,6 @@ def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> No
         axes.set_axis_off()
     figure.supxlabel("times our time (right of the line: slower than ours); dashed: the floor", fontsize=10)
     figure.suptitle(", ".join(f"{key} {value}" for key, value in about.items()), fontsize=10)
-    figure.savefig(path, dpi=80)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=80)
+    Image.open(drawn).convert("RGB").quantize(48).save(path, optimize=True)

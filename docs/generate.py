@@ -374,7 +374,7 @@ def peers(dataset: str) -> str:
     for path in sorted(RESULTS.glob("peers-*.json")):
         found = json.loads(path.read_text())
         for name, row in found["datasets"].get(dataset, {}).items():
-            cells = [str(row.get(key, "-")) for key in keys]
+            cells = [_short(row.get(key)) for key in keys]
             table.append(f"| {name} | {found['processor']} | {' | '.join(cells)} |")
     return "\n".join(table) + "\n"
 
@@ -397,6 +397,11 @@ TABLES = {
     "phases": phases,
     "kinds": kinds,
 }
+
+
+def _short(value: str | float | None) -> str:
+    """A figure with three digits, whole numbers and words as they are."""
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _mean(values: list[float]) -> str:

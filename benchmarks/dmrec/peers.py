@@ -7,7 +7,8 @@ long and needs no quiet machine, and the second does:
 - ``--part curve`` trains until validation no longer rises. What is kept: the best recall@20, and the first epoch with
   99 % of it.
 - ``--part seconds`` runs a few epochs. What is kept: the median seconds of an epoch after the first, those of a full
-  ranking of the users of validation, and the peak resident memory of the process.
+  ranking of the users of validation, and the peak resident memory of the process. ``products alone``, the floor, has
+  this part only.
 
 Seconds to 99 % are so many epochs, and a ranking after every third of them (after each for ALS, WARP and RecBole's
 defaults). Written to ``results/peers-PROCESSOR.json``, where each part adds to what is there.
@@ -73,6 +74,7 @@ CONTENDERS = {
     "dense PyTorch": Contender("dense_pytorch", [[TORCH, "numpy", "scipy"]]),
     "implicit ALS": Contender("implicit_als", [["implicit==0.7.3"]], every=1),
     "LightFM WARP": Contender("lightfm_warp", [["rectools-lightfm==1.17.3"]], every=1),
+    "products alone": Contender("products", []),
 }
 
 
@@ -158,6 +160,8 @@ def main() -> None:
                 contender = CONTENDERS[name]
                 row: dict[str, Any] = {}
                 for part in chosen.part or ("curve", "seconds"):
+                    if part == "curve" and name == "products alone":
+                        continue
                     limits = (chosen.epochs, chosen.patience) if part == "curve" else (chosen.alone, chosen.alone)
                     record = measure(contender, chosen.environments, Path(temporary), *limits)
                     row |= {"version": record["version"]} | (curve if part == "curve" else seconds)(record)
@@ -173,6 +177,7 @@ def keep(path: Path, dataset: str, name: str, row: dict[str, Any], every: int) -
     if (reached := to_99(whole, every)) is not None:
         whole["seconds_to_99"] = reached
     rows[name] = whole
+    result["datasets"][dataset] = {known: rows[known] for known in CONTENDERS if known in rows}
     path.write_text(json.dumps(result, indent=1) + "\n")
     return whole
 

@@ -29,7 +29,7 @@ def _contenders(strategy, reduction):
     return {
         "ours": lambda: functools.partial(dmrec_ext.matching_loss, eps=1e-7, **options),
         "eager": lambda: peer,
-        "compile": lambda: torch.compile(peer),
+        "compile": lambda: torch.compile(peer, dynamic=False),
         "floor": None,
     }
 
