@@ -7,6 +7,7 @@ printed, unless ``--keep`` comes first: then the groups that ran take the place 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -50,11 +51,21 @@ def main() -> int:
     return int(status)
 
 
+def _by_size(group: str) -> list[tuple[bool, int, str]]:
+    """A key that orders numbers in names by value."""
+    parts = re.split(r"(\d[\d,]*)", group)
+    return [
+        (part[:1].isdigit(), int(part.strip(",").replace(",", "")) if part[:1].isdigit() else 0, part) for part in parts
+    ]
+
+
 def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """``rows`` and those of other groups in the file, by the names of the groups."""
     measured = {row["group"] for row in rows}
     before = json.loads(path.read_text())["rows"] if path.exists() else []
-    return sorted([*rows, *(row for row in before if row["group"] not in measured)], key=lambda row: row["group"])
+    return sorted(
+        [*rows, *(row for row in before if row["group"] not in measured)], key=lambda row: _by_size(row["group"])
+    )
 
 
 if __name__ == "__main__":

@@ -83,16 +83,25 @@ def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> No
             groups[row["group"]].append(row)
     columns = 3
     lines = -(-len(groups) // columns)
-    most = max(len(of_group) for of_group in groups.values())
-    figure, panels = plt.subplots(lines, columns, figsize=(13, (0.17 * most + 0.9) * lines + 0.6), layout="constrained")
-    for axes, (group, of_group) in zip(panels.flat, groups.items(), strict=False):
+    counts = [len(of_group) for of_group in groups.values()]
+    most = [max(counts[i : i + columns]) for i in range(0, len(counts), columns)]  # of a line of panels
+    heights = [0.17 * count + 0.6 for count in most]
+    figure, panels = plt.subplots(
+        lines,
+        columns,
+        figsize=(13, sum(heights) + 0.35 * lines + 0.6),
+        layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+    )
+    for place, (axes, (group, of_group)) in enumerate(zip(panels.flat, groups.items(), strict=False)):
+        rows = most[place // columns]
         peers = [row for row in of_group if row["contender"] != "floor"]
-        for place, row in enumerate(peers):
+        for line, row in enumerate(peers):
             slower = row["times_ours"] >= 1
-            axes.barh(place, row["times_ours"] - 1, left=1, color="#0072B2" if slower else "#D55E00", height=0.7)
+            axes.barh(line, row["times_ours"] - 1, left=1, color="#0072B2" if slower else "#D55E00", height=0.7)
             axes.annotate(
                 f"{row['times_ours']:.2f}",
-                (row["times_ours"], place),
+                (row["times_ours"], line),
                 xytext=(3 if slower else -3, 0),
                 textcoords="offset points",
                 ha="left" if slower else "right",
@@ -104,8 +113,8 @@ def to_plot(rows: list[dict[str, Any]], about: dict[str, Any], path: Path) -> No
                 axes.axvline(row["times_ours"], color="#009E73", linestyle="--", linewidth=1.2)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_yticks(range(len(peers)), [row["contender"] for row in peers], fontsize=8)
-        axes.set(xscale="log", xlim=(0.1, 30), ylim=(most - 0.4, -0.6))
-        axes.set_title(textwrap.fill(group, 48), fontsize=8, loc="left")
+        axes.set(xscale="log", xlim=(0.1, 30), ylim=(rows - 0.4, -0.6))
+        axes.set_title(textwrap.fill(group, 40), fontsize=8, loc="left")
         axes.tick_params(axis="x", labelsize=7)
     for axes in list(panels.flat)[len(groups) :]:
         axes.set_axis_off()

@@ -47,8 +47,8 @@ def test_the_time_to_99_percent_counts_epochs_and_rankings(tmp_path):
     assert peers.curve(record) == {"recall@20": 0.2, "epochs_to_99": 6, "epochs": 15}
     assert peers.seconds(record) == {"epoch": 2.0, "ranking": 0.5, "peak_mib": 7}
     path = tmp_path / "peers.json"
-    assert "seconds_to_99" not in peers.keep(path, "d", "x", peers.curve(record), 3)
-    assert peers.keep(path, "d", "x", peers.seconds(record), 3)["seconds_to_99"] == 6 * 2.0 + 2 * 0.5
+    assert "seconds_to_99" not in peers.keep(path, "d", "dense PyTorch", peers.curve(record), 3)
+    assert peers.keep(path, "d", "dense PyTorch", peers.seconds(record), 3)["seconds_to_99"] == 6 * 2.0 + 2 * 0.5
     assert json.loads(path.read_text())["processor"] == processor()
 
 
