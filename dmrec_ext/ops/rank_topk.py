@@ -24,6 +24,7 @@ def rank_topk(
     bias: Tensor | None = None,
     exclude: Csr | None = None,
     precision: str = "auto",
+    exact_scores: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""The k best items of each query among all items, exactly, by :math:`Q W^T + b`.
 
@@ -38,10 +39,12 @@ def rank_topk(
         precision: ``"float32"`` or ``"bf16"`` for the products that precede the exact scores; the result is the same.
             ``"auto"`` takes what is faster on the device, as `fastest_precision` measures it once in a process
             (float32 while compiling, and while a CUDA graph is captured).
+        exact_scores: give the float64 scores that the ranking follows, unrounded: rankings of parts of the items are
+            then those of the whole when `merge_topk` puts them together, near-duplicates in their order.
 
     Returns:
-        scores (B, k), in the dtype of ``query``, and ids (B, k) int64. Where fewer than k candidates remain: score
-        -inf and id -1. Not differentiable.
+        scores (B, k), in the dtype of ``query`` (float64 with ``exact_scores``), and ids (B, k) int64. Where fewer than
+        k candidates remain: score -inf and id -1. Not differentiable.
 
     Raises:
         TypeError: an argument has the wrong type, or dtypes differ.
@@ -63,20 +66,22 @@ def rank_topk(
     [[1, 2]]
     """
     if not runs_native("rank_topk", query):
-        return reference.rank_topk(query, items, k, bias=bias, exclude=exclude, precision=precision)
+        return reference.rank_topk(
+            query, items, k, bias=bias, exclude=exclude, precision=precision, exact_scores=exact_scores
+        )
     weight, bias, precision, prepared = unprepared(items, bias, precision)
     query, weight, bias = checked_topk_inputs(query, weight, k, bias, exclude, precision)
     precision = _chosen(precision, weight)
     if query.is_cuda and k > MOST_ON_CUDA:
-        return reference.rank_topk(query, weight, k, bias=bias, exclude=exclude, precision=precision)
+        return reference.rank_topk(
+            query, weight, k, bias=bias, exclude=exclude, precision=precision, exact_scores=exact_scores
+        )
     seen = (None, None) if exclude is None else (exclude.crow, exclude.col)
     bf16 = precision == "bf16" or _float32_products_are_rounded(query.device.type)
     usable = prepared is not None and prepared.parts is not None and bf16 == (precision == "bf16")
     parts = prepared.parts if prepared is not None and usable else ()
-    result: tuple[Tensor, Tensor] = torch.ops.dmrec_ext.rank_topk.default(
-        query, weight, k, bias, *seen, bf16, *(parts or ())
-    )
-    return result
+    scores, ids = torch.ops.dmrec_ext.rank_topk.default(query, weight, k, bias, *seen, bf16, *(parts or ()))
+    return scores if exact_scores else scores.to(query.dtype), ids
 
 
 def prepare_items(items: Tensor, bias: Tensor | None = None, *, precision: str = "auto") -> PreparedItems:
@@ -138,7 +143,8 @@ def _float32_products_are_rounded(device_type: str) -> bool:
 
 
 def _fake(query: Tensor, items: Tensor, k: int, *others: Tensor | bool | None) -> tuple[Tensor, Tensor]:
-    return query.new_empty(query.shape[0], k), query.new_empty(query.shape[0], k, dtype=torch.int64)
+    shape = query.shape[0], k
+    return query.new_empty(shape, dtype=torch.float64), query.new_empty(shape, dtype=torch.int64)
 
 
 def _fake_parts(items: Tensor, bias: Tensor | None, bf16: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,10 +64,13 @@ def rank_topk(
     bias: Tensor | None = None,
     exclude: Csr | None = None,
     precision: str = "auto",
+    exact_scores: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
     items, bias, precision, _ = unprepared(items, bias, precision)
     query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision)
+    if exact_scores:
+        query, items, bias = query.double(), items.double(), None if bias is None else bias.double()
     return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
 
 

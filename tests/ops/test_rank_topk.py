@@ -394,3 +394,32 @@ def test_no_users():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_exact_scores_are_those_of_double(dtype):
+    query, items, bias = torch.randn(3, 40).to(dtype), torch.randn(300, 40).to(dtype), torch.randn(300).to(dtype)
+    scores, ids = rank_topk(query, items, 7, bias=bias, exact_scores=True)
+    right = (query.double() @ items.double().T + bias.double()).cpu().topk(7)
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(scores.cpu(), right.values, rtol=1e-13, atol=1e-13)
+    assert torch.equal(ids.cpu(), right.indices)
+    rounded, same = rank_topk(query, items, 7, bias=bias)
+    assert rounded.dtype == dtype
+    assert torch.equal(rounded, scores.to(dtype))
+    assert torch.equal(same, ids)
+
+
+@pytest.mark.parametrize("n_parts", [2, 5, 16])
+def test_rankings_of_parts_are_that_of_the_whole_although_items_are_nearly_the_same(n_parts):
+    query, items = torch.randn(6, 16), torch.randn(12, 16).repeat(17, 1)[:200]
+    items += 1e-8 * torch.randn(200, 16)  # scores that float32 does not tell apart, and some that are equal
+    exclude = Csr.from_torch((torch.rand(6, 200) < 0.05).float())
+    scores, ids = rank_topk(query, items, 20, exclude=exclude, exact_scores=True)
+    size, parts = -(-200 // n_parts), []
+    for i, seen in enumerate(exclude.split(size)):
+        s, found = rank_topk(query, items[i * size : (i + 1) * size], 20, exclude=seen, exact_scores=True)
+        parts.append((s, torch.where(found < 0, -1, found + i * size)))
+    merged = merge_topk(torch.cat([s for s, _ in parts], 1), torch.cat([found for _, found in parts], 1), 20)
+    assert torch.equal(merged[1], ids)
+    assert torch.equal(merged[0], scores)

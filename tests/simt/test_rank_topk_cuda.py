@@ -21,6 +21,7 @@ def _inputs(users, n_items, width, dtype=torch.float32):
 
 
 def _assert_as_on_the_cpu(build, order, query, items, k, **options):
+    options["exact_scores"] = True
     expected = rank_topk(query, items, k, **options)
     for precision in ("float32", "bf16"):
         with build.running(order):

@@ -185,8 +185,7 @@ struct Ranking {
         if (ranges > 1) std::sort(all.begin(), all.end());
         all.resize(k, {-std::numeric_limits<double>::infinity(), -1});
         for (int64_t i = 0; i < k; ++i) {
-          Element<Stored>::store(static_cast<Stored*>(scores.mutable_data_ptr()) + user * k + i,
-                                 static_cast<T>(all[i].score));
+          static_cast<double*>(scores.mutable_data_ptr())[user * k + i] = all[i].score;
           static_cast<int64_t*>(ids.mutable_data_ptr())[user * k + i] = all[i].id;
         }
       }
@@ -380,7 +379,7 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   }
   query = with_adjacent_elements(std::move(query));
   items = with_adjacent_elements(std::move(items));
-  Tensor scores = torch::stable::new_empty(query, {query.size(0), k});
+  Tensor scores = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Double);
   Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
   if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
   const auto given = prepared_items(items, bf16, std::move(filter_bias), std::move(maxima), std::move(in_bf16));

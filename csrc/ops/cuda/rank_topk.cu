@@ -55,12 +55,11 @@ int launch_select_tile(const RankJob& job, const void* products, int64_t first, 
   });
 }
 
-int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream stream) {
-  return with_stored_type(job.type, [&]<class Stored>() {
-    return launch("finish_ranking", finish_ranking<Stored>, dim3(grid_x(job.n_users)), dim3(ranking_threads), stream,
-                  job.scores, job.ids, job.parts, static_cast<int>(job.k), power_of_two_from(static_cast<int>(job.k)),
-                  static_cast<Stored*>(scores), ids);
-  });
+int launch_finish_ranking(const RankJob& job, double* scores, int64_t* ids, Stream stream) {
+  const double* parts = job.scores;
+  return launch("finish_ranking", finish_ranking<double>, dim3(grid_x(job.n_users)), dim3(ranking_threads), stream,
+                parts, job.ids, job.parts, static_cast<int>(job.k), power_of_two_from(static_cast<int>(job.k)), scores,
+                ids);
 }
 
 }  // namespace dmrec::cuda

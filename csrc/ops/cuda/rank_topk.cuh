@@ -343,12 +343,11 @@ __global__ void __launch_bounds__(ranking_threads, 2) select_tile(RankTile<Store
   }
 }
 
-// The parts of a user into one; scores in the dtype of the inputs, -inf and -1 where there is nobody.
-template <class Stored>
+// The parts of a user into one; -inf and -1 where there is nobody. A template, as kernels in headers are.
+template <class Score>
 __global__ void __launch_bounds__(ranking_threads)
-    finish_ranking(const double* scores, const int64_t* ids, int parts, int k, int best, Stored* out_scores,
+    finish_ranking(const Score* scores, const int64_t* ids, int parts, int k, int best, Score* out_scores,
                    int64_t* out_ids) {
-  using T = ArithmeticOf<Stored>;
   DMREC_SHARED(double, score, 2 * chunk);
   DMREC_SHARED(int64_t, id, 2 * chunk);
   const int64_t user = blockIdx.x, n_users = gridDim.x;
@@ -364,7 +363,7 @@ __global__ void __launch_bounds__(ranking_threads)
   }
   for (int i = threadIdx.x; i < k; i += ranking_threads) {
     const bool empty = id[i] == nobody;
-    out_scores[user * k + i] = Element<Stored>::stored(empty ? -infinity<T>() : static_cast<T>(score[i]));
+    out_scores[user * k + i] = empty ? -infinity<Score>() : score[i];
     out_ids[user * k + i] = empty ? -1 : id[i];
   }
 }

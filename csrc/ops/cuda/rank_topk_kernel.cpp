@@ -100,9 +100,9 @@ class Ranking {
       was_filled(tile);
       check_launch(op, launch_select_tile(job_, products, from, n, rows_aligned(tile), device_.stream()));
     });
-    check_launch(op, launch_finish_ranking(job_, data_to_fill(row_range(scores, first, count), "scores"),
-                                           static_cast<int64_t*>(data_to_fill(row_range(ids, first, count), "ids")),
-                                           device_.stream()));
+    check_launch(op, launch_finish_ranking(
+                         job_, static_cast<double*>(data_to_fill(row_range(scores, first, count), "scores")),
+                         static_cast<int64_t*>(data_to_fill(row_range(ids, first, count), "ids")), device_.stream()));
   }
 
  private:
@@ -128,7 +128,7 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   const OnDevice device(query);
   query = with_adjacent_elements(std::move(query));
   items = with_adjacent_elements(std::move(items));
-  Tensor scores = torch::stable::new_empty(query, {query.size(0), k});
+  Tensor scores = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Double);
   Tensor ids = torch::stable::new_empty(query, {query.size(0), k}, ScalarType::Long);
   if (query.size(0) == 0) return {std::move(scores), std::move(ids)};
   if (items.size(0) == 0) {

@@ -39,6 +39,6 @@ int launch_user_margins(Type type, const RankVectors& users, int64_t n_users, co
 // products: (B, count), of all users with the items from `first` on; tiles in order, the first one from item 0
 int launch_select_tile(const RankJob& job, const void* products, int64_t first, int64_t count, bool aligned,
                        Stream stream);
-int launch_finish_ranking(const RankJob& job, void* scores, int64_t* ids, Stream stream);
+int launch_finish_ranking(const RankJob& job, double* scores, int64_t* ids, Stream stream);
 
 }  // namespace dmrec::cuda
