@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 from .. import reference
 from .._checks import autocast_enabled, check_choice, check_tensor
 from .._library import NATIVE, runs_native
-from .._torch_private import is_batched
+from .._torch_private import AutoDispatchBelowAutograd, is_batched, is_jit_tracing
 from ..csr import Csr
 from ..reference.multinomial_nll import LOGITS_BUDGET, REDUCTIONS, checked_nll_inputs, targets
-from ._call import call
+from ._call import call, wants_gradient
 
 
 def multinomial_nll(
@@ -70,10 +71,11 @@ def multinomial_nll(
         return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction, logits_budget=logits_budget)
     checked_nll_inputs("multinomial_nll", hidden, weight, x, bias, logits_budget)
     check_choice("multinomial_nll", "reduction", reduction, REDUCTIONS)
-    log_sum, of_targets, total = _terms(hidden, weight, x, bias, logits_budget)
-    costs = x.crow.diff() > 0  # a row without targets costs nothing, whatever its logits
-    loss = torch.where(costs, total.detach() * log_sum - of_targets, 0.0)
-    loss = loss.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
+    arguments = _arguments(hidden, weight, x, bias, logits_budget)
+    if wants_gradient(arguments) and not torch.compiler.is_compiling() and not is_jit_tracing():
+        loss: Tensor = _Loss.apply(*arguments)
+    else:
+        loss = _loss_of(call(torch.ops.dmrec_ext.multinomial_terms.default, *arguments)[0], weight)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
@@ -116,23 +118,50 @@ def multinomial_terms(
     if _wants_values(x) or not runs_native("multinomial_nll", hidden):
         return reference.multinomial_terms(hidden, weight, x, bias, logits_budget=logits_budget)
     checked_nll_inputs("multinomial_terms", hidden, weight, x, bias, logits_budget)
-    return _terms(hidden, weight, x, bias, logits_budget)[:2]
+    terms: Tensor = call(
+        torch.ops.dmrec_ext.multinomial_terms.default, *_arguments(hidden, weight, x, bias, logits_budget)
+    )[0]
+    return terms[:2]
 
 
 def _wants_values(x: Csr) -> bool:
     return x.values is not None and x.values.requires_grad and torch.is_grad_enabled()
 
 
-def _terms(hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, logits_budget: int) -> Tensor:
-    """(3, B) float64: S, T and the sums of x."""
+def _arguments(hidden: Tensor, weight: Tensor, x: Csr, bias: Tensor | None, logits_budget: int) -> tuple[Any, ...]:
+    """Those of the operator."""
     bf16 = weight.dtype == torch.bfloat16
     if autocast_enabled(hidden.device.type):
         bf16 = bf16 or torch.get_autocast_dtype(hidden.device.type) == torch.bfloat16
     bf16 = bf16 and weight.dtype != torch.float64
     save = _saves_logits(hidden, weight, bias, bf16, logits_budget)
-    arguments = (hidden, weight, x.crow, x.col, x.values, bias, bf16, save)
-    terms: Tensor = call(torch.ops.dmrec_ext.multinomial_terms.default, *arguments)[0]
-    return terms
+    return hidden, weight, x.crow, x.col, x.values, bias, bf16, save
+
+
+def _loss_of(terms: Tensor, weight: Tensor) -> Tensor:
+    """(B,) X S - T, where X is 0 without S, whatever the logits of a row without targets."""
+    log_sum, of_targets, total = terms.unbind(0)
+    total = total.detach()
+    loss = torch.where(total == 0, 0.0, total * log_sum) - of_targets
+    return loss.to(torch.float64 if weight.dtype == torch.float64 else torch.float32)
+
+
+class _Loss(torch.autograd.Function):
+    """The loss of rows for eager calls: what autograd would record of `_loss_of` takes as long as a small product."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        with AutoDispatchBelowAutograd():
+            output = torch.ops.dmrec_ext.multinomial_terms.default(*arguments)
+        *tensors, ctx.bf16, _ = arguments
+        ctx.save_for_backward(*tensors, *output[1:], output[0][2])
+        return _loss_of(output[0], arguments[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *saved, total = ctx.saved_tensors
+        grad = grad.double()
+        return _gradients(ctx, saved, torch.stack([grad * total, -grad]))
 
 
 def _saves_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, bf16: bool, budget: int) -> bool:
@@ -152,9 +181,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward(ctx: Any, grad: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor | None, ...]:
     del of_others  # they only serve the backward
-    if grad is None:
-        return (None,) * 8
-    hidden, weight, crow, col, values, bias, log_sums, logits = ctx.saved_tensors
+    return (None,) * 8 if grad is None else _gradients(ctx, ctx.saved_tensors, grad)
+
+
+def _gradients(ctx: Any, saved: Sequence[Any], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Of the operator's arguments, from those of its terms (2 or more, B)."""
+    hidden, weight, crow, col, values, bias, log_sums, logits = saved
     wanted = [i for i, place in enumerate((0, 1, 5)) if ctx.needs_input_grad[place]]
     if torch.is_grad_enabled() or is_batched(grad):  # create_graph=True, is_grads_batched=True
         if len({t.dtype for t in (hidden, weight, bias) if t is not None}) > 1:
