@@ -73,7 +73,7 @@ def multinomial_nll(
     check_choice("multinomial_nll", "reduction", reduction, REDUCTIONS)
     arguments = _arguments(hidden, weight, x, bias, logits_budget)
     if wants_gradient(arguments) and not torch.compiler.is_compiling() and not is_jit_tracing():
-        loss: Tensor = _Loss.apply(*arguments)
+        loss: Tensor = _Loss.apply(*arguments)  # type: ignore[no-untyped-call]
     else:
         loss = _loss_of(call(torch.ops.dmrec_ext.multinomial_terms.default, *arguments)[0], weight)
     if reduction == "none":
@@ -158,7 +158,7 @@ class _Loss(torch.autograd.Function):
         return _loss_of(output[0], arguments[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *saved, total = ctx.saved_tensors
         grad = grad.double()
         return _gradients(ctx, saved, torch.stack([grad * total, -grad]))
