@@ -1,7 +1,7 @@
 // Schema of rank_topk: the k best rows of `items` (N, H) for each row of `query` (B, H), by the exact product + bias.
 // exclude_* are a (B, N) CSR matrix of items not to rank; bf16: multiply in bfloat16 in the filter, the result is the
-// same. Without, on the CPU, torch must multiply float32 in full (its setting "highest"). Scores in double and ids; -inf
-// and -1 where there are fewer than k.
+// same. Without, on the CPU, torch must multiply float32 in full (its setting "highest"). Scores in double and ids;
+// -inf and -1 where there are fewer than k.
 //
 // What is the same for all queries may be made once, by _prepare_items, and be given: filter_bias (N,) in the
 // arithmetic type, the bias, but +inf where the bound of the filter does not cover an item; maxima (2, any), float64,
