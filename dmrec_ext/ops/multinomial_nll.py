@@ -66,7 +66,7 @@ def multinomial_nll(
     >>> multinomial_nll(torch.zeros(1, 2), torch.zeros(4, 2), x)  # log 4
     tensor(1.3863)
     """
-    x = targets(x, hidden, weight)
+    x = targets("multinomial_nll", x, hidden, weight)
     if _wants_values(x) or not runs_native("multinomial_nll", hidden):
         return reference.multinomial_nll(hidden, weight, x, bias, reduction=reduction, logits_budget=logits_budget)
     checked_nll_inputs("multinomial_nll", hidden, weight, x, bias, logits_budget)
@@ -114,7 +114,7 @@ def multinomial_terms(
     tensor([[3.1392],
             [3.0000]], dtype=torch.float64)
     """
-    x = targets(x, hidden, weight)
+    x = targets("multinomial_terms", x, hidden, weight)
     if _wants_values(x) or not runs_native("multinomial_nll", hidden):
         return reference.multinomial_terms(hidden, weight, x, bias, logits_budget=logits_budget)
     checked_nll_inputs("multinomial_terms", hidden, weight, x, bias, logits_budget)

@@ -24,7 +24,7 @@ def multinomial_nll(
     logits_budget: int = LOGITS_BUDGET,
 ) -> Tensor:
     """Reference of `dmrec_ext.multinomial_nll`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
-    x = targets(x, hidden, weight)
+    x = targets("multinomial_nll", x, hidden, weight)
     checked_nll_inputs("multinomial_nll", hidden, weight, x, bias, logits_budget)
     check_choice("multinomial_nll", "reduction", reduction, REDUCTIONS)
     logits = torch.nn.functional.linear(hidden, weight, bias)
@@ -42,7 +42,7 @@ def multinomial_terms(
     hidden: Tensor, weight: Tensor, x: Csr | Tensor, bias: Tensor | None = None, *, logits_budget: int = LOGITS_BUDGET
 ) -> Tensor:
     """Reference of `dmrec_ext.multinomial_terms`; forms the (B, N) logits, whatever ``logits_budget`` allows."""
-    x = targets(x, hidden, weight)
+    x = targets("multinomial_terms", x, hidden, weight)
     checked_nll_inputs("multinomial_terms", hidden, weight, x, bias, logits_budget)
     logits = torch.nn.functional.linear(hidden, weight, bias).double()
     row = x.row_of_entry()
@@ -51,11 +51,10 @@ def multinomial_terms(
     return torch.stack([torch.logsumexp(logits, 1), of_targets])
 
 
-def targets(x: Csr | Tensor, hidden: Tensor, weight: Tensor) -> Csr:
+def targets(op: str, x: Csr | Tensor, hidden: Tensor, weight: Tensor) -> Csr:
     """``x``, or class indices (B,) as a matrix with a one in each row."""
     if not isinstance(x, Tensor):
         return x
-    op = "multinomial_nll"
     check_tensor(op, "hidden", hidden, 2)
     check_tensor(op, "weight", weight, 2)
     if x.dtype != torch.int64:

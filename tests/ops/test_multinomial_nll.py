@@ -349,5 +349,7 @@ def test_errors_of_the_terms_have_their_name():
     for function in (multinomial_terms, reference.multinomial_terms):
         with pytest.raises(ValueError, match=r"multinomial_terms: weight must have the width of hidden \(4\), got 3"):
             function(hidden, weight[:, :3], x)
+        with pytest.raises(TypeError, match="multinomial_terms: x must be a Csr, or int64 class indices"):
+            function(hidden, weight, torch.ones(5))
         with pytest.raises(ValueError, match="multinomial_terms: logits_budget must be at least 0, got -1"):
             function(hidden, weight, x, logits_budget=-1)
