@@ -1,6 +1,7 @@
 """The comparison with peers, as far as it runs without their environments."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ def data(tmp_path):
     return tmp_path
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from Linux's /proc")
 @pytest.mark.parametrize("script", ["ours", "dense_pytorch"])
 def test_a_contender_trains_and_is_measured(data, tmp_path, script):
     record = peers.measure(peers.Contender(script, []), tmp_path, data, epochs=6, patience=9)
@@ -27,7 +29,7 @@ def test_a_contender_trains_and_is_measured(data, tmp_path, script):
     assert min(record["epochs"]) > 0
     assert [each["epoch"] for each in record["evaluations"]] == [3, 6]
     assert all(0 < each["recall"] < 1 and each["seconds"] > 0 for each in record["evaluations"])
-    assert 100 < record["peak_mib"] < 2000
+    assert 100 < record["peak_mib"] < 8000
 
 
 def test_recall_and_the_best_items_are_those_of_the_definition():
