@@ -103,3 +103,13 @@ def wheel(tmp_path, monkeypatch):
         for kind, text in (("inter", inter), ("item", item), ("user", user)):
             archive.writestr(f"{download.INSIDE}.{kind}", text)
     return path
+
+
+@pytest.fixture(scope="session")
+def rank_pool():
+    """Calls functions in several processes that compute together, see `RankPool`."""
+    from rank_pool import RankPool
+
+    pool = RankPool()
+    yield pool
+    pool.close()

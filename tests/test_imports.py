@@ -17,19 +17,22 @@ ALLOWED = {
     "files": {"errors"},
     "plugins": {"errors"},
     "options": {"errors", "yaml12"},
-    "runtime": BASE,
+    "sharding": {"errors", "dmrec_ext"},
+    "runtime": BASE | {"sharding"},
     "data": BASE,
     "language": BASE | {"data", "runtime"},
     "tokenizers": BASE | {"options", "data"},
-    "models": BASE | {"options", "runtime", "tokenizers"},
+    "models": BASE | {"options", "runtime", "tokenizers", "sharding"},
     "eval": BASE | {"models", "runtime"},
     "config": BASE | {"options", "yaml12", "eval", "models"},
     "recipes": BASE | {"options", "config", "data", "models"},
     "build": BASE | {"config", "models"},
-    "runs": BASE | SETTINGS | {"data", "tokenizers", "models", "eval", "build"},
-    "training": BASE | SETTINGS | {"data", "models", "eval", "build", "runs"},
-    "inference": BASE | SETTINGS | {"table", "data", "language", "models", "eval", "runs"},
-    "experiment": BASE | SETTINGS | {"plugins", "recipes", "data", "models", "eval", "build", "runs", "training"},
+    "runs": BASE | SETTINGS | {"sharding", "data", "tokenizers", "models", "eval", "build"},
+    "training": BASE | SETTINGS | {"sharding", "data", "models", "eval", "build", "runs"},
+    "inference": BASE | SETTINGS | {"table", "sharding", "data", "language", "models", "eval", "runs"},
+    "experiment": BASE
+    | SETTINGS
+    | {"plugins", "sharding", "recipes", "data", "models", "eval", "build", "runs", "training"},
     "__main__": {"cli"},
 }
 ALLOWED["api"] = {*ALLOWED, "dmrec_ext"} - {"__main__", "experiment"}

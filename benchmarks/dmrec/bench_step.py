@@ -16,7 +16,7 @@ from dmrec.models.base import Step
 from dmrec.recipes import recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
-from dmrec.training.loop import optimiser_of
+from dmrec.training.optimiser import optimiser_of
 from torch import nn
 
 from benchmarks import peers

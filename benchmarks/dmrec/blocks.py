@@ -23,7 +23,7 @@ from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
-from dmrec.training.loop import optimiser_of
+from dmrec.training.optimiser import optimiser_of
 from torch import nn
 
 RESULTS = Path(__file__).parents[1] / "results"

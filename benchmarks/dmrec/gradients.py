@@ -22,7 +22,8 @@ from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
-from dmrec.training.loop import optimiser_of, seed_of, shuffled_batches
+from dmrec.training.loop import seed_of, shuffled_batches
+from dmrec.training.optimiser import optimiser_of
 
 RESULTS = Path(__file__).parents[1] / "results"
 EVERY = 20  # steps between readings

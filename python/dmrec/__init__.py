@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .data.dataset import Dataset
     from .data.sources.frames import dataset_from_frame as dataset
     from .errors import DmrecError
-    from .inference.recommender import ItemVectors, Posterior, Recommender
+    from .inference.recommender import Recommender
+    from .inference.vectors import ItemVectors, Posterior
     from .table import Table
     from .training.observer import Observer
 
@@ -45,9 +46,9 @@ _MODULES = {
     "Config": "config",
     "Dataset": "data.dataset",
     "DmrecError": "errors",
-    "ItemVectors": "inference.recommender",
+    "ItemVectors": "inference.vectors",
     "Observer": "training.observer",
-    "Posterior": "inference.recommender",
+    "Posterior": "inference.vectors",
     "Recommender": "inference.recommender",
     "Table": "table",
     "dataset": "data.sources.frames",

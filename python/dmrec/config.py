@@ -102,6 +102,33 @@ class EvaluationConfig(Options):
         False, description="whether validation items are left out of the ranking on test, too, as some programs do"
     )
     per_user: bool = Field(False, description="keep the test values of every user in the run (users.npz)")
+    users: int | None = Field(
+        None, ge=1, description="how many users are measured, a fixed sample of them; default: all"
+    )
+
+
+class ShardingConfig(Options):
+    """How a catalogue is spread over processes, see docs/large-catalogues.md."""
+
+    shards: int = Field(
+        1,
+        ge=1,
+        description="parts that the items are cut into for the life of a run, a power of two: as many processes as "
+        "that can share them; 1: no sharding. With --ranks or torchrun: 64",
+    )
+    sums: Literal["exact", "fast"] = Field(
+        "exact",
+        description="of the processes: exact gives the same bits on 1, 2, 4 .. of them; fast leaves the order of "
+        "addition to the library, on any number of them",
+    )
+    timeout_minutes: float = Field(10, gt=0, description="how long a process waits for the others")
+
+    @field_validator("shards")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"must be a power of two, got {value}")
+        return value
 
 
 class Config(Options):
@@ -118,6 +145,7 @@ class Config(Options):
     )
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    sharding: ShardingConfig = ShardingConfig()
 
     @field_validator("model", mode="plain")
     @classmethod
@@ -147,6 +175,8 @@ class Config(Options):
                     f"training.evaluate_every must be a multiple of phases.{number}.cycle ({phase.cycle}), so that "
                     f"models are measured after the recommender's epochs, got {self.training.evaluate_every}"
                 )
+        if self.sharding.shards > 1 and (why := self._unsharded()):
+            raise ValueError(why)
         if self.training.monitor == NLL and not self.model.has_likelihood:
             raise ValueError(f"training.monitor: model '{self.model.kind}' has no likelihood of items")
         try:
@@ -155,6 +185,16 @@ class Config(Options):
         except DmrecError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def _unsharded(self) -> str | None:
+        """Why the items cannot be cut into shards; None: they can."""
+        if (reason := self.model.unsharded) is not None:
+            return f"{self.model.kind} trains in one process ({reason}): leave out --ranks and sharding.shards"
+        if self.phases or self.training.clip is not None or self.training.initial is not None:
+            return "phases, training.clip and --from need items that are not cut: leave out --ranks and sharding.shards"
+        if isinstance(self.model, BackboneConfig) and self.model.item_text is not None:
+            return "model.item_text needs items that are not cut: leave out --ranks and sharding.shards"
+        return None
 
     @property
     def schedule(self) -> tuple[tuple[Phase, TrainingConfig], ...]:

@@ -17,6 +17,7 @@ import dmrec_ext
 from dmrec_ext import Csr
 
 from .errors import DmrecError, did_you_mean
+from .sharding.ranks import ALONE, Ranks
 
 DEVICES = ("cpu", "cuda", "auto")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")  # quota and period of a container, in microseconds
@@ -30,6 +31,7 @@ class Runtime:
     device: torch.device
     precision: str = "float32"
     kernels: str = "fused"
+    ranks: Ranks = ALONE  # the processes that compute together
 
     @contextmanager
     def operators(self) -> Iterator[None]:
@@ -56,7 +58,8 @@ class Runtime:
 
     def set_random_state(self, states: Mapping[str, Tensor]) -> None:
         """Puts back what `random_state` returned; a generator without a saved state is left as it is."""
-        torch.set_rng_state(states["random"])
+        if "random" in states:  # not where random numbers follow from the number of the step
+            torch.set_rng_state(states["random"])
         if self.device.type == "cuda" and "random.cuda" in states:
             torch.cuda.set_rng_state(states["random.cuda"], self.device)
 
@@ -69,6 +72,7 @@ class Runtime:
             **({"gpu": torch.cuda.get_device_name(self.device)} if on_gpu else {}),
             "threads": torch.get_num_threads(),
             "native_operators": native,
+            **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),
         }
 
 
@@ -93,6 +97,19 @@ def usable_processors() -> int:
         if quota != "max":
             count = min(count, max(1, math.ceil(int(quota) / int(period))))
     return count
+
+
+def available_memory() -> int | None:
+    """Bytes that processes can still take: of the machine, and of this process's container; None where unknown."""
+    found = []
+    with suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        limit, used = ((folder / f"memory.{name}").read_text(encoding="utf-8") for name in ("max", "current"))
+        found.append(max(int(limit) - int(used), 0))  # "max", without a limit, is not a number
+    return min(found, default=None)
 
 
 def limit_threads() -> None:
@@ -122,6 +139,18 @@ def resolve_device(name: str) -> torch.device:
     if number and int(number) >= torch.cuda.device_count():
         raise DmrecError(f"device '{name}' does not exist: torch finds {torch.cuda.device_count()} GPUs")
     return torch.device(name)
+
+
+def device_of(name: str, ranks: Ranks) -> torch.device:
+    """The device of this process: of several on one machine, each has a GPU of its own.
+
+    Raises:
+        DmrecError: see `resolve_device`.
+    """
+    device = resolve_device(name)
+    if device.type != "cuda" or ranks.size == 1:
+        return device
+    return resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
 
 
 def move(value: Batch, device: torch.device) -> Batch:

@@ -11,7 +11,8 @@ from dmrec.recipes import RECIPES, recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
 from dmrec.runtime import Runtime, limit_threads, move, resolve_device, usable_processors
-from dmrec.training.loop import optimiser_of, train_step
+from dmrec.training.loop import train_step
+from dmrec.training.optimiser import optimiser_of
 from dmrec.training.state import TrainState
 from dmrec.training.timing import PhaseTimer
 from torch.optim import Adam

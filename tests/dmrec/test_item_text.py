@@ -17,6 +17,7 @@ from dmrec.recipes import recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.provenance import fingerprint
 from dmrec.runs.resolve import resolve
+from dmrec.sharding.items import ItemShards
 from scipy import sparse
 
 from dmrec_ext import Csr, multinomial_nll
@@ -39,7 +40,7 @@ def _phi(rows, options):
 
 def _layer(**options):
     config = ItemTextConfig(rank=3, **options)
-    return ItemLinear(H, N, ALL, config), config
+    return ItemLinear(H, ItemShards(N), ALL, config), config
 
 
 @pytest.mark.parametrize("kind", MAPS)
@@ -71,7 +72,7 @@ def test_gradients_reach_the_map_and_the_rows(kind):
 
 def test_forgotten_items_have_the_map_alone_and_teach_it_alone():
     texts = ItemTexts(TEXT[torch.arange(4000) % N], torch.ones(4000, dtype=torch.bool))
-    layer = ItemLinear(H, 4000, texts, ItemTextConfig(forget=0.3)).train()
+    layer = ItemLinear(H, ItemShards(4000), texts, ItemTextConfig(forget=0.3)).train()
     weight, bias = layer.decoded(torch.randn(2, H))[1:]
     rows = layer.text.map
     of_text = layer.text.vectors @ rows.weight.T + rows.bias
@@ -90,7 +91,7 @@ def test_forgotten_items_have_the_map_alone_and_teach_it_alone():
 def test_an_item_that_nobody_has_taken_is_known_by_its_text_alone_and_teaches_nothing(forget):
     """That it was not taken says nothing: its probability is 0 in training, and its own row never learns."""
     taken = torch.arange(N) != 4
-    layer = ItemLinear(H, N, ItemTexts(TEXT, taken), ItemTextConfig(forget=forget))
+    layer = ItemLinear(H, ItemShards(N), ItemTexts(TEXT, taken), ItemTextConfig(forget=forget))
     hidden = torch.randn(6, H)
     dense = torch.from_numpy(X.to_scipy().toarray()) * taken
     x = Csr.from_scipy(sparse.csr_matrix(dense.numpy()))
@@ -106,7 +107,7 @@ def test_an_item_that_nobody_has_taken_is_known_by_its_text_alone_and_teaches_no
     rows = layer.text.map
     torch.testing.assert_close(weight[4], rows.weight[:H] @ TEXT[4] + rows.bias[:H])
     torch.testing.assert_close(bias[4], rows.weight[H] @ TEXT[4] + rows.bias[H])
-    encoder = ItemInput(N, H, ItemTexts(TEXT, taken), ItemTextConfig(forget=forget, encoder=True)).eval()
+    encoder = ItemInput(ItemShards(N), H, ItemTexts(TEXT, taken), ItemTextConfig(forget=forget, encoder=True)).eval()
     one = Csr(torch.tensor([0, 1]), torch.tensor([4]), None, N)
     torch.testing.assert_close(encoder(one)[0], encoder.text.map(TEXT[4]) + encoder.bias)
 
@@ -128,7 +129,7 @@ def test_what_evaluation_keeps_follows_the_weights():
 @pytest.mark.parametrize("kind", MAPS)
 def test_the_encoders_rows(kind):
     options = ItemTextConfig(map=kind, rank=3, encoder=True, forget=0.3)
-    layer = ItemInput(N, H, ALL, options).eval()
+    layer = ItemInput(ItemShards(N), H, ALL, options).eval()
     rows = layer.weight.double() + _phi(layer.text, options) @ layer.text.map.weight.double().T
     dense = torch.from_numpy(X.to_scipy().toarray()).double()
     torch.testing.assert_close(layer(X).double(), dense @ rows + layer.bias.double(), rtol=0, atol=1e-5)
@@ -139,7 +140,7 @@ def test_the_encoders_rows(kind):
     known = torch.empty(N).bernoulli_(0.7).double()[:, None]
     rows = known * layer.weight.double() + _phi(layer.text, options) @ layer.text.map.weight.double().T
     torch.testing.assert_close(found.double(), dense @ rows + layer.bias.double(), rtol=0, atol=1e-5)
-    assert ItemInput(N, H, ALL, ItemTextConfig()).text is None, "texts are read where the option says so"
+    assert ItemInput(ItemShards(N), H, ALL, ItemTextConfig()).text is None, "texts are read where the option says so"
 
 
 def test_text_vectors_become_unit_vectors_and_are_not_copied_where_they_are():

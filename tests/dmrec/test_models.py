@@ -17,6 +17,7 @@ from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
+from dmrec.sharding.items import ItemShards
 from torch import nn
 
 from dmrec_ext import Csr
@@ -156,7 +157,7 @@ def test_prediction_is_the_mean_and_ranks_what_it_scores(data, batch):
 
 def test_initialisation():
     torch.manual_seed(0)
-    plain = SparseLinear(400, 30)
+    plain = SparseLinear(ItemShards(400), 30)
     assert plain.weight.abs().max() <= 1 / 20
     assert plain.weight.abs().max() > 0.99 / 20
     torch.manual_seed(0)

@@ -27,7 +27,8 @@ from dmrec.runs.load import training_data
 from dmrec.runs.resolve import resolve
 from dmrec.runtime import move
 from dmrec.tokenizers.tokenize import make_tokenizer, tokenize_dataset
-from dmrec.training.loop import learning_rate_factor, optimiser_of
+from dmrec.training.loop import learning_rate_factor
+from dmrec.training.optimiser import optimiser_of
 
 SMALL = [
     "model.blocks=2",

@@ -8,7 +8,7 @@ import re
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -22,8 +22,10 @@ from ..eval.ranking import evaluate as evaluate_model
 from ..inference.rankings import read_rankings
 from ..models.base import TrainingData
 from ..runs.load import held_out_split, load_run, test_data, test_exclusions
-from ..runtime import resolve_device
+from ..runtime import device_of
+from ..sharding.ranks import ALONE, Ranks
 from .console import notify, print_table
+from .ranks import RanksOption, are_together, check_count, sharding_of, start, together
 from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 
@@ -67,6 +69,7 @@ def evaluate(
         bool, typer.Option("--unfinished", help="Use the best state so far of a run that is not finished.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ranks: RanksOption = None,
 ) -> None:
     """Rank all items for every user again and print the metrics.
 
@@ -84,11 +87,21 @@ def evaluate(
     check_groups(groups)
     if per_user is not None:
         check_ending(per_user)
-    measured = (
-        _of_rankings(rankings, data, score, split, metrics)
-        if rankings is not None
-        else _of_run(run or Path(), data, split, metrics, device, unfinished)
-    )
+    if are_together(ranks):
+        if run is None:
+            raise DmrecError("--ranks is for a run whose items are cut into shards: leave it out")
+        sharding = sharding_of(run)
+        if ranks is not None:
+            check_count(ranks, sharding)
+            start(ranks)
+        with together(sharding) as of_all:
+            measured = _of_run(run, data, split, metrics, device, unfinished, of_all)
+        if not of_all.is_first:
+            return
+    elif rankings is not None:
+        measured = _of_rankings(rankings, data, score, split, metrics)
+    else:
+        measured = _of_run(run or Path(), data, split, metrics, device, unfinished, ALONE)
     name, source, dataset, users, result = measured
     interactions = users.interactions.crow.diff()[result.users]
     if per_user is not None:
@@ -128,17 +141,26 @@ class Measured(NamedTuple):
 
 
 def _of_run(
-    run: Path, data: Path | None, split: Split, metrics: list[str] | None, device: str, unfinished: bool
+    run: Path,
+    data: Path | None,
+    split: Split,
+    metrics: list[str] | None,
+    device: str,
+    unfinished: bool,
+    ranks: Ranks,
 ) -> Measured:
-    opened, dataset, model, users = load_run(run, data, resolve_device(device), unfinished=unfinished)
-    notify_of_seed(run, opened.folder)
+    loaded = load_run(run, data, device_of(device, ranks), unfinished=unfinished, ranks=ranks)
+    opened, dataset, model, users = loaded
+    if ranks.is_first:
+        notify_of_seed(run, opened.folder)
     held_out = held_out_split(opened.config, dataset, split)
     exclude = None
     if split is Split.test:
         users, exclude = test_data(opened.config, dataset, users), test_exclusions(opened.config, dataset)
     options = opened.config.evaluation
     wanted = metrics or options.metrics
-    result = evaluate_model(model, users, held_out, wanted, exclude_seen=options.exclude_seen, exclude=exclude)
+    choice: dict[str, Any] = {"exclude_seen": options.exclude_seen, "exclude": exclude, "n_users": options.users}
+    result = evaluate_model(model, users, held_out, wanted, **choice)
     return Measured(opened.config.name, str(opened.folder), dataset, users, result)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ COMMANDS = {
     "embed": Entry("embed", "embed", "Turn the texts of items and users, or their profiles, into vectors."),
     "tokenize": Entry("tokenize", "tokenize", "Give each item a tuple of codes (a semantic ID)."),
     "train": Entry("train", "train", "Train and test models, together with the baselines popularity and EASE."),
+    "plan": Entry("plan", "plan", "Show memory, traffic and time of a training over several processes."),
     "resume": Entry("train", "resume", "Continue a run that was stopped or killed, bit for bit."),
     "runs": Entry("runs", "runs", "List runs: finished ones with their figures, the others with their state."),
     "evaluate": Entry("evaluate", "evaluate", "Rank all items for every user again and print the metrics."),
@@ -148,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app([argument for argument in arguments if argument != "--debug"])
+        _run([argument for argument in arguments if argument != "--debug"])
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:
         if "--debug" in arguments:
             raise
@@ -160,6 +162,18 @@ def main(arguments: list[str] | None = None) -> None:
         kind = type(error).__name__
         _print_error(f"unexpected {kind}", f"{_one_line(error)} (--debug shows where)")
         sys.exit(1)
+
+
+def _run(arguments: list[str]) -> None:
+    """Runs a command; where torchrun has started this process, it ends with the command's own status."""
+    try:
+        app(arguments)
+    except SystemExit as end:  # also of a command that is done
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            from ..sharding.launch import leave
+
+            leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,7 +20,10 @@ from ..inference.recommender import Recommender
 from ..language.encoders import TextEncoder, make_encoder
 from ..runs.load import load_run
 from ..runtime import resolve_device
+from ..sharding.launch import under_torchrun
 from .console import notify, output, print_table
+from .ranks import RanksOption
+from .recommend_parts import Choice, recommend_to_folder
 from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 
@@ -56,7 +59,10 @@ def recommend(
         typer.Option(help="Environment variable of the key for the server that made the vectors.", show_default=False),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Items per user.")] = 10,
-    out: Annotated[Path | None, typer.Option(help=".csv, .parquet or .jsonl; default: a table here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=".csv, .parquet or .jsonl; a folder: Parquet files in parts; default: a table here."),
+    ] = None,
     exclude: Annotated[
         Exclude, typer.Option(help="known: all interactions of a user; train: those in training.")
     ] = Exclude.known,
@@ -108,6 +114,12 @@ def recommend(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Use the best state so far of a run that is not finished.")
     ] = False,
+    titles: Annotated[bool, typer.Option("--titles", help="Titles in a folder's files, too.")] = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option("--low-memory", help="Rank 65,536 users at a time: less is read of a catalogue beyond memory."),
+    ] = False,
+    ranks: RanksOption = None,
 ) -> None:
     """Write or print the best items of each user, without those that the user has interacted with.
 
@@ -121,6 +133,7 @@ def recommend(
     - `dmrec recommend runs/shop/dmrec-m-final --history since-training.csv --out top.csv`
     - `dmrec recommend runs/shop/dmrec-m --visitors visitors.csv --out for-visitors.csv`
     - `dmrec recommend runs/shop/dmrec-m --new-items this-week.jsonl --new-share 0.2 --out top.csv`
+    - `dmrec recommend runs/large/dmrec-m -k 50 --out top50/ --ranks 8`
     - `dmrec recommend runs/shop/dmrec-m --profile "machinist, likes well-made hand tools" --like B00004T7P1`
     """
     if profile is not None and not profile.strip():
@@ -138,6 +151,17 @@ def recommend(
         raise DmrecError("--profile and --like are for one new user: leave out --history and --feed")
     if not new_user and out is None and not users:
         raise DmrecError("name users (--user ID) or a file for all of them (--out FILE.csv, .parquet or .jsonl)")
+    if out is not None and not out.suffix:
+        given = {"--user": users, "--history": history, "--visitors": visitors, "--new-items": new_items}
+        if refused := [name for name, value in given.items() if value]:
+            raise DmrecError(f"--out {out} is a folder for all users of the dataset: leave out {', '.join(refused)}")
+        out_items, in_items = (None if path is None else _ids_in(path) for path in (exclude_items, among))
+        what = Choice(k, exclude, feed, out_items or (), in_items, distinct_titles, popularity, titles)
+        where: dict[str, Any] = {"data": data, "device": device, "unfinished": unfinished}
+        recommend_to_folder(run, out, what, **where, low_memory=low_memory, ranks=ranks)
+        return
+    if ranks is not None or titles or low_memory or under_torchrun():
+        raise DmrecError("--ranks, --titles and --low-memory are for a folder of Parquet files: --out FOLDER/")
     if out is not None:
         check_ending(out)
     opened, dataset, model, of_model = load_run(run, data, resolve_device(device), unfinished=unfinished)

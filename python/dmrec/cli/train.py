@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..config import NLL, Config, build_config, read_config
+from ..config import NLL, Config, ShardingConfig, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..experiment.comparisons import collect, summary
@@ -16,15 +17,20 @@ from ..experiment.ledger import ROWS, check_folder, delete_runs, experiment_lock
 from ..experiment.plan import Job, grid
 from ..experiment.report.plots import check_plot, plot_validation
 from ..experiment.runner import run_jobs, run_jobs_here
+from ..experiment.together import follow, lead
 from ..experiment.worker import train_or_resume
 from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..runs.resolve import final_config
 from ..runs.run import Run
 from ..runtime import resolve_device, slow_precision
+from ..sharding.launch import was_restarted
+from ..sharding.ranks import ALONE
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
 from .console import DEVICE, errors, notify, output, print_table
+from .plan import check_memory
+from .ranks import SHARDS, RanksOption, are_together, check_count, sharding_of, start, together
 
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
 HELP = f"""Train and test models, together with the baselines popularity and EASE.
@@ -45,6 +51,7 @@ Examples:
 - `dmrec train --final runs/shop/dmrec-m`
 - `dmrec train dmrec-m --data data/shop-this-week --from runs/shop/dmrec-m --set training.patience=5`
 - `dmrec train --config my.yaml --data data/shop --device cuda --precision bf16`
+- `dmrec train dmrec-m --data data/large --ranks 8`
 """
 
 
@@ -81,23 +88,30 @@ def train(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
+    ranks: RanksOption = None,
 ) -> None:
     """Replaced by HELP below."""
+    shared = are_together(ranks)
     given = {"device": device, "precision": precision, "initial": initial}
     overrides = [*(settings or []), *(f"training.{name}={value}" for name, value in given.items() if value)]
     if final is not None:
         if recipes or config or seeds > 1 or plot is not None:
             raise DmrecError("--final takes everything from the run: leave out recipes, --config, --seeds and --plot")
-        of_run = final_config(Run.open(final))
-        configs = [build_config(apply_overrides(of_run.model_dump(mode="json"), overrides))]
+        of_run = final_config(Run.open(final)).model_dump(mode="json")
+        if shared and of_run["sharding"]["shards"] == 1:
+            of_run["sharding"]["shards"] = SHARDS
+        configs = [build_config(apply_overrides(of_run, overrides))]
         notify(_describe_final(configs[0]))
     else:
-        configs = compose(list(recipes or []), read_config(config) if config else {}, overrides)
+        values = read_config(config) if config else {}
+        if shared:
+            values = deep_merge({"sharding": {"shards": SHARDS}}, values)
+        configs = compose(list(recipes or []), values, overrides)
     location = data or configs[0].data
     if location is None:
         raise DmrecError("name the dataset: --data FOLDER")
     dataset = open_dataset(location)
-    if baselines and final is None:
+    if baselines and final is None and not shared:  # they are fitted in one process
         configs = [*_baselines(configs, dataset), *configs]
     # everything that can be refused is refused before the first epoch of the first model
     jobs = [job for each in configs for job in grid(each, [dataset], _seeds(each, seed, seeds), out)]
@@ -109,24 +123,37 @@ def train(
     for vectors in dict.fromkeys(job.config.language.vectors for job in jobs if job.config.language):
         if vectors is not None and (missing := dataset.without_text(vectors)):
             notify(f"{dataset.name}: {missing}")
+    if ranks is not None:
+        check_count(ranks, jobs[0].config.sharding)
+        for job in jobs:
+            check_memory(job.config, dataset, ranks)
+        start(ranks)
     try:
-        with experiment_lock(out):
-            if force:
-                delete_runs(jobs, out)
-            check_folder(out, jobs, "replace them (--force)")
-            left = pending_jobs(jobs, out, retry=True)
-            for job in jobs:
-                if job not in left:
-                    notify(f"{job.model}: finished before in {job.folder} (--force trains it again)")
-            if seeds == 1:
-                run_jobs_here(left, out, lambda job: train_or_resume(job.folder, notify, [ProgressBar(errors)]), notify)
-            else:
-                run_jobs(left, out, notify)
+        with together(jobs[0].config.sharding) if shared else nullcontext(ALONE) as of_all:
+            if not of_all.is_first:
+                follow(of_all, notify)
+                return
+            with experiment_lock(out):
+                if force and not was_restarted():
+                    delete_runs(jobs, out)
+                check_folder(out, jobs, "replace them (--force)")
+                left = pending_jobs(jobs, out, retry=not was_restarted())
+                for job in jobs:
+                    if job not in left:
+                        notify(f"{job.model}: finished before in {job.folder} (--force trains it again)")
+                if shared:
+                    lead(left, out, notify, [ProgressBar(errors)], of_all)
+                elif seeds == 1:
+                    run_jobs_here(
+                        left, out, lambda job: train_or_resume(job.folder, notify, [ProgressBar(errors)]), notify
+                    )
+                else:
+                    run_jobs(left, out, notify)
     except KeyboardInterrupt:
         notify("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     finally:
-        failures = _print_results(jobs, out, dataset)
+        failures = [] if output.quiet else _print_results(jobs, out, dataset)
     if failures:
         raise DmrecError("; ".join(failures))
     if plot is not None:
@@ -146,15 +173,27 @@ def resume(
     run: Annotated[Path, typer.Argument(help="Folder of a run that was stopped.")],
     data: Annotated[Path | None, typer.Option(help="Dataset folder, if it moved.", show_default=False)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto. Default: the device of the run.")] = None,
+    ranks: RanksOption = None,
 ) -> None:
     """Continue a run that was stopped or killed from its last checkpoint, as if it had never been stopped, bit for bit.
+
+    A run whose items are cut into shards can be continued by another number of processes.
 
     Examples:
 
     - `dmrec resume runs/ml-100k/dmrec-m/seed-0`
+    - `dmrec resume runs/large/dmrec-m/seed-0 --ranks 4`
     """
+    shared = are_together(ranks)
+    sharding = sharding_of(run) if shared else ShardingConfig()
+    if ranks is not None:
+        check_count(ranks, sharding)
+        start(ranks)
     try:
-        result = resume_run(run, data, [ProgressBar(errors)], device=device)
+        with together(sharding) if shared else nullcontext(ALONE) as of_all:
+            result = resume_run(run, data, [ProgressBar(errors)], device=device, ranks=of_all)
+            if not of_all.is_first:
+                return
     except KeyboardInterrupt:
         notify(f"stopped; continue with: dmrec resume {run}")
         raise typer.Exit(130) from None

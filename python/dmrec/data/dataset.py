@@ -171,6 +171,19 @@ class Dataset:
         """All users in row order; without a file, their numbers."""
         return self._entities("users", self.n_users)
 
+    def names(self, side: str, *, titles: bool = False) -> Any:
+        """An Arrow table with the columns ``id`` and, with ``titles``, ``title`` of all items or users in row order;
+        None without descriptions, where ids are the numbers of the rows.
+        """
+        import pyarrow
+
+        if f"{side}.jsonl.gz" not in self.manifest["files"]:
+            return None
+        entities = self.items if side == "items" else self.users
+        columns = {"id": [entity.id for entity in entities]}
+        columns |= {"title": [entity.title for entity in entities]} if titles else {}
+        return pyarrow.table(columns)
+
     @cached_property
     def item_columns(self) -> dict[str, int]:
         """The column of each item by its external id."""

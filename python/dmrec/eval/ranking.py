@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,17 @@ def mean(values: Tensor) -> float:
     return math.fsum(values.tolist()) / max(len(values), 1)
 
 
+def sample(users: Tensor, count: int | None) -> Tensor:
+    """``count`` of the users (U,) int64, ascending: always the same, those with the smallest hashes; None: all."""
+    if count is None or count >= len(users):
+        return users
+    x = users.numpy().astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)  # splitmix64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    chosen = np.argpartition(x ^ (x >> np.uint64(31)), count)[:count]
+    return users[torch.from_numpy(np.sort(chosen))]
+
+
 def blocks(users: Tensor) -> Iterator[Tensor]:
     """Users in blocks of one size."""
     return iter(users.split(USERS_PER_BLOCK))
@@ -81,6 +93,7 @@ def evaluate(
     exclude_seen: bool = True,
     exclude: Csr | None = None,
     depth: int = 0,
+    n_users: int | None = None,
 ) -> Evaluation:
     """Ranks all items for each user that has held-out items, without those that the model reads of the user.
 
@@ -92,6 +105,7 @@ def evaluate(
         exclude_seen: False to rank also what the model reads of a user, as is usual for the next item of a sequence.
         exclude: (M, N) further items that are not ranked, none of them held out, on the CPU.
         depth: how many items are ranked, if more than the metrics need.
+        n_users: how many of the users are measured, see `sample`; None: all.
 
     Returns:
         Metrics of each user and their means. They do not depend on the number of users in a block or in all.
@@ -99,7 +113,7 @@ def evaluate(
     parts = {name: parse_metric(name) for name in metrics}
     kept = max(depth, *(k for _, k in parts.values()))  # not of whole rankings: users x items
     depth = max(kept, data.n_items) if any(kind == AUC for kind, _ in parts.values()) else kept
-    users = held_out.crow.diff().nonzero().squeeze(1)
+    users = sample(held_out.crow.diff().nonzero().squeeze(1), n_users)
     tied = None if model.tied_items is None else model.tied_items.cpu()
     linear = [] if tied is None else [name for name, (kind, _) in parts.items() if kind in LINEAR]
     over_orders: dict[str, list[Tensor]] = {name: [] for name in linear}

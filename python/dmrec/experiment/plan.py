@@ -44,7 +44,8 @@ TUNING, TUNED = "tuning", "tuned.json"
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = {
     "training": ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial"),
-    "evaluation": ("test_input", "exclude_seen", "exclude_validation"),
+    "evaluation": ("test_input", "exclude_seen", "exclude_validation", "users"),
+    "sharding": ("shards", "sums"),
     "language": ("alone",),
     "model": ("item_text",),
     "tiger": ("posterior",),
@@ -87,6 +88,9 @@ class Job:
                 field = type(options).model_fields.get(name)
                 if field is not None and values[section][name] == field.default:  # as before there was a choice
                     del values[section][name]
+        values["sharding"].pop("timeout_minutes")
+        if not values["sharding"]:
+            del values["sharding"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,8 +19,9 @@ from ..config import build_config, read_config
 from ..data.dataset import open_dataset
 from ..errors import DmrecError
 from ..plugins import import_source, load_plugins
-from ..runs.checkpoint import load_checkpoint
+from ..runs.checkpoint import NoCheckpointError
 from ..runs.run import Run, is_finished
+from ..sharding.ranks import ALONE, Ranks
 from ..training.observer import Observer
 from ..training.trainer import resume_run, train
 from .searches import SEARCH, search_or_continue
@@ -63,24 +64,26 @@ def error_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def train_or_resume(folder: Path, report: Callable[[str], None], observers: Sequence[Observer] = ()) -> None:
+def train_or_resume(
+    folder: Path, report: Callable[[str], None], observers: Sequence[Observer] = (), ranks: Ranks = ALONE
+) -> None:
     """Trains the job in ``folder``, from its checkpoint where there is a valid one; a finished run is left as it is.
 
     ``report`` is called with a line if a checkpoint is damaged, in which case training starts from the beginning.
+    ``ranks``: the processes that train together, which all call this.
     """
+    finished, resumable = ranks.tell((is_finished(folder), Run(folder).is_resumable))
+    if finished:  # its row was lost with the process that would have written it
+        return
+    if resumable:
+        try:
+            resume_run(folder, None, observers, ranks=ranks)
+            return
+        except NoCheckpointError as error:
+            report(f"{error}: training starts from the beginning")
     config = build_config(read_config(folder / JOB))
     assert config.data is not None, "a job names its dataset"
-    if is_finished(folder):  # its row was lost with the process that would have written it
-        return
-    if Run(folder).is_resumable:
-        try:
-            load_checkpoint(folder)
-        except DmrecError as error:
-            report(f"{error}: training starts from the beginning")
-        else:
-            resume_run(folder, None, observers)
-            return
-    train(config, open_dataset(config.data), folder, observers)
+    train(config, open_dataset(config.data), folder, observers, ranks=ranks)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Blended(Model):
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by the sum of weighted logarithms, up to a constant of the user."""
         backbone = self.model.backbone
-        hidden, rows, bias = backbone.decode(backbone.infer(self.model.posterior(batch)))
+        hidden, rows, bias = backbone.decode(backbone.infer(self.model.posterior(batch))).whole()
         texts = text_of_users(batch, self.get_buffer("items")) * ((1 - self.weight) / self.temperature)
         both = torch.cat([self.weight * hidden, texts], 1)
         if self._rows is not rows:

@@ -16,7 +16,7 @@ from ..config import Config
 from ..data.dataset import Dataset
 from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
-from ..eval.ranking import blocks
+from ..eval.ranking import USERS_PER_BLOCK
 from ..language.encoders import TextEncoder, encoder_of
 from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
 from ..runs.provenance import user_text_of
@@ -53,16 +53,17 @@ def rank_users(
     excluded: Tensor | None = None,
     groups: Tensor | None = None,
     share: Share | None = None,
+    block_size: int = USERS_PER_BLOCK,
 ) -> Iterator[Ranking]:
     """Ranks items for ``users`` (U,) int64, rows of the data, which the model is fed with, block by block.
 
     ``seen`` (M, N): items that are not ranked for each user; ``excluded`` (n,) int64, ascending: for anybody;
-    ``groups``: see `distinct_topk`; ``share``: places for new items.
+    ``groups``: see `distinct_topk`; ``share``: places for new items; ``block_size``: users who are ranked together.
     """
     with evaluating(model):
         columns = (0 if excluded is None else len(excluded)) + (0 if share is None else len(share.others))
         limit = max(MAX_EXCLUDED // columns, 1) if columns else len(users) + 1
-        for block in (part for each in blocks(users) for part in each.split(limit)):
+        for block in (part for each in users.split(block_size) for part in each.split(limit)):
             batch, out = move(data.users(block), model.device), seen.rows(block)
             yield Ranking(block, *_ranked(model, batch, k, out, excluded, groups, share))
 

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from ..config import Config
 from ..data.dataset import SPLITS, Dataset
 from ..data.sources.new_items import NewItems, read_new_items
 from ..errors import DmrecError
-from ..files import replace_file, write_array
+from ..eval.ranking import USERS_PER_BLOCK
 from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
 from ..models.vae.item_text import unit_vectors
@@ -41,40 +40,10 @@ from .recommend import (
     with_history,
 )
 from .unlike_items import unlike_items
+from .vectors import ItemVectors, Posterior
 
 Ids = str | int | Iterable[str] | Iterable[int]
 """Ids of users or items, or one of them. A dataset's ids are strings; 7 is the id ``"7"``."""
-
-
-class Posterior(NamedTuple):
-    """The Gaussians of users, one row each."""
-
-    users: list[str]
-    mean: np.ndarray  # (U, D) float32
-    logvar: np.ndarray  # (U, D) float32, natural logarithm of the variance
-
-
-class ItemVectors(NamedTuple):
-    """Vectors of all items, for a nearest-neighbour index such as faiss."""
-
-    items: list[str]
-    vectors: np.ndarray  # (N, H) float32
-
-    def save(self, path: str | Path) -> None:
-        """Writes ``.npy``, or ``.safetensors`` with a tensor ``vectors``; the ids go to ``PATH.ids.txt``."""
-        path = Path(path)
-        if path.suffix == ".npy":
-            replace_file(path, lambda temporary: write_array(temporary, self.vectors))
-        elif path.suffix == ".safetensors":
-            replace_file(path, lambda temporary: safetensors.numpy.save_file({"vectors": self.vectors}, temporary))
-        else:
-            raise DmrecError(f"{path}: item vectors are written as .npy or .safetensors")
-        ids = "".join(f"{item}\n" for item in self.items)
-        replace_file(path.with_name(f"{path.name}.ids.txt"), lambda temporary: _write_text(temporary, ids))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 class Recommender:
@@ -280,10 +249,37 @@ class Recommender:
         popularity: float = 1.0,
     ) -> Iterator[Ranking]:
         """What `recommend` makes a table of, block by block and with row and column numbers: for very many users."""
+        return self.ranked_rows(
+            self._rows(users),
+            k,
+            excluded,
+            seen,
+            feed=feed,
+            history=history,
+            groups=groups,
+            share=share,
+            popularity=popularity,
+        )
+
+    def ranked_rows(
+        self,
+        rows: Tensor,
+        k: int,
+        excluded: Tensor | None,
+        seen: str,
+        *,
+        feed: str = "learned",
+        history: Mapping[Any, Ids] | None = None,
+        groups: Tensor | None = None,
+        share: Share | None = None,
+        popularity: float = 1.0,
+        block_size: int = USERS_PER_BLOCK,
+    ) -> Iterator[Ranking]:
+        """`rankings` of users by their rows (U,) int64 in the dataset, ``block_size`` of them together."""
         check_k(k)
         data, out = self.fed(feed, history), self._seen(seen, history)
         model = self.blended(popularity)
-        return rank_users(model, data, self._rows(users), int(k), out, excluded, groups, share)
+        return rank_users(model, data, rows, int(k), out, excluded, groups, share, block_size)
 
     def blended(self, popularity: float) -> Model:
         """The model itself for a ``popularity`` of 1, or one whose ranking is partly that of the texts.

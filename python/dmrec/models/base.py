@@ -22,6 +22,7 @@ from dmrec_ext import Csr
 
 from ..errors import DmrecError
 from ..options import Options
+from ..sharding.items import ItemShards
 from ..tokenizers.base import Tokenizer
 from .phases import Phase
 from .ranking import ItemRanking
@@ -102,6 +103,7 @@ class TrainingData(NamedTuple):
     posterior: PosteriorSource | None = None  # where the model's options name one
     members: tuple[Member, ...] = ()  # where the model is made of others
     state: Mapping[str, Tensor] | None = None  # of a saved model, where one is built to be loaded
+    shards: ItemShards | None = None  # where the items are cut into shards
 
     @property
     def n_users(self) -> int:
@@ -113,10 +115,26 @@ class TrainingData(NamedTuple):
         """N."""
         return self.interactions.n_cols
 
+    @property
+    def items(self) -> ItemShards:
+        """How the items are cut, and which of them this process holds."""
+        return ItemShards(self.n_items) if self.shards is None else self.shards
+
+    def item_counts(self) -> Tensor:
+        """(N,) int64: how many interactions each item has."""
+        return torch.bincount(self.interactions.col, minlength=self.n_items)
+
     def users(self, ids: Tensor) -> UserBatch:
-        """The batch of the users ``ids`` (B,) int64, on the CPU."""
+        """The batch of the users ``ids`` (B,) int64, on the CPU. Where items are cut, text vectors are read of those
+        users alone whose vectors this rank adds (see `ItemShards.own_rows`); the others are zeros.
+        """
         vectors = self.user_text_vectors
-        text = None if vectors is None else torch.from_numpy(np.array(vectors[ids.numpy()], dtype=np.float32))
+        if vectors is None:
+            text = None
+        else:
+            own = self.items.own_rows(len(ids))
+            text = torch.zeros(len(ids), vectors.shape[1])
+            text[own] = torch.from_numpy(np.array(vectors[ids[own].numpy()], dtype=np.float32))
         sequences = None if self.histories is None else self.histories.rows(ids)
         return UserBatch(ids, self.interactions.rows(ids), text, sequences)
 
@@ -302,6 +320,7 @@ class ModelConfig(Options):
     is_random: ClassVar[bool] = True  # whether figures depend on the seed
     reads_sequences: ClassVar[bool] = False  # whether the model is given the order of interactions
     has_likelihood: ClassVar[bool] = False  # whether the model has `Model.log_likelihood`
+    unsharded: ClassVar[str | None] = "its items cannot be cut into shards"  # why; None: they can be
 
     def refusal(self, n_users: int, n_items: int) -> str | None:
         """Why the model cannot be used on data of this size; default: it can."""

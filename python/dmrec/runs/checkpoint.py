@@ -2,13 +2,13 @@
 
 Two generations, ``state-a`` and ``state-b``, each a ``.safetensors`` file and a ``.json`` file with its checksum,
 written after it: the older one is replaced, so that a crash at any byte leaves the newer one. Both are removed when the
-run is finished.
+run is finished. Where the items are cut into shards, a generation is a folder instead (see `shards`).
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,15 @@ from torch import Tensor
 
 from ..errors import DmrecError
 from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
+from ..sharding.items import ItemShards
+from ..sharding.ranks import agreed
+from .shards import MANIFEST, load_shards, remove_shards, save_shards, whole_folder
 
 GENERATIONS = ("state-a", "state-b")
+
+
+class NoCheckpointError(DmrecError):
+    """There is no undamaged checkpoint."""
 
 
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -33,12 +40,15 @@ class Checkpoint(NamedTuple):
     values: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the older generation.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, items: ItemShards | None = None) -> None:
+    """Replaces the older generation. ``items``: where they are cut, how; all ranks call this, each with its tensors.
 
     Raises:
         DmrecError: it cannot be written; the earlier checkpoint is unchanged.
     """
+    if items is not None and not items.is_whole:
+        _save_cut(folder, checkpoint, items)
+        return
     numbers = {name: _number(folder / f"{name}.json") for name in GENERATIONS}
     older = min(GENERATIONS, key=lambda name: numbers[name])
     weights, manifest = folder / f"{older}.safetensors", folder / f"{older}.json"
@@ -49,17 +59,33 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         number = max(numbers.values()) + 1
         write_with_checksum(manifest, {**checkpoint.values, "number": number, "sha256": sha256_of(weights)})
     except (OSError, safetensors.SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        why = "the disk is full: make room" if full else str(error)
-        raise DmrecError(f"{weights} cannot be written ({why}); the checkpoint before it is unchanged") from error
+        raise _unwritten(weights, error) from error
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The newest generation that is undamaged.
+def _save_cut(folder: Path, checkpoint: Checkpoint, items: ItemShards) -> None:
+    numbers = items.ranks.tell({name: _number(folder / name / MANIFEST) for name in GENERATIONS})
+    older = min(GENERATIONS, key=lambda name: numbers[name])
+    try:
+        values = {**checkpoint.values, "number": max(numbers.values()) + 1}
+        save_shards(folder / older, checkpoint.tensors, values, items)
+    except OSError as error:
+        raise agreed(_unwritten(folder / older, error)) from error
+
+
+def _unwritten(path: Path, error: Exception) -> DmrecError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    why = "the disk is full: make room" if full else str(error)
+    return DmrecError(f"{path} cannot be written ({why}); the checkpoint before it is unchanged")
+
+
+def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint:
+    """The newest generation that is undamaged. ``items``: where they are cut, how; all ranks call this.
 
     Raises:
-        DmrecError: there is none; the message says why.
+        NoCheckpointError: there is none; the message says why.
     """
+    if items is not None and not items.is_whole:
+        return _load_cut(folder, items)
     found = sorted(GENERATIONS, key=lambda name: -_number(folder / f"{name}.json"))
     faults = []
     for name in found:
@@ -74,14 +100,39 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 faults.append(f"{Path(str(error.filename)).name} is missing")
         except DmrecError as error:
             faults.append(str(error))
-    if faults:
-        raise DmrecError(f"{folder} has no undamaged checkpoint: {'; '.join(faults)}; train again")
-    raise DmrecError(f"{folder} has no checkpoint to resume from: it was stopped before the first one; train again")
+    raise _unreadable(folder, faults)
+
+
+def _load_cut(folder: Path, items: ItemShards) -> Checkpoint:
+    numbers = items.ranks.tell({name: _number(folder / name / MANIFEST) for name in GENERATIONS})
+    faults = []
+    for name in sorted(GENERATIONS, key=lambda name: -numbers[name]):
+        there = items.ranks.tell((folder / name).exists())
+        if not there:
+            continue
+        try:
+            return Checkpoint(*load_shards(folder / name, items))
+        except DmrecError as error:
+            faults.append(str(error))
+    raise agreed(_unreadable(folder, faults))
+
+
+def _unreadable(folder: Path, faults: Sequence[str]) -> NoCheckpointError:
+    why = f"no undamaged checkpoint: {'; '.join(faults)}"
+    if not faults:
+        why = "no checkpoint to resume from: it was stopped before the first one"
+    return NoCheckpointError(f"{folder} has {why}; train again")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a generation was written to its end."""
+    return any((folder / f"{name}.json").exists() or whole_folder(folder / name) for name in GENERATIONS)
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Removes all generations."""
     for name in GENERATIONS:
+        remove_shards(folder / name)
         for ending in ("json", "safetensors"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from ..models.base import (
     WithItemCodes,
 )
 from ..models.carry import carry
+from ..sharding.items import ItemShards
+from ..sharding.ranks import ALONE, Ranks
 from ..tokenizers.tokenize import restored_tokenizer
 from .provenance import check_data, item_embeddings_of, item_text_of, member_folders, posterior_of, user_text_of
 from .run import Run
@@ -44,15 +47,22 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(
-    folder: Path, data: Path | None = None, device: torch.device = CPU, *, unfinished: bool = False
+    folder: Path,
+    data: Path | None = None,
+    device: torch.device = CPU,
+    *,
+    unfinished: bool = False,
+    ranks: Ranks = ALONE,
 ) -> LoadedRun:
     """Opens a finished run, or with ``unfinished`` any, with its dataset or the one at ``data``.
+
+    ``ranks``: the processes that share its items, which all call this.
 
     Raises:
         DmrecError: the folder holds no model, the run is not finished, or the dataset is another.
     """
     run = Run.open(folder)
-    return load_model(run, open_dataset(run.data_folder(data)), device, unfinished=unfinished)
+    return load_model(run, open_dataset(run.data_folder(data)), device, unfinished=unfinished, ranks=ranks)
 
 
 def held_out_split(config: Config, dataset: Dataset, split: str) -> Csr:
@@ -71,7 +81,9 @@ def held_out_split(config: Config, dataset: Dataset, split: str) -> Csr:
     return dataset.split(split)
 
 
-def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfinished: bool = False) -> LoadedRun:
+def load_model(
+    run: Run, dataset: Dataset, device: torch.device = CPU, *, unfinished: bool = False, ranks: Ranks = ALONE
+) -> LoadedRun:
     """`load_run` for a dataset that is open already."""
     state_of_run, remark = run.state()
     if state_of_run != "finished" and not unfinished:
@@ -79,12 +91,18 @@ def load_model(run: Run, dataset: Dataset, device: torch.device = CPU, *, unfini
             f"{run.folder} is not finished ({state_of_run}, {remark} of {run.config.epochs}): continue it "
             f"with dmrec resume {run.folder}, or use its best state so far: --unfinished (unfinished=True in Python)"
         )
-    state, metadata = run.load()
     config = run.config
+    shards = shards_of(config, dataset.n_items, ranks)
+    state, metadata = replace(run, items=shards).load()
     check_data(run.folder, metadata, config, dataset)
-    data = training_data(config, dataset, state)
-    model = build_model(config, data)
-    model.load_state_dict(state)
+    data = training_data(config, dataset, state, shards)
+    if shards is None:
+        model = build_model(config, data)
+        model.load_state_dict(state)
+    else:  # the tables of a large catalogue stay mapped from disk
+        with torch.device("meta"):
+            model = build_model(config, data)
+        model.load_state_dict(state, assign=True)
     return LoadedRun(run, dataset, model.to(device).eval(), data)
 
 
@@ -99,8 +117,39 @@ def carried_model(config: Config, dataset: Dataset, state: Mapping[str, Tensor])
     return model.eval(), data
 
 
-def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] | None = None) -> TrainingData:
-    """What the model of a resolved configuration is built from. ``state``: what a saved model will load."""
+def shards_of(config: Config, n_items: int, ranks: Ranks = ALONE) -> ItemShards | None:
+    """How the items of a run are cut; None: not at all.
+
+    Raises:
+        DmrecError: so many processes cannot share them.
+    """
+    sharding = config.sharding
+    if sharding.shards == 1:
+        return None
+    is_power = ranks.size & (ranks.size - 1) == 0
+    if ranks.size > sharding.shards or not (is_power or sharding.sums == "fast"):
+        raise DmrecError(
+            f"--ranks must be a power of two, at most sharding.shards ({sharding.shards}), got {ranks.size}"
+            + ("" if ranks.size > sharding.shards else "; or --set sharding.sums=fast")
+        )
+    return ItemShards(n_items, sharding.shards, replace(ranks, sums=sharding.sums))
+
+
+def training_data(
+    config: Config,
+    dataset: Dataset,
+    state: Mapping[str, Tensor] | None = None,
+    shards: ItemShards | None = None,
+) -> TrainingData:
+    """What the model of a resolved configuration is built from.
+
+    Args:
+        config: the configuration.
+        dataset: the dataset.
+        state: what a saved model will load.
+        shards: how the items are cut; default: as the configuration says, all of them in this process.
+    """
+    shards = shards or shards_of(config, dataset.n_items)
     items = users = None
     if (name := user_text_of(config)) is not None:
         vectors = dataset.vectors(name)
@@ -134,6 +183,7 @@ def training_data(config: Config, dataset: Dataset, state: Mapping[str, Tensor] 
         posterior,
         members,
         state,
+        shards,
     )
 
 

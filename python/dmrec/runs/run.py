@@ -4,6 +4,7 @@
 ``log.jsonl``         one JSON object a line: epochs with seconds by phase, evaluations, the error of a failed run
 ``tensorboard/``      with ``training.tensorboard``: the same for TensorBoard
 ``model.safetensors`` the best state; ``model.json`` its metadata and checksum, written after it
+``model/``            instead of both, where the items are cut into shards (`shards`)
 ``result.json``       the figures of a finished run; ``users.npz``, with ``evaluation.per_user``, those of every
                       user (`users`)
 ``state-*``           while the run is not finished: checkpoints (`checkpoint`)
@@ -19,7 +20,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +41,10 @@ from ..files import (
     write_json,
     write_with_checksum,
 )
-from .checkpoint import GENERATIONS, remove_checkpoints
+from ..sharding.items import ItemShards
+from ..sharding.ranks import ALONE, Ranks
+from .checkpoint import has_checkpoint, remove_checkpoints
+from .shards import load_shards, read_manifest, remove_shards, save_shards, whole_folder
 
 CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
     "config.yaml",
@@ -51,6 +55,7 @@ CONFIG, LOG, WEIGHTS, CHECKPOINT, RESULT, USERS = (
     "users.npz",
 )
 FILES = (USERS, RESULT, CHECKPOINT, WEIGHTS, LOG, CONFIG)
+MODEL = "model"
 LOCK = ".lock"
 PREVIOUS = ".previous"
 TENSORBOARD = ("tensorboard", "board")  # version 0.1 called it board
@@ -59,16 +64,28 @@ FORMAT = 2  # 1 had other names for some options: see `dmrec.config.upgrade`
 
 @dataclass(frozen=True)
 class Run:
-    """Access to the folder of a run."""
+    """Access to the folder of a run. Where several processes train, they share it, and rank 0 writes.
+
+    ``items``: how they are cut, and which of them this process holds; None: not at all.
+    """
 
     folder: Path
+    items: ItemShards | None = None
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the run."""
+        return ALONE if self.items is None else self.items.ranks
 
     @classmethod
-    def create(cls, folder: Path, config: Config) -> Run:
+    def create(cls, folder: Path, config: Config, items: ItemShards | None = None) -> Run:
         """Starts a run in a folder; see `clear`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CONFIG, f"# dmrec run, format {FORMAT}\n{dump_config(config)}".encode())
-        return cls(folder)
+        run = cls(folder, items)
+        if run.ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / CONFIG, f"# dmrec run, format {FORMAT}\n{dump_config(config)}".encode())
+        run.ranks.wait()
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -98,9 +115,7 @@ class Run:
     @property
     def is_resumable(self) -> bool:
         """Whether the run was interrupted and left a checkpoint."""
-        return not (self.folder / RESULT).exists() and any(
-            (self.folder / f"{name}.json").exists() for name in GENERATIONS
-        )
+        return not (self.folder / RESULT).exists() and has_checkpoint(self.folder)
 
     def data_folder(self, moved_to: Path | None = None) -> Path:
         """Where the dataset is: ``moved_to``, or where it was when the run was started."""
@@ -110,6 +125,8 @@ class Run:
 
     def log(self, event: str, **values: Any) -> None:
         """Appends a line to the log."""
+        if not self.ranks.is_first:
+            return
         line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -120,6 +137,8 @@ class Run:
 
     def cut_log(self, length: int) -> None:
         """Removes what was logged after a checkpoint: it will be logged again."""
+        if not self.ranks.is_first:
+            return
         with (self.folder / LOG).open("r+b") as file:
             file.truncate(length)
 
@@ -130,18 +149,36 @@ class Run:
 
     def save(self, state: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
         """Writes the model, weights first."""
+        if self.items is not None and not self.items.is_whole:
+            save_shards(self.folder / MODEL, state, metadata, self.items)
+            return
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         replace_file(self.folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, path))
         write_with_checksum(self.folder / CHECKPOINT, {**metadata, "sha256": sha256_of(self.folder / WEIGHTS)})
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The model's state and metadata, after comparing its checksum."""
-        if not (self.folder / CHECKPOINT).exists():
+    def load_metadata(self) -> dict[str, Any]:
+        """The metadata of the model, ``sha256`` of its weights among it; no weight is read.
+
+        Raises:
+            DmrecError: there is no model, or its metadata is damaged.
+        """
+        cut = whole_folder(self.folder / MODEL)
+        if not cut and not (self.folder / CHECKPOINT).exists():
             raise DmrecError(f"{self.folder} has no model yet: the run was stopped before its first evaluation")
         try:
-            metadata = read_with_checksum(self.folder / CHECKPOINT)
+            return read_manifest(self.folder / MODEL) if cut else read_with_checksum(self.folder / CHECKPOINT)
         except DmrecError as error:
             raise DmrecError(f"{self.folder}: {error}; train again") from None
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The model's state and metadata, after comparing its checksum; of items that are cut, by default all."""
+        metadata = self.load_metadata()
+        if whole_folder(self.folder / MODEL):
+            items = self.items or ItemShards(metadata["n_items"], metadata["shards"])
+            try:
+                return load_shards(self.folder / MODEL, items)
+            except DmrecError as error:
+                raise DmrecError(f"{self.folder}: {error}; train again") from None
         path = self.folder / WEIGHTS
         if not path.exists() or sha256_of(path) != metadata["sha256"]:
             raise DmrecError(f"{path} is missing or differs from its checksum in {CHECKPOINT}; train again")
@@ -160,6 +197,9 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the figures and removes the checkpoints."""
+        self.ranks.first_does(lambda: self._finish(result))
+
+    def _finish(self, result: dict[str, Any]) -> None:
         write_json(self.folder / RESULT, result)
         remove_checkpoints(self.folder)
         shutil.rmtree(self.folder / PREVIOUS, ignore_errors=True)
@@ -175,8 +215,10 @@ def run_folder(out: Path, dataset: str, model: str, seed: int) -> Path:
     return out / dataset / model / f"seed-{seed}"
 
 
-def run_lock(folder: Path) -> AbstractContextManager[None]:
-    """The lock of the one process that trains in a folder; another process is refused."""
+def run_lock(folder: Path, ranks: Ranks = ALONE) -> AbstractContextManager[None]:
+    """The lock of those who train in a folder, which rank 0 holds; another process is refused."""
+    if not ranks.is_first:
+        return nullcontext()
     return locked(folder / LOCK, f"{folder}: another process trains there; name another folder, or stop it first")
 
 
@@ -201,6 +243,8 @@ def make_room(folder: Path) -> None:
         for name in FILES:
             if (folder / name).exists():
                 shutil.copy2(folder / name, aside / name)
+        if whole_folder(folder / MODEL):
+            (folder / MODEL).rename(aside / MODEL)
         aside.rename(folder / PREVIOUS)  # whole, or not there
     clear(folder)
 
@@ -223,6 +267,7 @@ def clear(folder: Path) -> None:
 
 def _remove_files(folder: Path) -> None:
     remove_checkpoints(folder)
+    remove_shards(folder / MODEL)
     _remove_tensorboard(folder)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)

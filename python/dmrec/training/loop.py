@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,17 @@ from torch import Tensor
 from dmrec_ext import Csr
 
 from ..config import NLL, Config, TrainingConfig
+from ..errors import DmrecError
 from ..eval.ranking import evaluate, mean_nll
 from ..models.base import Step, TrainedModel, TrainingData
 from ..runs.checkpoint import Checkpoint, save_checkpoint
 from ..runs.run import Run
 from ..runtime import Runtime
+from ..sharding.items import keyed_seed
+from ..sharding.ranks import agreed
 from .observer import Observer
+from .optimiser import ShardedOptimiser, optimiser_of
+from .order import batches_of_epoch
 from .signals import GracefulInterrupt, Stopped
 from .state import TrainState, checkpoint_of, restore, restored_state
 from .timing import TRAINING, PhaseTimer
@@ -94,7 +100,8 @@ class _Training:
         self.run, self.metadata, self.runtime = run, metadata, runtime
         self.observers, self.interrupt = observers, interrupt
         self.schedule = config.schedule
-        self.optimiser: torch.optim.Optimizer | None = None  # after the last phase
+        self.optimiser: torch.optim.Optimizer | ShardedOptimiser | None = None  # after the last phase
+        self.items, self.ranks = data.items, runtime.ranks
         self.shuffle = torch.Generator().manual_seed(seed_of("shuffle", config.training.seed))
         self.state = TrainState()
         self.saved = time.perf_counter()
@@ -115,7 +122,7 @@ class _Training:
             self._epoch()
         state.finish_epoch()
         if self.valid is not None:
-            self.model.load_state_dict(state.best_state)
+            self._load_best()
             if self.config.training.monitor == NLL:
                 state.validation |= self._ranked(self.valid)
         epochs = state.epoch - 1
@@ -139,25 +146,29 @@ class _Training:
         timer.restart()
         model.begin_epoch(state.epoch_of_phase)
         timer.lap("data")
-        batches = list(shuffled_batches(model.n_examples, settings.batch_size, self.shuffle))
-        for index in batches[state.batch :]:
+        n_batches = -(-model.n_examples // settings.batch_size)
+        for index in islice(self._batches(settings.batch_size), state.batch, None):
+            if not self.items.is_whole:  # equal on all ranks, however many there are and wherever they began
+                torch.manual_seed(keyed_seed("step", settings.seed, state.step))
             batch = self.runtime.move(model.batch(index))
             timer.lap("data")
             step = Step(state.step, state.epoch, settings.annealing.at(state.step))
-            self._set_learning_rates(len(batches))
+            self._set_learning_rates(n_batches)
             state.add(train_step(model, batch, step, self.optimiser, self.runtime, timer, settings.clip))
             if state.step % settings.log_terms_every == 0:
                 state.terms = model.metrics()
             state.step, state.batch = state.step + 1, state.batch + 1
             timer.lap("other")
-            if state.batch < len(batches):
+            if state.batch < n_batches:
                 self._save_if_due(before)
         ended = model.end_epoch(state.epoch_of_phase)
-        means = {name: float(total) / len(batches) for name, total in state.sums.items()}
+        means = {name: float(total) / n_batches for name, total in state.sums.items()}
         terms = {name: float(value) for name, value in state.terms.items()}
-        if not all(torch.isfinite(p).all() for p in model.parameters()):
-            raise FloatingPointError(
-                f"a weight became NaN or infinite in epoch {state.epoch}; lower training.learning_rate"
+        if any(self.ranks.any(not all(bool(torch.isfinite(p).all()) for p in model.parameters()))):
+            raise agreed(
+                FloatingPointError(
+                    f"a weight became NaN or infinite in epoch {state.epoch}; lower training.learning_rate"
+                )
             )
         timer.lap("other")
         phases = {phase: round(state.spent[phase], 4) for phase in TRAINING if phase in state.spent}
@@ -173,6 +184,12 @@ class _Training:
         if over:
             self._next_phase()
         self._save_if_due(self.shuffle.get_state())
+
+    def _batches(self, size: int) -> Iterator[Tensor]:
+        """The examples of this epoch in their order."""
+        if self.items.is_whole:
+            return shuffled_batches(self.model.n_examples, size, self.shuffle)
+        return batches_of_epoch(self.model.n_examples, size, self.config.training.seed, self.state.epoch)
 
     def _evaluated(self, last: bool) -> bool:
         """Measures the model where it is time for that, keeps its state if it is the best; whether to stop early.
@@ -202,16 +219,32 @@ class _Training:
 
     def _ranked(self, valid: Csr) -> dict[str, float]:
         """Metrics of the rankings of all users that have held-out items."""
-        metrics, seen = all_metrics(self.config), self.config.evaluation.exclude_seen
-        return evaluate(self.model, self.data, valid, metrics, exclude_seen=seen).means
+        metrics, options = all_metrics(self.config), self.config.evaluation
+        seen, users = options.exclude_seen, options.users
+        return evaluate(self.model, self.data, valid, metrics, exclude_seen=seen, n_users=users).means
 
     def _keep(self) -> None:
         """The state of the model is the best so far."""
         state = self.state
         state.best_epoch, state.best_in_phases[-1] = state.epoch, state.epoch_of_phase
-        state.best_state = copy.deepcopy(self.model.state_dict())
-        self.run.save(state.best_state, {**self.metadata, "epoch": state.epoch})
+        weights = self.model.state_dict()
+        if self.items.is_whole:  # else there is no room for a second copy, and it is read from the disk
+            weights = state.best_state = copy.deepcopy(weights)
+        self.run.save(weights, {**self.metadata, "epoch": state.epoch})
         self.timer.lap("saving")
+
+    def _load_best(self) -> None:
+        """Puts the best state into the model."""
+        if self.items.is_whole:
+            self.model.load_state_dict(self.state.best_state)
+            return
+        weights, metadata = self.run.load()
+        if metadata["epoch"] != self.state.best_epoch:
+            raise DmrecError(
+                f"{self.run.folder} has the model of epoch {metadata['epoch']}, not of {self.state.best_epoch}: it was "
+                "resumed where other bits come out, on other hardware or threads; train again"
+            )
+        self.model.load_state_dict(weights)
 
     def _next_phase(self) -> None:
         """From the best state; after the last phase, nothing."""
@@ -222,7 +255,7 @@ class _Training:
             return
         state.epochs_before, state.best_in_phases = state.epoch - 1, [*state.best_in_phases, 0]
         if self.valid is not None:
-            self.model.load_state_dict(state.best_state)
+            self._load_best()
         self._enter_phase()
 
     def _set_learning_rates(self, steps_per_epoch: int) -> None:
@@ -238,26 +271,26 @@ class _Training:
 
     def _save_if_due(self, shuffle_before: Tensor) -> None:
         """A checkpoint, where it is time or asked for. It holds the generator before this epoch's permutation."""
-        asked = self.interrupt.requested
-        if not asked and time.perf_counter() - self.saved < 60 * self.config.training.checkpoint_minutes:
+        late = time.perf_counter() - self.saved >= 60 * self.config.training.checkpoint_minutes
+        asked, due = self.ranks.any(self.interrupt.requested, late and self.ranks.is_first)
+        if not asked and not due:
             return
         self.timer.restart()
         metadata = {**self.metadata, "config": self.config.model_dump(mode="json")}
-        checkpoint = checkpoint_of(
-            self.state, self.model, self.optimiser, shuffle_before, self.runtime, self.run, metadata
-        )
-        save_checkpoint(self.run.folder, checkpoint)
+        random = {**self.runtime.random_state(), "shuffle": shuffle_before} if self.items.is_whole else {}
+        checkpoint = checkpoint_of(self.state, self.model, self.optimiser, random, self.run, metadata)
+        save_checkpoint(self.run.folder, checkpoint, self.items)
         self.timer.lap("saving")
         self.saved = time.perf_counter()
         if asked:
-            raise Stopped
+            raise agreed(Stopped())
 
 
 def train_step(
     model: TrainedModel,
     batch: Any,
     step: Step,
-    optimiser: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer | ShardedOptimiser,
     runtime: Runtime,
     timer: PhaseTimer,
     clip: float | None = None,
@@ -280,15 +313,7 @@ def train_step(
     return losses
 
 
-def optimiser_of(model: TrainedModel, settings: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the model's parameter groups, in one fused pass where the device has it."""
-    groups = model.parameter_groups(settings.learning_rate)
-    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    fused = model.device.type in ("cpu", "cuda")
-    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
-
-
-def _by_name(optimiser: torch.optim.Optimizer) -> dict[str | None, list[Tensor]]:
+def _by_name(optimiser: torch.optim.Optimizer | ShardedOptimiser) -> dict[str | None, list[Tensor]]:
     """The parameters in groups of one name."""
     found: dict[str | None, list[Tensor]] = {}
     for group in optimiser.param_groups:

@@ -14,6 +14,7 @@ from ..models.base import TrainedModel
 from ..runs.checkpoint import Checkpoint, part_of
 from ..runs.run import Run
 from ..runtime import Runtime
+from .optimiser import ShardedOptimiser
 
 
 @dataclass
@@ -64,22 +65,24 @@ TENSORS = ("sums", "terms")  # of a state; numbers in checkpoints
 def checkpoint_of(
     state: TrainState,
     model: TrainedModel,
-    optimiser: torch.optim.Optimizer | None,
-    shuffle_before: Tensor,
-    runtime: Runtime,
+    optimiser: torch.optim.Optimizer | ShardedOptimiser | None,
+    random: dict[str, Tensor],
     run: Run,
     metadata: dict[str, Any],
 ) -> Checkpoint:
-    """Everything that the run is. ``shuffle_before``: the state of the generator before this epoch's permutation."""
+    """Everything that the run is. ``random``: the states of generators, those that the order of batches follows from as
+    before this epoch.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_state.items()}
     of_optimiser = {} if optimiser is None else optimiser.state_dict()["state"]  # none after the last phase
     for index, values in of_optimiser.items():
         tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in values.items()}
-    tensors |= {**runtime.random_state(), "shuffle": shuffle_before}
+    tensors |= random
     place = {name: value for name, value in vars(state).items() if name != "best_state"}
     place |= {name: {key: float(value) for key, value in place[name].items()} for name in TENSORS}
-    return Checkpoint(tensors, {"place": place, "about": metadata, "log_bytes": run.log_bytes()})
+    log_bytes = run.log_bytes() if run.ranks.is_first else 0
+    return Checkpoint(tensors, {"place": place, "about": metadata, "log_bytes": log_bytes})
 
 
 def restored_state(checkpoint: Checkpoint, run: Run, runtime: Runtime, epochs: int) -> TrainState:
@@ -99,7 +102,7 @@ def restored_state(checkpoint: Checkpoint, run: Run, runtime: Runtime, epochs: i
 def restore(
     checkpoint: Checkpoint,
     model: TrainedModel,
-    optimiser: torch.optim.Optimizer | None,
+    optimiser: torch.optim.Optimizer | ShardedOptimiser | None,
     shuffle: torch.Generator,
     runtime: Runtime,
     run: Run,
@@ -110,12 +113,13 @@ def restore(
         model.load_state_dict(part_of(tensors, "model."))
     except RuntimeError as error:
         raise DmrecError(f"the checkpoint in {run.folder} is of another model: {error}") from None
-    values: dict[int, dict[str, Tensor]] = {}
+    values: dict[int | str, dict[str, Tensor]] = {}
     for name, tensor in part_of(tensors, "optimiser.").items():
-        index, _, part = name.partition(".")
-        values.setdefault(int(index), {})[part] = tensor
+        of, _, part = name.rpartition(".")
+        values.setdefault(int(of) if of.isdecimal() else of, {})[part] = tensor
     if optimiser is not None:
         optimiser.load_state_dict({"state": values, "param_groups": optimiser.state_dict()["param_groups"]})
     runtime.set_random_state(tensors)
-    shuffle.set_state(tensors["shuffle"])
+    if "shuffle" in tensors:
+        shuffle.set_state(tensors["shuffle"])
     run.cut_log(checkpoint.values["log_bytes"])

@@ -25,11 +25,13 @@ from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.initial import initial_state
-from ..runs.load import test_data, test_exclusions, training_data
+from ..runs.load import shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
+from ..runs.ranks import check_ranks
 from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
 from ..runs.users import DEPTH, save_users
-from ..runtime import Runtime, resolve_device
+from ..runtime import Runtime, device_of, resolve_device
+from ..sharding.ranks import ALONE, Ranks, agreed
 from .loop import all_metrics, fit
 from .observer import Observer
 from .signals import GracefulInterrupt
@@ -37,38 +39,57 @@ from .tensorboard import TensorBoard
 
 
 def train(
-    config: Config, dataset: Dataset, folder: Path, observers: Sequence[Observer] = (), *, replace: bool = True
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    observers: Sequence[Observer] = (),
+    *,
+    replace: bool = True,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains and tests a resolved configuration in ``folder``, replacing a run that is there; returns the figures.
+
+    ``ranks``: the processes that train together, which all call this; rank 0 writes, but for the shards of the others.
 
     Raises:
         DmrecError: a finished run is there and is not to be replaced, or another process trains there.
     """
-    with run_lock(folder):
-        if is_finished(folder) and not replace:
-            raise DmrecError(
-                f"{folder}: a finished run; name another folder (--out) or replace it (--force, in Python replace=True)"
+    check_ranks(ranks, folder, dataset)
+    with run_lock(folder, ranks):
+        if any(ranks.any(is_finished(folder))) and not replace:
+            raise agreed(
+                DmrecError(
+                    f"{folder}: a finished run; name another folder (--out) or replace it (--force, in Python "
+                    "replace=True)"
+                )
             )
-        make_room(folder)
-        return _logging_failures(config, dataset, folder, observers, None)
+        ranks.first_does(lambda: make_room(folder))
+        return _logging_failures(config, dataset, folder, observers, None, ranks)
 
 
 def resume_run(
-    folder: Path, data: Path | None = None, observers: Sequence[Observer] = (), *, device: str | None = None
+    folder: Path,
+    data: Path | None = None,
+    observers: Sequence[Observer] = (),
+    *,
+    device: str | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Continues a run that was stopped from its last checkpoint, on the same data and configuration.
 
     ``device``: where, if not where it was started; the bits are those of an uninterrupted run only on the same one.
+    ``ranks``: the processes that train together, not necessarily as many as before.
     """
     if not (folder / CONFIG).exists():
         raise DmrecError(f"{folder} is not a run (no {CONFIG})")
     run = Run(folder)
-    with run_lock(folder):
-        if is_finished(folder):
+    with run_lock(folder, ranks):
+        if any(ranks.any(is_finished(folder))):
             raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
         config = run.config
         dataset = open_dataset(run.data_folder(data))
-        checkpoint = load_checkpoint(folder)
+        check_ranks(ranks, folder, dataset)
+        checkpoint = load_checkpoint(folder, shards_of(config, dataset.n_items, ranks))
         metadata = checkpoint.values["about"]
         check_data(folder, metadata, config, dataset)
         started_with = build_config(upgrade(metadata["config"])).model_dump(mode="json")
@@ -79,20 +100,25 @@ def resume_run(
         if device is not None:
             training = config.training.model_copy(update={"device": str(resolve_device(device))})
             config = config.model_copy(update={"training": training})
-        return _logging_failures(config, dataset, folder, observers, checkpoint)
+        return _logging_failures(config, dataset, folder, observers, checkpoint, ranks)
 
 
 def _logging_failures(
-    config: Config, dataset: Dataset, folder: Path, observers: Sequence[Observer], resume: Checkpoint | None
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    observers: Sequence[Observer],
+    resume: Checkpoint | None,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     settings = config.training
-    runtime = Runtime(resolve_device(settings.device), settings.precision, settings.kernels)
-    observers = [*observers, *([TensorBoard()] if settings.tensorboard else [])]
+    runtime = Runtime(device_of(settings.device, ranks), settings.precision, settings.kernels, ranks)
+    observers = [*observers, *([TensorBoard()] if settings.tensorboard else [])] if ranks.is_first else []
     with runtime.operators():
         try:
             return _train(config, dataset, folder, runtime, observers, resume)
         except Exception as error:
-            if (folder / CONFIG).exists():  # the run had begun
+            if (folder / CONFIG).exists() and ranks.is_first:  # the run had begun
                 with contextlib.suppress(OSError):  # the log itself may be what cannot be written
                     Run(folder).log("failed", error=f"{type(error).__name__}: {error}")
             raise
@@ -110,14 +136,15 @@ def _train(
     resume: Checkpoint | None,
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    run = Run(folder)
+    items = shards_of(config, dataset.n_items, runtime.ranks)
+    run = Run(folder, items)
     result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
     if resume is None:
-        run = Run.create(folder, config)
+        run = Run.create(folder, config, items)
         run.log("start", **result)
     saved = None if resume is None else part_of(resume.tensors, "model.")
     initial = initial_state(config, dataset) if resume is None else None
-    data = training_data(config, dataset, saved if initial is None else initial)
+    data = training_data(config, dataset, saved if initial is None else initial, items)
     valid = None if config.training.interactions == "all" else dataset.split("valid")
     torch.manual_seed(config.training.seed)
     model = build_model(config, data)
@@ -147,7 +174,7 @@ def _train(
         of_test = test_data(config, dataset, data)
         depth = DEPTH if config.evaluation.per_user and model.ranks_deep else 0
         options: dict[str, Any] = {"exclude_seen": config.evaluation.exclude_seen, "depth": depth}
-        options["exclude"] = test_exclusions(config, dataset)
+        options |= {"exclude": test_exclusions(config, dataset), "n_users": config.evaluation.users}
         tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
         if tested.random_ties:
@@ -172,12 +199,12 @@ def _fit_closed_form(
 ) -> dict[str, Any]:
     """Fits and saves the model; returns what was chosen, and its figures on ``valid`` if it is given."""
     monitor = config.training.monitor
+    options: dict[str, Any] = {"exclude_seen": config.evaluation.exclude_seen, "n_users": config.evaluation.users}
 
     def score(candidate: Model, /, **settings: float) -> float:
         if valid is None:
             return 0.0
-        seen = config.evaluation.exclude_seen
-        value = evaluate(candidate.to(runtime.device), data, valid, [monitor], exclude_seen=seen).means[monitor]
+        value = evaluate(candidate.to(runtime.device), data, valid, [monitor], **options).means[monitor]
         run.log("evaluation", **settings, **{monitor: value})
         return value
 
@@ -186,7 +213,7 @@ def _fit_closed_form(
     run.save(model.state_dict(), metadata)
     if valid is None:
         return {**chosen, "valid": {}}
-    found = evaluate(model, data, valid, all_metrics(config), exclude_seen=config.evaluation.exclude_seen)
+    found = evaluate(model, data, valid, all_metrics(config), **options)
     return {**chosen, "valid": found.means}
 
 

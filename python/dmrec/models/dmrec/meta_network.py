@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, csr_aggregate
+from dmrec_ext import Csr
 
+from ...sharding.items import ItemShards
 from ..vae.gaussian import Gaussian
 from ..vae.layers import initialise
 from .options import LanguageConfig
@@ -19,20 +20,27 @@ class MetaNetwork(nn.Module):
     With ``aggregate: false``, the ablation without the sum over items, g = w_u.
     """
 
-    item_vectors: Tensor  # (N, E) float32
+    item_vectors: Tensor  # (N, E) float32, where the items are not cut
 
-    def __init__(self, item_vectors: np.ndarray, options: LanguageConfig, latent: int) -> None:
+    def __init__(self, items: ItemShards, item_vectors: np.ndarray, options: LanguageConfig, latent: int) -> None:
         super().__init__()
-        self.aggregate = options.aggregate
+        self.items, self.aggregate = items, options.aggregate
+
         # The vectors are the dataset's: neither trained nor part of checkpoints. float32 arrays stay mapped from disk;
         # float16 arrays become float32 in memory, because every batch sums many of their rows.
-        vectors = torch.from_numpy(np.asarray(item_vectors, dtype=np.float32))
-        self.register_buffer("item_vectors", vectors, persistent=False)
-        width, hidden = item_vectors.shape[1], options.hidden
-        self.network = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
+        def vectors(first: int, end: int) -> Tensor:
+            return torch.from_numpy(np.asarray(item_vectors[first:end], dtype=np.float32))
+
+        items.add_buffer(self, "item_vectors", vectors, persistent=False)
+        self.width, hidden = int(item_vectors.shape[1]), options.hidden
+        self.network = nn.Sequential(nn.Linear(self.width, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
         initialise(self, options.initialisation)
 
     def forward(self, dropped: Csr, text_vectors: Tensor) -> Gaussian:
         """Posterior of users with ``text_vectors`` (B, E) and interactions ``dropped`` (B, N) after input dropout."""
-        semantic = csr_aggregate(dropped, self.item_vectors, text_vectors) if self.aggregate else text_vectors
+        if self.aggregate:
+            tables = self.items.tensors(self, "item_vectors")
+            semantic = self.items.aggregate(self.items.split(dropped), tables, own=text_vectors)
+        else:
+            semantic = self.items.ranks.sum(text_vectors)  # each rank has read those of its own users
         return Gaussian.from_output(self.network(semantic))

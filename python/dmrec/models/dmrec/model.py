@@ -35,7 +35,7 @@ class Dmrec(Vae):
     ) -> None:
         super().__init__(backbone, data)
         assert data.item_text_vectors is not None, "a run with language has text vectors"
-        self.meta_network = MetaNetwork(data.item_text_vectors, language, backbone.latent)
+        self.meta_network = MetaNetwork(data.items, data.item_text_vectors, language, backbone.latent)
         self.fusion, self.alone = language.fusion, language.alone
         self.matching = matching_of(matching, language.fusion)
         self._last: Posteriors | None = None
@@ -60,8 +60,7 @@ class Dmrec(Vae):
         dropped = self.dropped(x)
         text_vectors = batch.text_vectors
         if text_vectors is None:
-            vectors = self.meta_network.item_vectors
-            text_vectors = vectors.new_zeros(batch.size, vectors.shape[1])
+            text_vectors = torch.zeros(batch.size, self.meta_network.width, device=self.device)
         collaborative = self.backbone.encode(x, dropped)
         language = self.meta_network(dropped, text_vectors)
         fused = collaborative + language if self.fusion == "add" else collaborative

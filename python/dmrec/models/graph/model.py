@@ -40,6 +40,7 @@ class GraphConfig(ModelConfig):
         "directed", description="whether an edge's two directions are dropped apart, or together"
     )
 
+    unsharded: ClassVar[str | None] = "its propagation needs the whole graph"
     search_space: ClassVar[SearchSpace] = {
         "embedding_dim": {"choices": [32, 64, 128]},
         "layers": {"choices": [1, 2, 3, 4]},

@@ -25,6 +25,7 @@ class TextGcnConfig(WithTextVectors, ModelConfig):
     """TextGCN; the number of layers is chosen on validation."""
 
     kind: Literal["text-gcn"] = "text-gcn"
+    unsharded: ClassVar[str | None] = "its propagation needs the whole graph"
     is_random: ClassVar[bool] = False
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         tuple(range(7)), min_length=1, description="numbers of layers to try; 0: the texts as they are"

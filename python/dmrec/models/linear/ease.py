@@ -22,6 +22,7 @@ class EaseConfig(ModelConfig):
     """EASE; lambda is chosen on validation."""
 
     kind: Literal["ease"] = "ease"
+    unsharded: ClassVar[str | None] = "its matrix has a row and a column for each item"
     is_random: ClassVar[bool] = False
     regularisation: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (10, 30, 100, 200, 300, 500, 1000, 3000), min_length=1, description="lambdas to try"

@@ -35,6 +35,7 @@ class L3aeConfig(WithItemEmbeddings):
     """L3AE; all three weights are chosen on validation."""
 
     kind: Literal["l3ae"] = "l3ae"
+    unsharded: ClassVar[str | None] = "its matrix has a row and a column for each item"
     is_random: ClassVar[bool] = False
     regularisation: tuple[Positive, ...] = Field(
         (10, 30, 100, 200, 500), min_length=1, description="values of rho = lambda_x + lambda_t to try"

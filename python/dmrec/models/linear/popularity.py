@@ -17,6 +17,7 @@ class PopularityConfig(ModelConfig):
     """Ranks items by their number of training interactions."""
 
     kind: Literal["popularity"] = "popularity"
+    unsharded: ClassVar[str | None] = "it counts interactions"
     is_random: ClassVar[bool] = False
 
     def build(self, data: TrainingData) -> Popularity:

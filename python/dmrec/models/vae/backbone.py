@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from dmrec_ext import Csr
+from dmrec_ext import Csr, multinomial_nll
 
+from ...errors import DmrecError
+from ...sharding.items import ItemShards
 from ..base import Step
+from ..ranking import ItemRanking
 from .gaussian import Gaussian
 
 
@@ -24,11 +28,55 @@ class Decoded(NamedTuple):
     weight: Tensor  # (N, H)
     bias: Tensor | None  # (N,)
 
+    def nll(self, x: Csr) -> Tensor:
+        """() the mean negative log-likelihood of x (B, N)."""
+        return multinomial_nll(self.hidden, self.weight, x, self.bias)
+
+    def rank(self, ranking: ItemRanking, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """Scores and numbers (B, k) of the best items."""
+        return ranking(self.hidden, self.weight, k, bias=self.bias, exclude=exclude)
+
+    def scores(self) -> Tensor:
+        """(B, N)."""
+        return self.hidden @ self.weight.T if self.bias is None else torch.addmm(self.bias, self.hidden, self.weight.T)
+
+    def whole(self) -> Decoded:
+        """For all items."""
+        return self
+
+
+class ShardedDecoded(NamedTuple):
+    """`Decoded` for items that are cut into shards: the rows of the shards of this rank."""
+
+    items: ItemShards
+    hidden: Tensor  # (B, H)
+    weights: Sequence[Tensor]  # (s, H) each
+    biases: Sequence[Tensor]  # (s,) each
+
+    def nll(self, x: Csr) -> Tensor:
+        """() the mean negative log-likelihood of x (B, N)."""
+        return self.items.nll(self.hidden, self.weights, x, self.biases)
+
+    def rank(self, ranking: ItemRanking, k: int, exclude: Csr | None) -> tuple[Tensor, Tensor]:
+        """Scores and numbers (B, k) of the best items."""
+        del ranking  # it keeps what it prepared of the items, for which a large catalogue has no room
+        return self.items.rank(self.hidden, self.weights, k, self.biases, exclude)
+
+    def whole(self) -> Decoded:
+        """For all items.
+
+        Raises:
+            DmrecError: this process does not hold all of them.
+        """
+        if self.items.ranks.size > 1:
+            raise DmrecError("scores and vectors of all items need one process that holds them: leave out --ranks")
+        return Decoded(self.hidden, torch.cat(list(self.weights)), torch.cat(list(self.biases)))
+
 
 class Reconstruction(NamedTuple):
     """The training output for a batch."""
 
-    decoded: Decoded
+    decoded: Decoded | ShardedDecoded
     auxiliary: Tensor | None  # () added to the loss
 
 
@@ -47,7 +95,7 @@ class Backbone(nn.Module, ABC):
         """Posterior for interactions ``x`` (B, N). ``dropped``: the same after input dropout (in training)."""
 
     @abstractmethod
-    def decode(self, z: Tensor) -> Decoded:
+    def decode(self, z: Tensor) -> Decoded | ShardedDecoded:
         """Latent vectors (B, D) to scores of all items, without the last product."""
 
     def infer(self, posterior: Gaussian) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from dmrec_ext import Csr
 
 from ...options import SearchSpace
+from ...sharding.items import ItemShards
 from ..base import TrainingData, register
-from .backbone import Backbone, Decoded
+from .backbone import Backbone, Decoded, ShardedDecoded
 from .gaussian import Gaussian
 from .item_text import ItemInput, ItemLinear, ItemTexts
 from .layers import Initialisation, initialise
@@ -40,15 +41,20 @@ class CvgaConfig(BackboneConfig):
     )
     initialisation: Initialisation = "torch"
 
+    unsharded: ClassVar[str | None] = None
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
         "latent": {"choices": [64, 100, 200, 300]},
     }
 
+    @property
+    def table_widths(self) -> tuple[int, int]:
+        """The first layer's and the latent one's."""
+        return (*self.hidden, 2 * self.latent)[0], self.latent
+
     def backbone(self, data: TrainingData) -> Cvga:
         """The network; initial weights follow torch's global seed."""
-        degree = torch.bincount(data.interactions.col, minlength=data.n_items)
-        return Cvga(degree, self, self.texts(data))
+        return Cvga(data.items, data.item_counts(), self, self.texts(data))
 
 
 class Cvga(Backbone):
@@ -58,28 +64,32 @@ class Cvga(Backbone):
 
     scale: Tensor  # (N,) 1 / sqrt(degree of an item); 0 for one without, unless texts are read
 
-    def __init__(self, degree: Tensor, options: CvgaConfig, texts: ItemTexts | None = None) -> None:
+    def __init__(self, items: ItemShards, degree: Tensor, options: CvgaConfig, texts: ItemTexts | None = None) -> None:
         super().__init__()
+        self.items = items
         self.latent, self.input_dropout = options.latent, options.dropout
         reads_text = options.item_text is not None and options.item_text.encoder
         there = degree > 0 if not reads_text else torch.ones_like(degree)  # an item without a degree has a text
-        self.register_buffer("scale", degree.clamp_min(1).rsqrt() * there)
+        scale = degree.clamp_min(1).rsqrt() * there
+        items.add_buffer(self, "scale", lambda first, end: scale[first:end].clone(), persistent=True)
         widths = [*options.hidden, 2 * options.latent]
-        self.propagation = ItemInput(len(degree), widths[0], texts, options.item_text)
+        self.propagation = ItemInput(items, widths[0], texts, options.item_text)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.dropout = nn.Dropout(options.dropout)
-        self.decoder = ItemLinear(options.latent, len(degree), texts, options.item_text)
-        initialise(self, options.initialisation)
+        self.decoder = ItemLinear(options.latent, items, texts, options.item_text)
+        initialise(self, options.initialisation, items)
 
     def encode(self, x: Csr, dropped: Csr) -> Gaussian:
         """Posterior from a user's row of R."""
         del dropped
         of_user = x.crow.diff().clamp_min(1).rsqrt()
-        hidden = self.propagation(x._replace(values=of_user[x.row_of_entry()] * self.scale[x.col]))
+        parts = zip(self.items.split(x), self.items.tensors(self, "scale"), strict=True)
+        normalized = [part._replace(values=of_user[part.row_of_entry()] * scale[part.col]) for part, scale in parts]
+        hidden = self.propagation.of_parts(normalized)
         for layer in self.layers:
             hidden = layer(torch.tanh(hidden))
         return Gaussian.from_output(self.dropout(hidden))
 
-    def decode(self, z: Tensor) -> Decoded:
+    def decode(self, z: Tensor) -> Decoded | ShardedDecoded:
         """The hidden layer is z itself: the decoder is one linear layer."""
         return self.decoder.decoded(z)

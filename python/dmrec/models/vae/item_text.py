@@ -13,6 +13,8 @@ items that a user might have taken: that nobody took what was not there says not
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from dmrec_ext import Csr, csr_aggregate
 
 from ...options import Options
-from .backbone import Decoded
+from ...sharding.items import ItemShards
+from .backbone import Decoded, ShardedDecoded
 from .layers import SparseLinear
 
 
@@ -85,20 +88,34 @@ class TextRows(nn.Module):
         return drawn if self.taken is None else drawn * self.taken
 
 
-class ItemLinear(nn.Linear):
+class ItemLinear(nn.Module):
     """The decoder's last layer: a row and a bias for each item, of its own and, with ``text``, of its text."""
 
-    def __init__(self, width: int, n_items: int, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
-        super().__init__(width, n_items)
+    weight: Tensor  # (N, H) and (N,), where the items are not cut
+    bias: Tensor
+
+    def __init__(self, width: int, items: ItemShards, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
+        super().__init__()
+        self.in_features, self.items = width, items
+        items.add_parameter(self, "weight", width, lambda weight: nn.init.kaiming_uniform_(weight, a=math.sqrt(5)))
+        bound = 1 / math.sqrt(width)  # both are torch's default for nn.Linear
+        items.add_parameter(self, "bias", None, lambda bias: nn.init.uniform_(bias, -bound, bound))
         self.text = None
         if options is not None:
             assert text is not None, "a run whose model reads the texts of items has their vectors"
             self.text = TextRows(text, options, width + 1, bias=True)
         self._formed: tuple[tuple[object, ...], tuple[Tensor, Tensor]] | None = None
 
-    def decoded(self, hidden: Tensor) -> Decoded:
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, N): the scores of all items."""
+        return self.decoded(hidden).whole().scores()
+
+    def decoded(self, hidden: Tensor) -> Decoded | ShardedDecoded:
         """The scores of all items for hidden vectors (B, H), without the last product."""
-        return Decoded(hidden, *self.rows())
+        if self.items.is_whole:
+            return Decoded(hidden, *self.rows())
+        weights, biases = (self.items.tensors(self, name) for name in ("weight", "bias"))
+        return ShardedDecoded(self.items, hidden, weights, biases)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Weight (N, H) and bias (N,) of all items.
@@ -136,22 +153,23 @@ class ItemLinear(nn.Linear):
 class ItemInput(SparseLinear):
     """The encoder's first layer over (B, N): a row for each item, of its own and, with ``text``, of its text."""
 
-    def __init__(self, n_items: int, width: int, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
-        super().__init__(n_items, width)
+    def __init__(self, items: ItemShards, width: int, text: ItemTexts | None, options: ItemTextConfig | None) -> None:
+        super().__init__(items, width)
         self.text = None
         if options is not None and options.encoder:
             assert text is not None, "a run whose model reads the texts of items has their vectors"
             self.text = TextRows(text, options, width, bias=False)
 
-    def forward(self, x: Csr) -> Tensor:
+    def of_parts(self, parts: Sequence[Csr]) -> Tensor:
         """(B, H): the sum of the rows of each user's items, and the bias."""
         if self.text is None:
-            return super().forward(x)
+            return super().of_parts(parts)
+        (x,) = parts
         of_text: Tensor = self.text.map(csr_aggregate(x, self.text.phi()))
         known = self.text.known(self.weight)
         if known is not None:
             x = x._replace(values=known[x.col] if x.values is None else x.values * known[x.col])
-        return super().forward(x) + of_text
+        return super().of_parts([x]) + of_text
 
 
 def unit_vectors(vectors: np.ndarray) -> Tensor:

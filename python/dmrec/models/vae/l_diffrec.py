@@ -24,8 +24,9 @@ from dmrec_ext import Csr, csr_aggregate
 
 from ...errors import DmrecError
 from ...options import SearchSpace
+from ...sharding.items import ItemShards
 from ..base import Step, TrainingData, WithItemEmbeddings, register
-from .backbone import Backbone, Decoded, Reconstruction
+from .backbone import Backbone, Decoded, Reconstruction, ShardedDecoded
 from .gaussian import Gaussian
 from .item_text import ItemLinear, ItemTexts
 from .model import BackboneConfig
@@ -52,6 +53,7 @@ class LDiffRecConfig(BackboneConfig, WithItemEmbeddings):
     noise_max: float = Field(0.005, gt=0, description="variance of the last step, before scaling")
     weight: float = Field(0.05, ge=0, description="weight of the diffusion's loss; falls by 1/500 an epoch, to 0.005")
 
+    unsharded: ClassVar[str | None] = "its clusters are of all items"
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
         "hidden": {"choices": [200, 300, 400, 600, 800]},
@@ -150,7 +152,7 @@ class LDiffRec(Backbone):
         self.denoiser_input = nn.Linear(config.latent + TIME_WIDTH, config.hidden)
         self.denoiser_output = nn.Linear(config.hidden, config.latent)
         self.denoiser_dropout = nn.Dropout(config.denoiser_dropout)
-        self.decoder = ItemLinear(config.latent, len(cluster), texts, config.item_text)
+        self.decoder = ItemLinear(config.latent, ItemShards(len(cluster)), texts, config.item_text)
         self._initialise()
         variance = np.linspace(
             config.noise_scale * config.noise_min, config.noise_scale * config.noise_max, config.steps
@@ -222,7 +224,7 @@ class LDiffRec(Backbone):
             z = self.posterior_mean_coef1[t] * predicted + self.posterior_mean_coef2[t] * z
         return z
 
-    def decode(self, z: Tensor) -> Decoded:
+    def decode(self, z: Tensor) -> Decoded | ShardedDecoded:
         """The hidden layer is z itself: the decoder is one linear layer."""
         return self.decoder.decoded(z)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmrec_ext import Csr, csr_aggregate
+from dmrec_ext import Csr
+
+from ...sharding.items import ItemShards, shard_of, without_shard
 
 Initialisation = Annotated[
     Literal["torch", "xavier"],
@@ -20,15 +24,23 @@ Initialisation = Annotated[
 class SparseLinear(nn.Module):
     """A linear layer whose (B, N) input is sparse; the weight lies (N, H), one row per item."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    weight: Tensor  # where the items are not cut
+    bias: Tensor
+
+    def __init__(self, items: ItemShards, n_out: int) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(n_in)  # torch's default for nn.Linear(n_in, n_out)
-        self.weight = nn.Parameter(torch.empty(n_in, n_out).uniform_(-bound, bound))
+        self.items = items
+        bound = 1 / math.sqrt(max(items.n_items, 1))  # torch's default for nn.Linear(n_items, n_out)
+        items.add_parameter(self, "weight", n_out, lambda weight: nn.init.uniform_(weight, -bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
 
     def forward(self, x: Csr) -> Tensor:
         """(B, H)."""
-        return csr_aggregate(x, self.weight, self.bias)
+        return self.of_parts(self.items.split(x))
+
+    def of_parts(self, parts: Sequence[Csr]) -> Tensor:
+        """(B, H), from the columns of x that belong to each shard of this rank."""
+        return self.items.aggregate(parts, self.items.tensors(self, "weight"), bias=self.bias)
 
 
 def drop_interactions(x: Csr, probability: float) -> Csr:
@@ -56,12 +68,18 @@ def unit_rows(x: Csr) -> Csr:
     return x._replace(values=values * squared.clamp_min(1e-12).rsqrt()[row])
 
 
-def initialise(module: nn.Module, scheme: str) -> None:
-    """``"torch"`` leaves torch's defaults (the authors' code); ``"xavier"``: uniform, biases 0 (the paper)."""
+def initialise(module: nn.Module, scheme: str, items: ItemShards | None = None) -> None:
+    """``"torch"`` leaves torch's defaults (the authors' code); ``"xavier"``: uniform, biases 0 (the paper).
+
+    ``items``: those of the module's tables, if it has any.
+    """
     if scheme == "torch":
         return
     for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
+        if without_shard(name).endswith("bias"):
             nn.init.zeros_(parameter)
-        elif parameter.dim() == 2:
+        elif parameter.dim() == 2 and (items is None or shard_of(name) is None):
             nn.init.xavier_uniform_(parameter)
+        elif parameter.dim() == 2 and items is not None:
+            bound = math.sqrt(6 / (items.n_items + parameter.shape[1]))
+            items.fill(parameter, partial(nn.init.uniform_, a=-bound, b=bound), "xavier", name)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmrec_ext import Csr, gaussian_kl, multinomial_nll
+from dmrec_ext import Csr, gaussian_kl
 
 from ..base import Losses, ModelConfig, Step, TrainedModel, TrainingData, UserBatch
 from .backbone import Backbone
@@ -37,6 +37,11 @@ class BackboneConfig(ModelConfig):
         assert data.item_text is not None, "a run whose model reads the texts of items has their vectors"
         taken = torch.bincount(data.interactions.col, minlength=data.n_items) > 0
         return ItemTexts(unit_vectors(data.item_text), taken)
+
+    @property
+    def table_widths(self) -> tuple[int, int]:
+        """The widths of the rows that each item has in the encoder and in the decoder, where items can be cut."""
+        raise NotImplementedError(f"{self.kind}: {self.unsharded}")
 
     @abstractmethod
     def backbone(self, data: TrainingData) -> Backbone:
@@ -90,7 +95,7 @@ class Vae(TrainedModel):
     def reconstruction(self, x: Csr, posterior: Gaussian, step: Step) -> Losses:
         """``reconstruction`` of x (B, N), and ``auxiliary`` where the backbone has a loss of its own."""
         decoded, auxiliary = self.backbone.reconstruct(posterior, step)
-        parts = {"reconstruction": multinomial_nll(decoded.hidden, decoded.weight, x, decoded.bias)}
+        parts = {"reconstruction": decoded.nll(x)}
         return parts if auxiliary is None else {**parts, "auxiliary": auxiliary}
 
     def parameter_groups(self, learning_rate: float) -> Iterable[dict[str, Any]]:
@@ -100,20 +105,18 @@ class Vae(TrainedModel):
     @torch.no_grad()
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by scores in float32 whatever the model was trained with."""
-        hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
-        return self.rank_items(hidden, weight, k, bias=bias, exclude=exclude)
+        return self.backbone.decode(self.backbone.infer(self.posterior(batch))).rank(self.rank_items, k, exclude)
 
     @torch.no_grad()
     def item_scores(self, batch: UserBatch) -> Tensor:
         """(B, N): logarithms of the items' probabilities, up to a constant of the user."""
-        hidden, weight, bias = self.backbone.decode(self.backbone.infer(self.posterior(batch)))
-        return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
+        return self.backbone.decode(self.backbone.infer(self.posterior(batch))).whole().scores()
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """(N, H): the rows of the decoder's last layer."""
-        weight = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device)).weight
-        return weight.detach()
+        decoded = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device))
+        return decoded.whole().weight.detach()
 
 
 def total(parts: Losses, name: str, divergence: Callable[[float], Tensor], step: Step) -> Losses:

@@ -1,0 +1,94 @@
+"""Starts several processes by torchrun, joins them, and leaves them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from ..errors import DmrecError
+from .ranks import ALONE, Ranks
+
+RESTARTS = 3  # of all processes, after one has died
+FOREVER = timedelta(days=10_000)
+DONE = "dmrec.done"
+
+
+def under_torchrun() -> bool:
+    """Whether this process was started by torchrun, with others or alone."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started all processes anew because one had died: what was begun is continued."""
+    return under_torchrun() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def torchrun(ranks: int, arguments: Sequence[str], processors: int) -> tuple[list[str], dict[str, str]]:
+    """The command that runs ``dmrec ARGUMENTS`` in so many processes on this machine, and its environment."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += ["--max-restarts", str(RESTARTS), "-m", "dmrec", *arguments]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        # a store that torchrun shares with the workers outlives them: after a restart they find addresses of dead ones
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, processors // ranks)))
+    return command, environment
+
+
+@contextmanager
+def joined(sums: str = "exact", timeout_minutes: float = 10.0) -> Iterator[Ranks | None]:
+    """The processes that torchrun has started; `ALONE` where it has not.
+
+    With exact sums their number is a power of two. Those beyond it stand by until the others are done, and get None: an
+    elastic job may have lost a machine.
+
+    Raises:
+        DmrecError: the processes do not find each other.
+    """
+    if not under_torchrun():
+        yield ALONE
+        return
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    timeout = timedelta(minutes=timeout_minutes)
+    try:
+        store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=timeout)))
+        own = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise DmrecError(f"rank {rank} of {size} does not find the others: {error}") from error
+    active = size if sums == "fast" else 1 << (size.bit_length() - 1)
+    group = dist.new_group(list(range(active))) if active < size else None
+    try:
+        if rank < active:
+            yield Ranks(rank, active, sums, group)
+        else:
+            own.wait([DONE], FOREVER)
+            yield None
+    finally:
+        if rank == 0:
+            own.set(DONE, "1")
+
+
+def leave(code: int) -> None:
+    """Ends a process that torchrun has started, without the interpreter's own end.
+
+    Threads of gloo may still be running then, and the process would abort with everything written: torchrun would take
+    it for a failure.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if under_torchrun() and dist.is_available() and dist.is_initialized():
+        os._exit(code)
