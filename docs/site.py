@@ -23,7 +23,8 @@ SECTIONS = {
     "Start": ["README.md", "docs/quick-start.md", "docs/python.md", "docs/command-line.md", "docs/configuration.md"],
     "Data": ["docs/data.md", "docs/profiles.md", "docs/new-items.md"],
     "Models": ["docs/models.md", "docs/ensembles.md", "docs/sequential.md", "docs/adding-a-backbone.md"],
-    "Experiments": ["docs/experiments.md", "docs/metrics.md", "docs/figures.md", "docs/production.md"],
+    "Experiments": ["docs/experiments.md", "docs/metrics.md", "docs/figures.md"],
+    "In use": ["docs/production.md", "docs/large-catalogues.md"],
     "Operators": ["docs/operators.md", "docs/promises.md", "docs/gpu-checklist.md", "csrc/README.md"],
     "From elsewhere": ["docs/from-recbole.md", "docs/from-the-authors-code.md"],
     "Development": [

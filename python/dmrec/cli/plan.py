@@ -102,8 +102,8 @@ def plan(
         f"{disk / GB:.2f} GB/s; assumed: network {network:g} GB/s, {latency:g} us a collective"
     )
     output.print(
-        f"a checkpoint: {of_checkpoint / GB:.2f} GB, {_duration(of_checkpoint / disk)} on one disk; torchrun waits 30 s "
-        "for it when it is stopped, unless --shutdown-timeout says otherwise"
+        f"a checkpoint: {of_checkpoint / GB:.2f} GB, {_duration(of_checkpoint / disk)} on one disk; torchrun waits "
+        "30 s for it when it is stopped, unless --shutdown-timeout says otherwise"
     )
 
 
