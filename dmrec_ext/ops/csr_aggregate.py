@@ -38,14 +38,14 @@ def csr_aggregate(
         sparse_grad: give ``dense`` a gradient that is a sparse tensor with a row for each column that x has, for tables
             that are large beside a batch: ``torch.optim.SparseAdam``, ``SGD`` and ``Adagrad`` take it. It is coalesced,
             and not differentiable again; while compiling, the gradient is dense.
-        dtype: of the result. None for that of ``dense``; a ``dense`` of float16 or bfloat16 also admits float32, so
-            that a large table may stay in 16 bits where its sums are not to be rounded to them.
+        dtype: dtype of the result; None for that of ``dense``. It may be float32 where ``dense`` is float16 or
+            bfloat16: a large table then stays in 16 bits, and its sums are not rounded to them.
 
     Returns:
         (B, E) sums. An empty row of ``x`` gives the bias alone.
 
     Raises:
-        TypeError: an argument has the wrong type, dtypes differ, or ``dense`` does not admit ``dtype``.
+        TypeError: an argument has the wrong type, dtypes differ, or ``dtype`` does not fit ``dense``.
         ValueError: shapes do not fit, or ``x`` is not a well-formed CSR matrix.
 
     Note:
@@ -139,11 +139,11 @@ def _column_sums(matrix: Tensor) -> Tensor:
 
 
 def _setup_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    arguments = [*inputs, *[None] * (8 - len(inputs))][:8]
+    arguments = [*inputs, *[None] * (8 - len(inputs))]
     crow, col, values, dense, bias = arguments[:5]
     of_values, of_dense = ctx.needs_input_grad[2:4]
     saved = (values if of_dense else None, dense if of_values else None)
-    ctx.save_for_backward(crow, col, *saved, *arguments[5:])
+    ctx.save_for_backward(crow, col, *saved, *arguments[5:8])
     ctx.n_arguments, ctx.n_cols, ctx.dtype_of_dense = len(inputs), dense.shape[0], dense.dtype
     ctx.one_bias_for_all = bias is not None and bias.dim() == 1
 
