@@ -44,10 +44,13 @@ def check_tensor(op: str, argument: str, value: Any, n_dim: int | None = None) -
         fail(op, argument, f"have {n_dim} dimension{'s' * (n_dim != 1)}", f"{len(shape)} (shape {shape})")
 
 
-def check_like(op: str, argument: str, value: Tensor, model_argument: str, model: Tensor) -> None:
-    """``value`` has the dtype and device of ``model``."""
-    if value.dtype != model.dtype:
-        fail(op, argument, f"have the dtype of {model_argument} ({model.dtype})", value.dtype, TypeError)
+def check_like(
+    op: str, argument: str, value: Tensor, model_argument: str, model: Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """``value`` has the dtype and device of ``model``; with ``dtype``, this one, which is the result's."""
+    if value.dtype != (dtype or model.dtype):
+        of = f"{model_argument} ({model.dtype})" if dtype is None else f"the result ({dtype})"
+        fail(op, argument, f"have the dtype of {of}", value.dtype, TypeError)
     if value.device != model.device:
         fail(op, argument, f"be on the device of {model_argument} ({model.device})", value.device)
 

@@ -68,12 +68,15 @@ def call_sparse() -> None:
     dtype = random.choice(FLOATS)
     (crow, col), (t_crow, t_col) = sparse(n_rows, n_cols), sparse(n_cols, n_rows)
     dense, rows = argument((n_cols, width), dtype), argument((n_rows, width), dtype)
-    values = argument(tuple(col.shape), dtype) if random.random() < 0.7 else None
-    bias = random.choice([None, rows, argument((width,), dtype)])
+    result = random.choice([None, None, dtype, torch.float32, random.choice(FLOATS)])
+    if result == torch.float32 and random.random() < 0.9:
+        rows = argument((n_rows, width), result)
+    values = argument(tuple(col.shape), random.choice([dtype, result or dtype])) if random.random() < 0.7 else None
+    bias = random.choice([None, rows, argument((width,), result or dtype)])
     random.choice(
         [
-            lambda: ops.csr_aggregate(crow, col, values, dense, bias),
-            lambda: ops.csr_aggregate(crow, col, values, dense, bias, t_crow, t_col, values),
+            lambda: ops.csr_aggregate(crow, col, values, dense, bias, dtype=result),
+            lambda: ops.csr_aggregate(crow, col, values, dense, bias, t_crow, t_col, values, result),
             lambda: ops._csr_dot(crow, col, rows, dense),
             lambda: ops._csr_transpose(crow, col, random.choice([n_cols, n_cols, -1])),
             lambda: ops._csr_is_valid(crow, col, random.choice([n_cols, -1, -(2**63)])),

@@ -34,8 +34,6 @@ struct CsrInput {
   void check_operand(const char* op, const char* name, const Tensor& matrix) const {
     check_rows(op, {matrix});
     STD_TORCH_CHECK(matrix.device() == col.device(), op, ": ", name, " must be on the device of crow and col");
-    STD_TORCH_CHECK(!values.has_value() || values->scalar_type() == matrix.scalar_type(), op,
-                    ": values must have the dtype of ", name);
   }
 };
 

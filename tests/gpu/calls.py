@@ -72,6 +72,10 @@ def calls(dtype: torch.dtype = torch.float32) -> dict[str, Call]:
     made["csr_aggregate, values and bias"] = Call(
         lambda v, d, b: dmrec_ext.csr_aggregate(sparse(v), d, b), [values, dense, bias]
     )
+    in_16_bits, of_entries, single = dense.to(torch.float16), values.float(), torch.float32
+    made["csr_aggregate, float32 over float16"] = Call(
+        lambda v, d, b: dmrec_ext.csr_aggregate(sparse(v), d, b, dtype=single), [of_entries, in_16_bits, bias.float()]
+    )
     made["csr_dot"] = Call(lambda r, d: dmrec_ext.csr_dot(x, r, d), [normal(ROWS, WIDTH), dense])
     made["csr_dot, values"] = Call(
         lambda v, r, d: dmrec_ext.csr_dot(sparse(v), r, d), [values, normal(ROWS, WIDTH), dense]

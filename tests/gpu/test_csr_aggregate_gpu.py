@@ -3,6 +3,7 @@
 import pytest
 
 from tests.ops.test_csr_aggregate import *
+from tests.ops.test_csr_aggregate_dtype import *
 from tests.simt.test_csr_aggregate_cuda import (  # pytest runs them here, too
     test_no_index_leads_out_of_memory as cuda_no_index,
 )

@@ -11,6 +11,9 @@ from dmrec_ext import NATIVE_ABSENT, Csr, csr_aggregate, reference
 from tests.op_testing import TOLERANCES, device_type
 
 OP = torch.ops.dmrec_ext
+# dtypes of the dense matrix and of the result, and the tolerance of the latter
+PAIRS = [*((dtype, dtype, tolerance) for dtype, tolerance in TOLERANCES)]
+PAIRS += [(torch.bfloat16, torch.float32, 1e-5), (torch.float16, torch.float32, 1e-5)]
 WIDTHS = [1, 15, 16, 33, 127, 128, 129, 200, 401, 1271]  # around pieces and panels of every instruction set
 
 
@@ -25,17 +28,23 @@ def _case(rows, cols, width, values=True, dtype=torch.float64, density=0.3, seed
     return x, torch.randn(cols, width, dtype=torch.float64).to(dtype)
 
 
+def _case_of_pair(size, pair, *options):
+    """With values of the result's dtype."""
+    x, weight = _case(*size, *options)
+    return x._replace(values=None if x.values is None else x.values.to(pair[1])), weight.to(pair[0])
+
+
 def _dense(x):
     return x._replace(values=None if x.values is None else x.values.double()).to_dense(torch.float64)
 
 
-def _check(x, weight, bias, tolerance):
+def _check(x, weight, bias, dtype, tolerance):
     """Value and all gradients against the dense product of the same numbers, relative to sums of magnitudes."""
     leaves = [t.detach().requires_grad_() for t in (x.values, weight, bias) if t is not None]
-    grad = torch.linspace(-1.5, 2.5, x.n_rows * weight.shape[1]).view(x.n_rows, weight.shape[1]).to(weight.dtype)
+    grad = torch.linspace(-1.5, 2.5, x.n_rows * weight.shape[1]).view(x.n_rows, weight.shape[1]).to(dtype)
     values, (dense, *biases) = (None, leaves) if x.values is None else (leaves[0], leaves[1:])
-    result = csr_aggregate(x._replace(values=values), dense, *biases)
-    assert result.dtype == weight.dtype
+    result = csr_aggregate(x._replace(values=values), dense, *biases, dtype=dtype)
+    assert result.dtype == dtype
     gradients = [t.double().cpu() for t in torch.autograd.grad(result, leaves, grad)]
 
     exact, w, g = (t.detach().double().cpu() for t in (_dense(x), weight, grad))  # the reference runs on the CPU
@@ -46,20 +55,20 @@ def _check(x, weight, bias, tolerance):
         col, rows = x.col.cpu(), x.row_of_entry().cpu()
         right, scale = (w[col] * g[rows]).sum(1), (w.abs()[col] * g.abs()[rows]).sum(1)
         assert ((gradients.pop(0) - right).abs() <= tolerance * scale).all()
-    bound = tolerance * (exact.abs().T @ g.abs())
+    bound = dict(TOLERANCES)[weight.dtype] * (exact.abs().T @ g.abs())
     assert ((gradients.pop(0) - exact.T @ g).abs() <= bound).all()
     if bias is not None:
         right, scale = (g, g.abs()) if b.dim() == 2 else (g.sum(0), g.abs().sum(0))
         assert ((gradients.pop(0) - right).abs() <= tolerance * scale).all()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("values", [True, False])
 @pytest.mark.parametrize("size", [(0, 5, 3), (6, 0, 3), (6, 5, 0), (1, 1, 1), *((41, 17, width) for width in WIDTHS)])
-def test_is_the_dense_product(size, values, dtype, tolerance):
-    x, weight = _case(*size, values, dtype)
+def test_is_the_dense_product(size, values, pair):
+    x, weight = _case_of_pair(size, pair, values)
     for shape in (None, size[2:], (size[0], size[2])):
-        _check(x, weight, None if shape is None else torch.randn(shape, dtype=torch.float64).to(dtype), tolerance)
+        _check(x, weight, None if shape is None else torch.randn(shape, dtype=torch.float64).to(pair[1]), *pair[1:])
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -67,15 +76,15 @@ def test_is_the_dense_product(size, values, dtype, tolerance):
     size=st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 300)),
     density=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
     values=st.booleans(),
-    dtype=st.sampled_from(TOLERANCES),
+    pair=st.sampled_from(PAIRS),
     seed=st.integers(0, 2**31),
 )
-def test_is_the_dense_product_at_random(size, density, values, dtype, seed):
-    _check(*_case(*size, values, dtype[0], density, seed), None, dtype[1])
+def test_is_the_dense_product_at_random(size, density, values, pair, seed):
+    _check(*_case_of_pair(size, pair, values, torch.float64, density, seed), None, *pair[1:])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-def test_long_rows_lose_no_digits(dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "result", "tolerance"), PAIRS)
+def test_long_rows_lose_no_digits(dtype, result, tolerance):
     """Rows of 1, 256, 257, .. entries: sums run in parts of 256."""
     counts = [0, 1, 256, 257, 512, 1000, 40_000]
     x = Csr(
@@ -83,16 +92,16 @@ def test_long_rows_lose_no_digits(dtype, tolerance):
     )
     weight = torch.rand(counts[-1], 130, dtype=torch.float64).to(dtype)  # of one sign: errors cannot hide
     expected = torch.stack([weight[:c].double().sum(0) for c in counts])
-    assert ((csr_aggregate(x, weight).double() - expected).abs() <= tolerance * expected).all()
+    assert ((csr_aggregate(x, weight, dtype=result).double() - expected).abs() <= tolerance * expected).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_large_results_stream_to_memory(dtype):
+@pytest.mark.parametrize("pair", [PAIRS[1], *PAIRS[3:]])
+def test_large_results_stream_to_memory(pair):
     """Above 8 MiB rows go past the caches where they are aligned, above 32 MiB on huge pages: the same numbers."""
-    x, weight = _case(9000, 40, 1024, True, dtype, density=0.05)
-    result = csr_aggregate(x, weight)
+    x, weight = _case_of_pair((9000, 40, 1024), pair, True, torch.float64, 0.05)
+    result = csr_aggregate(x, weight, dtype=pair[1])
     for part in (slice(0, 50), slice(8000, 8050)):
-        rows = csr_aggregate(x.rows(torch.arange(9000)[part]), weight)  # too small for either
+        rows = csr_aggregate(x.rows(torch.arange(9000)[part]), weight, dtype=pair[1])  # too small for either
         assert torch.equal(result[part], rows)
 
 
@@ -126,14 +135,21 @@ def test_nothing_to_sum_is_differentiable(size):
 
 def _bits(x, weight, bias, grad):
     leaves = [t.detach().requires_grad_() for t in (x.values, weight, bias)]
-    result = csr_aggregate(x._replace(values=leaves[0]), *leaves[1:])
+    result = csr_aggregate(x._replace(values=leaves[0]), *leaves[1:], dtype=grad.dtype)
     return [result.detach(), *torch.autograd.grad(result, leaves, grad)]
 
 
 def test_the_same_bits_for_every_thread_count_and_run(native):
     threads = torch.get_num_threads()
-    for rows, cols, width in [(300, 90, 200), (20, 90, 700), (300, 3, 64)]:
-        x, weight = _case(rows, cols, width, dtype=torch.float32)
+    for *size, stored in [
+        (300, 90, 200, torch.float32),
+        (300, 90, 200, torch.float16),
+        (20, 90, 700, torch.bfloat16),
+        (20, 90, 700, torch.float32),
+        (300, 3, 64, torch.float32),
+    ]:
+        rows, _, width = size
+        x, weight = _case_of_pair(size, (stored, torch.float32))
         inputs = (x, weight, torch.randn(width), torch.randn(rows, width))
         first = _bits(*inputs)
         try:
@@ -157,25 +173,26 @@ def test_the_same_bits_for_every_split_of_the_batch(native, size):
         assert torch.equal(biases, of_bias[index])
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
 @pytest.mark.parametrize("width", [41, 256])
-def test_the_same_bits_for_every_layout(native, width):
-    x, weight = _case(30, 20, width, dtype=torch.float32)
+def test_the_same_bits_for_every_layout(native, width, stored):
+    x, weight = _case_of_pair((30, 20, width), (stored, torch.float32))
     grad = torch.randn(30, width)
     layouts = {
-        "slice of a wider matrix": torch.randn(20, 3 * width)[:, width : 2 * width],
-        "every third element": torch.randn(20, 3 * width)[:, ::3],
-        "transposed": torch.randn(width, 20).T,
+        "slice of a wider matrix": torch.randn(20, 3 * width).to(stored)[:, width : 2 * width],
+        "every third element": torch.randn(20, 3 * width).to(stored)[:, ::3],
+        "transposed": torch.randn(width, 20).to(stored).T,
         "one row expanded": weight[:1].expand(20, width),
         "one column expanded": weight[:, :1].expand(20, width),
-        "unaligned offset": torch.randn(20 * width + 1)[1:].view(20, width),
+        "unaligned offset": torch.randn(20 * width + 1).to(stored)[1:].view(20, width),
     }
     for name, given_weight in layouts.items():
         plain = given_weight.clone(memory_format=torch.contiguous_format)
         mine = _bits(x, given_weight, torch.ones(1).expand(width), grad.T.contiguous().T)
         assert all(map(torch.equal, mine, _bits(x, plain, torch.ones(width), grad))), name
     strided = x._replace(crow=x.crow.repeat_interleave(2)[::2], col=x.col.repeat_interleave(2)[::2])
-    assert torch.equal(csr_aggregate(strided, weight), csr_aggregate(x, weight))
-    result = csr_aggregate(x, weight.requires_grad_())
+    assert torch.equal(csr_aggregate(strided, weight, dtype=grad.dtype), csr_aggregate(x, weight, dtype=grad.dtype))
+    result = csr_aggregate(x, weight.requires_grad_(), dtype=grad.dtype)
     assert torch.equal(
         torch.autograd.grad(result.sum(), weight)[0], _bits(x, weight, grad[0], torch.ones(30, width))[2]
     )
@@ -223,8 +240,10 @@ def test_compiles_without_breaks_and_seldom_again():
     x, _ = _case(17, 50, 1, dtype=torch.float32)
     leaf, bias = weight.requires_grad_(), torch.randn(24, requires_grad=True)
     grad = torch.randn(17, 24)
-    pairs = [torch.autograd.grad(f(x, leaf, bias), (leaf, bias), grad) for f in (end_to_end, csr_aggregate)]
-    assert all(map(torch.equal, *pairs))
+    for table in (leaf, leaf.detach().half().requires_grad_()):
+        results = [f(x, table, bias, dtype=torch.float32) for f in (end_to_end, csr_aggregate)]
+        pairs = [torch.autograd.grad(result, (table, bias), grad) for result in results]
+        assert all(map(torch.equal, *pairs))
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own, for embedding_bag
@@ -345,7 +364,8 @@ def test_a_sparse_gradient_has_the_rows_that_are_used(weighted, bias_size):
 
 def test_a_sparse_gradient_trains_like_a_dense_one():
     x = Csr.from_scipy(sp.random(9, 200, density=0.02, format="csr", random_state=1))._replace(values=None)
-    tables = [torch.randn(200, 4, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
+    table = torch.randn(200, 4)
+    tables = [table.clone().requires_grad_() for _ in range(2)]
     for table, sparse in zip(tables, (False, True), strict=True):
         optimiser = torch.optim.SGD([table], lr=0.1)
         for _ in range(3):
@@ -357,12 +377,15 @@ def test_a_sparse_gradient_trains_like_a_dense_one():
     torch.optim.SparseAdam([tables[1]]).step()  # takes it
 
 
-def test_a_matrix_beyond_all_caches_gives_the_same_bits(native):
+@pytest.mark.parametrize(("n_rows", "stored"), [(60_000, torch.float32), (120_000, torch.bfloat16)])
+def test_a_matrix_beyond_all_caches_gives_the_same_bits(native, n_rows, stored):
     """It is read in wider panels; 67 MiB of it, of which a few rows are used."""
-    used = torch.arange(0, 60_000, 101)
-    few = torch.randn(len(used), 293)
-    large = torch.zeros(60_000, 293)
+    used = torch.arange(0, n_rows, 101)
+    few = torch.randn(len(used), 293).to(stored)
+    large = torch.zeros(n_rows, 293, dtype=stored)
     large[used] = few
     crow = torch.tensor([0, 5, 5, 300, len(used)])
     of_few = Csr(crow, torch.arange(len(used)), None, len(used))
-    assert torch.equal(csr_aggregate(Csr(crow, used, None, 60_000), large), csr_aggregate(of_few, few))
+    for dtype in {stored, torch.float32}:
+        result = csr_aggregate(Csr(crow, used, None, n_rows), large, dtype=dtype)
+        assert torch.equal(result, csr_aggregate(of_few, few, dtype=dtype))

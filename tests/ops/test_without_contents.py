@@ -37,6 +37,11 @@ CASES = {
         {"strategy": "godm", "beta": 0.1, "reduction": "mean"},
     ),
     "csr_aggregate": lambda make: (dmrec_ext.csr_aggregate, [_sparse(make), make(N, H), make(H)], {}),
+    "csr_aggregate, float32 over float16": lambda make: (
+        dmrec_ext.csr_aggregate,
+        [_sparse(make), make(N, H, dtype=torch.float16), make(H)],
+        {"dtype": torch.float32},
+    ),
     "multinomial_nll": lambda make: (
         dmrec_ext.multinomial_nll,
         [make(B, H), make(N, H), _sparse(make), make(N)],

@@ -16,6 +16,13 @@ from tests.ops.test_csr_aggregate import (  # pytest runs them here, too
     test_nothing_to_sum_is_differentiable,
     test_the_same_bits_for_every_layout,
 )
+from tests.ops.test_csr_aggregate_dtype import (
+    test_a_sparse_gradient_over_16_bits,
+    test_autocast_follows_the_result,
+    test_second_derivatives_over_16_bits,
+    test_sums_in_float32_are_those_that_16_bits_round,
+    test_what_the_raw_operators_refuse,
+)
 
 OP = torch.ops.dmrec_ext
 
@@ -29,7 +36,7 @@ def emulated(request):
 
 def test_long_rows_lose_no_digits():
     """Rows of 1, 256, 257, .. entries: sums run in parts of 256."""
-    on_the_cpu.test_long_rows_lose_no_digits(torch.float32, 1e-5)
+    on_the_cpu.test_long_rows_lose_no_digits(torch.float32, torch.float32, 1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 7])

@@ -1,6 +1,7 @@
 // The loops of csr_aggregate on the CPU. For each row b of a sparse matrix, over its entries (b, col, value):
 //   CsrSum   out[b] = bias[b] + sum value * dense[col]     reads nnz x E elements, writes B x E
 //   CsrDot   out[entry] = <rows[b], dense[col]>            reads nnz x E elements, writes nnz
+// All have one dtype, but where dense has 16 bits the rest may be float32 (Result): what is computed in anyway.
 // Memory is all that costs here. The width is cut into panels of 512 bytes and a thread finishes a panel for all of its
 // rows before the next: a panel of a catalogue stays in a cache where the whole matrix would not, so rows that several
 // users share come from there; its sums fit the registers; and the rows of the next entries, wherever they lie, are
@@ -36,18 +37,18 @@ DMREC_FN void prefetch(const void* from, int bytes) {
   }
 }
 
-template <class Stored>
+template <class Stored, class Result>
 struct CsrSum {
-  using E = Element<Stored>;
-  using T = typename E::Arithmetic;
+  using E = Element<Result>;
+  using T = typename Element<Stored>::Arithmetic;
   static constexpr int64_t panel = 512 / sizeof(Stored), wide_panel = 4096 / sizeof(Stored);  // columns
   static constexpr int64_t run_length = 256;  // a sum of n terms errs by (256 + n / 256) roundings, not by n
 
   CsrRows x;
-  const Stored* values;      // null: ones
+  const Result* values;      // null: ones
   Rows<const Stored> dense;  // (N, E)
-  Rows<const Stored> bias;   // null: none
-  Stored* out;               // (B, E), contiguous
+  Rows<const Result> bias;   // null: none
+  Result* out;               // (B, E), contiguous
   int64_t width;
   bool beyond;  // dense is beyond all caches
   bool streaming = false;
@@ -58,7 +59,7 @@ struct CsrSum {
 
   void run() {
     if (x.n_rows == 0 || width == 0) return;
-    streaming = worth_streaming<Stored>(x.n_rows, width) && streamable(out);
+    streaming = worth_streaming<Result>(x.n_rows, width) && streamable(out);
     const int64_t n_panels = std::max<int64_t>(1, width / panel);  // the last takes what is left over
     if (x.n_rows < 32 && n_panels > 1) {                           // too few rows to share
       const int64_t grain = std::max<int64_t>(1, work_per_task / (panel * x.work()));
@@ -155,12 +156,12 @@ struct CsrSum {
         for (int i = 0; i < P::vectors; ++i) sum[k][i] += run[k][i];
       }
     }
-    Stored* to = out + b * width + column;
+    Result* to = out + b * width + column;
     for (int k = 0; k < n; ++k) {
       Vector part[P::vectors];
       for (int i = 0; i < P::vectors; ++i) part[i] = sum[k][i];
       if (streaming) {
-        alignas(64) Stored piece[P::elements];
+        alignas(64) Result piece[P::elements];
         P::store(part, piece);
         stream(to + k * P::elements, piece);
       } else {
@@ -212,7 +213,7 @@ struct CsrSum {
       for (; e < stop; ++e) {
         const Stored* row = dense.data + column + x.col[e] * dense.stride;
         const T value = values ? E::load(values + e) : T(1);
-        for (int l = 0; l < count; ++l) run[l] += value * E::load(row + l);
+        for (int l = 0; l < count; ++l) run[l] += value * Element<Stored>::load(row + l);
       }
       for (int l = 0; l < count; ++l) sum[l] += run[l];
     }
@@ -220,15 +221,16 @@ struct CsrSum {
   }
 };
 
-template <class Stored>
+template <class Stored, class Result>
 struct CsrDot {
-  using E = Element<Stored>;
+  using E = Element<Result>;
   using T = typename E::Arithmetic;
   static constexpr int lanes = 256 / sizeof(T);
 
   CsrRows x;
-  Rows<const Stored> rows, dense;  // (B, E) and (N, E)
-  Stored* out;                     // (nnz,)
+  Rows<const Result> rows;   // (B, E)
+  Rows<const Stored> dense;  // (N, E)
+  Result* out;               // (nnz,)
   int64_t width;
 
   void run() const {
@@ -249,14 +251,14 @@ struct CsrDot {
   }
 
   // Lanes over the width, then a fixed tree.
-  DMREC_FN T dot(const Stored* a, const Stored* b) const {
+  DMREC_FN T dot(const Result* a, const Stored* b) const {
     alignas(64) T sum[lanes] = {};
     int64_t j = 0;
     for (; j + lanes <= width; j += lanes) {
 #pragma omp simd
-      for (int l = 0; l < lanes; ++l) sum[l] += E::load(a + j + l) * E::load(b + j + l);
+      for (int l = 0; l < lanes; ++l) sum[l] += E::load(a + j + l) * Element<Stored>::load(b + j + l);
     }
-    for (int l = 0; l < width - j; ++l) sum[l] += E::load(a + j + l) * E::load(b + j + l);
+    for (int l = 0; l < width - j; ++l) sum[l] += E::load(a + j + l) * Element<Stored>::load(b + j + l);
     for (int half = lanes / 2; half > 0; half /= 2) {
       for (int l = 0; l < half; ++l) sum[l] += sum[l + half];
     }

@@ -12,28 +12,29 @@ namespace dmrec::cpu {
 namespace {
 
 Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tensor dense, std::optional<Tensor> bias,
-                     std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
+                     std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>,
+                     std::optional<ScalarType> dtype) {
   const char* op = "csr_aggregate";
   const CsrInput input(op, std::move(crow), std::move(col), std::move(values));
-  input.check_operand(op, "dense", dense);
+  const ScalarType type = checked_result_type(input, dense, dtype);
   const CsrRows x = checked(op, input, dense.size(0));
   if (bias.has_value()) {
-    check_bias(*bias, x.n_rows, dense);
+    check_bias(*bias, x.n_rows, dense, type);
     bias = bias->dim() == 1 ? torch::stable::contiguous(*bias) : with_adjacent_elements(std::move(*bias));
   }
   dense = with_adjacent_elements(std::move(dense));
-  Tensor out = torch::stable::new_empty(dense, {x.n_rows, dense.size(1)});
+  Tensor out = torch::stable::new_empty(dense, {x.n_rows, dense.size(1)}, type);
   prefer_huge_pages(out);
-  with_stored_type(dense.scalar_type(), [&]<class Stored>() {
-    CsrSum<Stored> job{x,
-                       input.values ? static_cast<const Stored*>(input.values->const_data_ptr()) : nullptr,
-                       rows_in<Stored>(dense),
-                       {nullptr, 0},
-                       static_cast<Stored*>(out.mutable_data_ptr()),
-                       dense.size(1),
-                       dense.size(0) * dense.size(1) * static_cast<int64_t>(sizeof(Stored)) > beyond_caches};
+  with_stored_types(dense.scalar_type(), type, [&]<class Stored, class Result>() {
+    CsrSum<Stored, Result> job{x,
+                               input.values ? static_cast<const Result*>(input.values->const_data_ptr()) : nullptr,
+                               rows_in<Stored>(dense),
+                               {nullptr, 0},
+                               static_cast<Result*>(out.mutable_data_ptr()),
+                               dense.size(1),
+                               dense.size(0) * dense.size(1) * static_cast<int64_t>(sizeof(Stored)) > beyond_caches};
     if (bias.has_value()) {
-      job.bias = {static_cast<const Stored*>(bias->const_data_ptr()), bias->dim() == 1 ? 0 : bias->stride(0)};
+      job.bias = {static_cast<const Result*>(bias->const_data_ptr()), bias->dim() == 1 ? 0 : bias->stride(0)};
     }
     job.run();
   });
@@ -43,18 +44,14 @@ Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tens
 Tensor csr_dot(Tensor crow, Tensor col, Tensor rows, Tensor dense) {
   const char* op = "_csr_dot";
   const CsrInput input(op, std::move(crow), std::move(col), std::nullopt);
-  input.check_operand(op, "dense", dense);
-  input.check_operand(op, "rows", rows);
+  check_dot_operands(input, rows, dense);
   const CsrRows x = checked(op, input, dense.size(0));
-  STD_TORCH_CHECK(
-      rows.size(0) == x.n_rows && rows.size(1) == dense.size(1) && rows.scalar_type() == dense.scalar_type(), op,
-      ": rows must be (B, E), in the dtype of dense");
   rows = with_adjacent_elements(std::move(rows));
   dense = with_adjacent_elements(std::move(dense));
-  Tensor out = torch::stable::new_empty(dense, {x.nnz});
-  with_stored_type(dense.scalar_type(), [&]<class Stored>() {
-    CsrDot<Stored>{x, rows_in<Stored>(rows), rows_in<Stored>(dense), static_cast<Stored*>(out.mutable_data_ptr()),
-                   dense.size(1)}
+  Tensor out = torch::stable::new_empty(rows, {x.nnz});
+  with_stored_types(dense.scalar_type(), rows.scalar_type(), [&]<class Stored, class Result>() {
+    CsrDot<Stored, Result>{x, rows_in<Result>(rows), rows_in<Stored>(dense),
+                           static_cast<Result*>(out.mutable_data_ptr()), dense.size(1)}
         .run();
   });
   return out;

@@ -1,6 +1,8 @@
 // From the dtype of a tensor to the C++ type of its elements.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cpu/element.h"
 #include "ops/row_inputs.h"
 
@@ -15,6 +17,18 @@ void with_stored_type(ScalarType dtype, const Body& body) {
     case ScalarType::Half: return body.template operator()<c10::Half>();
     default: return body.template operator()<c10::BFloat16>();
   }
+}
+
+// body.template operator()<Stored, Other>() where the other dtype is the same, or that of its arithmetic
+template <class Body>
+void with_stored_types(ScalarType dtype, ScalarType other, const Body& body) {
+  with_stored_type(dtype, [&]<class Stored>() {
+    using Arithmetic = typename Element<Stored>::Arithmetic;
+    if constexpr (!std::is_same_v<Stored, Arithmetic>) {
+      if (other != dtype) return body.template operator()<Stored, Arithmetic>();
+    }
+    body.template operator()<Stored, Stored>();
+  });
 }
 
 // body.template operator()<T>() with the C++ type of a type of arithmetic

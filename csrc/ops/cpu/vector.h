@@ -5,6 +5,7 @@
 #pragma once
 
 #include <type_traits>
+#include <utility>
 
 #include "ops/cpu/element.h"
 #include "ops/cpu/target.h"
@@ -61,6 +62,21 @@ DMREC_FN void load_as(const Stored* from, Vector (&to)[n]) {
   }
 }
 
+// Two vectors whose elements take turns in memory, and back.
+template <class Vector, size_t... i>
+DMREC_FN void interleave(const Vector (&from)[2], Vector (&to)[2], std::index_sequence<i...>) {
+  constexpr size_t n = sizeof...(i);
+  to[0] = __builtin_shufflevector(from[0], from[1], (i / 2 + i % 2 * n)...);
+  to[1] = __builtin_shufflevector(from[0], from[1], ((n + i) / 2 + i % 2 * n)...);
+}
+
+template <class Vector, size_t... i>
+DMREC_FN void deinterleave(const Vector (&from)[2], Vector (&to)[2], std::index_sequence<i...>) {
+  to[0] = __builtin_shufflevector(from[0], from[1], (2 * i)...);
+  to[1] = __builtin_shufflevector(from[0], from[1], (2 * i + 1)...);
+}
+
+// In memory, a piece's elements are stored ones or, as many and in order, the floats that are computed with.
 template <class Stored, int bytes>
 struct Piece {
   using T = typename Element<Stored>::Arithmetic;
@@ -70,8 +86,18 @@ struct Piece {
   static constexpr int vectors = sizeof(T) / sizeof(Stored);
   static constexpr bool converted = DMREC_CONVERTS_HALF && std::is_same_v<Stored, c10::Half> && bytes >= 32;
 
-  DMREC_FN static void load(const Stored* from, Vector (&to)[vectors]) {
-    if constexpr (vectors == 1) {
+  template <class Memory>
+  DMREC_FN static void load(const Memory* from, Vector (&to)[vectors]) {
+    if constexpr (!std::is_same_v<Memory, Stored>) {
+      Vector ordered[vectors];
+      static_assert(std::is_same_v<Memory, T>);
+      memcpy(ordered, from, sizeof(ordered));
+      if constexpr (converted) {
+        memcpy(to, ordered, sizeof(ordered));
+      } else {
+        deinterleave(ordered, to, std::make_index_sequence<bytes / sizeof(T)>{});
+      }
+    } else if constexpr (vectors == 1) {
       memcpy(&to[0], from, bytes);
     } else if constexpr (converted) {
       for (int i = 0; i < vectors; ++i) convert(from + i * (elements / vectors), to[i]);
@@ -83,8 +109,18 @@ struct Piece {
     }
   }
 
-  DMREC_FN static void store(const Vector (&from)[vectors], Stored* to) {
-    if constexpr (vectors == 1) {
+  template <class Memory>
+  DMREC_FN static void store(const Vector (&from)[vectors], Memory* to) {
+    if constexpr (!std::is_same_v<Memory, Stored>) {
+      Vector ordered[vectors];
+      static_assert(std::is_same_v<Memory, T>);
+      if constexpr (converted) {
+        memcpy(ordered, from, sizeof(ordered));
+      } else {
+        interleave(from, ordered, std::make_index_sequence<bytes / sizeof(T)>{});
+      }
+      memcpy(to, ordered, sizeof(ordered));
+    } else if constexpr (vectors == 1) {
       memcpy(to, &from[0], bytes);
     } else if constexpr (converted) {
       for (int i = 0; i < vectors; ++i) convert(from[i], to + i * (elements / vectors));

@@ -4,31 +4,31 @@
 namespace dmrec::cuda {
 
 int launch_csr_sum(const CsrSumJob& job, Stream stream) {
-  return with_stored_type(job.type, [&]<class Stored>() {
-    const CsrSum<Stored> typed{job.indices,
-                               static_cast<const Stored*>(job.values),
-                               static_cast<const Stored*>(job.dense),
-                               job.dense_stride,
-                               static_cast<const Stored*>(job.bias),
-                               job.bias_stride,
-                               static_cast<Stored*>(job.out),
-                               job.width,
-                               job.aligned};
+  return with_stored_types(job.type, job.result, [&]<class Stored, class Result>() {
+    const CsrSum<Stored, Result> typed{job.indices,
+                                       static_cast<const Result*>(job.values),
+                                       static_cast<const Stored*>(job.dense),
+                                       job.dense_stride,
+                                       static_cast<const Result*>(job.bias),
+                                       job.bias_stride,
+                                       static_cast<Result*>(job.out),
+                                       job.width,
+                                       job.aligned};
     constexpr int64_t most_panels = 65535;  // of a grid's second axis; beyond, blocks take several
     const int64_t panels = blocks_for(job.width, warp_size * piece<Stored>);
     const dim3 grid(grid_x(blocks_for(job.indices.n_rows, rows_per_block)),
                     grid_y(panels < most_panels ? panels : most_panels));
-    return launch("csr_sum", csr_sum<Stored>, grid, dim3(warp_size, rows_per_block), stream, typed);
+    return launch("csr_sum", csr_sum<Stored, Result>, grid, dim3(warp_size, rows_per_block), stream, typed);
   });
 }
 
 int launch_csr_dot(const CsrDotJob& job, Stream stream) {
-  return with_stored_type(job.type, [&]<class Stored>() {
-    const CsrDot<Stored> typed{
-        job.indices,      static_cast<const Stored*>(job.rows), job.rows_stride, static_cast<const Stored*>(job.dense),
-        job.dense_stride, static_cast<Stored*>(job.out),        job.width,       job.aligned};
+  return with_stored_types(job.type, job.result, [&]<class Stored, class Result>() {
+    const CsrDot<Stored, Result> typed{
+        job.indices,      static_cast<const Result*>(job.rows), job.rows_stride, static_cast<const Stored*>(job.dense),
+        job.dense_stride, static_cast<Result*>(job.out),        job.width,       job.aligned};
     const dim3 grid(grid_x(blocks_for(job.indices.nnz, rows_per_block)));
-    return launch("csr_dot", csr_dot<Stored>, grid, dim3(warp_size, rows_per_block), stream, typed);
+    return launch("csr_dot", csr_dot<Stored, Result>, grid, dim3(warp_size, rows_per_block), stream, typed);
   });
 }
 

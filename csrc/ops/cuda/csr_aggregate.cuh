@@ -2,6 +2,7 @@
 //   csr_sum      out[b] = bias[b] + sum value * dense[col]     reads nnz x E elements of dense, writes B x E
 //   csr_dot      out[entry] = <rows[b], dense[col]>            reads 2 nnz x E elements, writes nnz
 //   transposed   the two index vectors of the transposed matrix, from the sorted columns
+// All have one dtype, but where dense has 16 bits the rest may be float32 (Result): what is computed in anyway.
 //
 // csr_sum: a warp owns a row and a panel of 512 bytes of its columns, a piece of 16 bytes per lane, so that an entry is
 // one request of 16 sectors; panels are the grid's second axis, which fills a GPU with few rows, too. Offsets are read
@@ -25,29 +26,29 @@ namespace dmrec::cuda {
 constexpr int64_t run_length = 256;
 constexpr int rows_per_block = 4;
 
-template <class Stored>
+template <class Stored, class Result>
 struct CsrSum {
   CsrIndices indices;
-  const Stored* values;
+  const Result* values;
   const Stored* dense;
   int64_t dense_stride;
-  const Stored* bias;
+  const Result* bias;
   int64_t bias_stride;
-  Stored* out;
+  Result* out;
   int64_t width;
   bool aligned;
 };
 
 // Adds entries [begin, end): lanes fetch 32 columns and values together, then all follow one entry after the other.
-template <class Stored, class T>
-__device__ __forceinline__ void add_run(const CsrSum<Stored>& job, const SafeCsr& x, int64_t begin, int64_t end,
+template <class Stored, class Result, class T>
+__device__ __forceinline__ void add_run(const CsrSum<Stored, Result>& job, const SafeCsr& x, int64_t begin, int64_t end,
                                         int64_t column, int64_t left, T (&sum)[piece<Stored>]) {
   const int lane = threadIdx.x;
   for (int64_t first = begin; first < end; first += warp_size) {
     const int count = static_cast<int>(end - first < warp_size ? end - first : warp_size);
     const int64_t own = first + (lane < count ? lane : 0);
     const int64_t own_col = x.col(own);
-    const T own_value = job.values ? Element<Stored>::value(job.values[own]) : T(1);
+    const T own_value = job.values ? Element<Result>::value(job.values[own]) : T(1);
 #if defined(__CUDACC__)
 #pragma unroll 4
 #endif
@@ -62,8 +63,8 @@ __device__ __forceinline__ void add_run(const CsrSum<Stored>& job, const SafeCsr
   }
 }
 
-template <class Stored>
-__global__ void csr_sum(CsrSum<Stored> job) {
+template <class Stored, class Result>
+__global__ void csr_sum(CsrSum<Stored, Result> job) {
   using T = ArithmeticOf<Stored>;
   constexpr int count = piece<Stored>, panel = warp_size * count;
   const int64_t b = int64_t{blockIdx.x} * rows_per_block + threadIdx.y;
@@ -75,7 +76,7 @@ __global__ void csr_sum(CsrSum<Stored> job) {
     T sum[count];
     DMREC_UNROLL
     for (int e = 0; e < count; ++e) sum[e] = T(0);
-    if (job.bias) load_piece(job.bias + b * job.bias_stride + column, left, job.aligned, sum);
+    if (job.bias) load_pieces(job.bias + b * job.bias_stride + column, left, job.aligned, sum);
     for (int64_t begin = first; begin < end; begin += run_length) {
       T run[count];
       DMREC_UNROLL
@@ -84,41 +85,41 @@ __global__ void csr_sum(CsrSum<Stored> job) {
       DMREC_UNROLL
       for (int e = 0; e < count; ++e) sum[e] += run[e];
     }
-    store_piece(job.out + b * job.width + column, left, job.aligned, sum);
+    store_pieces(job.out + b * job.width + column, left, job.aligned, sum);
   }
 }
 
-template <class Stored>
+template <class Stored, class Result>
 struct CsrDot {
   CsrIndices indices;
-  const Stored* rows;
+  const Result* rows;
   int64_t rows_stride;
   const Stored* dense;
   int64_t dense_stride;
-  Stored* out;
+  Result* out;
   int64_t width;
   bool aligned;
 };
 
-template <class Stored>
-__global__ void csr_dot(CsrDot<Stored> job) {
+template <class Stored, class Result>
+__global__ void csr_dot(CsrDot<Stored, Result> job) {
   using T = ArithmeticOf<Stored>;
   constexpr int count = piece<Stored>;
   const int64_t entry = int64_t{blockIdx.x} * rows_per_block + threadIdx.y;
   if (entry >= job.indices.nnz) return;
   const SafeCsr x{job.indices};
-  const Stored* row = job.rows + x.row_of(entry) * job.rows_stride;
+  const Result* row = job.rows + x.row_of(entry) * job.rows_stride;
   const Stored* other = job.dense + x.col(entry) * job.dense_stride;
   T sum = T(0);
   for (int64_t j = int64_t{threadIdx.x} * count; j < job.width; j += warp_size * count) {
     T a[count], c[count];
-    load_piece(row + j, job.width - j, job.aligned, a);
+    load_pieces(row + j, job.width - j, job.aligned, a);
     load_piece(other + j, job.width - j, job.aligned, c);
     DMREC_UNROLL
     for (int e = 0; e < count; ++e) sum += a[e] * c[e];
   }
   sum = sum_over_warp(sum);
-  if (threadIdx.x == 0) job.out[entry] = Element<Stored>::stored(sum);
+  if (threadIdx.x == 0) job.out[entry] = Element<Result>::stored(sum);
 }
 
 // A thread per column offset: where the sorted columns reach it.

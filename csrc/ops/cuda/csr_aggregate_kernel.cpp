@@ -11,20 +11,22 @@ namespace dmrec::cuda {
 namespace {
 
 Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tensor dense, std::optional<Tensor> bias,
-                     std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>) {
+                     std::optional<Tensor>, std::optional<Tensor>, std::optional<Tensor>,
+                     std::optional<ScalarType> dtype) {
   const char* op = "csr_aggregate";
   const CsrInput x(op, std::move(crow), std::move(col), std::move(values));
-  x.check_operand(op, "dense", dense);
+  const ScalarType type = checked_result_type(x, dense, dtype);
   if (bias.has_value()) {
-    check_bias(*bias, x.n_rows(), dense);
+    check_bias(*bias, x.n_rows(), dense, type);
     bias = bias->dim() == 1 ? torch::stable::contiguous(*bias) : with_adjacent_elements(std::move(*bias));
   }
   const OnDevice device(dense);
   dense = with_adjacent_elements(std::move(dense));
-  Tensor out = torch::stable::new_empty(dense, {x.n_rows(), dense.size(1)});
+  Tensor out = torch::stable::new_empty(dense, {x.n_rows(), dense.size(1)}, type);
   if (out.numel() == 0) return out;
   CsrSumJob job{};
   job.type = type_of(dense.scalar_type());
+  job.result = type_of(type);
   job.indices = indices_of(x, dense.size(0));
   if (x.values) job.values = data_to_read(*x.values, "values");
   job.dense = data_to_read(dense, "dense");
@@ -44,19 +46,16 @@ Tensor csr_aggregate(Tensor crow, Tensor col, std::optional<Tensor> values, Tens
 Tensor csr_dot(Tensor crow, Tensor col, Tensor rows, Tensor dense) {
   const char* op = "_csr_dot";
   const CsrInput x(op, std::move(crow), std::move(col), std::nullopt);
-  x.check_operand(op, "dense", dense);
-  x.check_operand(op, "rows", rows);
-  STD_TORCH_CHECK(
-      rows.size(0) == x.n_rows() && rows.size(1) == dense.size(1) && rows.scalar_type() == dense.scalar_type(), op,
-      ": rows must be (B, E), in the dtype of dense");
+  check_dot_operands(x, rows, dense);
   const OnDevice device(dense);
   rows = with_adjacent_elements(std::move(rows));
   dense = with_adjacent_elements(std::move(dense));
-  if (x.n_rows() == 0 || dense.size(0) == 0) return torch::stable::new_zeros(dense, {x.nnz()});
-  Tensor out = torch::stable::new_empty(dense, {x.nnz()});
+  if (x.n_rows() == 0 || dense.size(0) == 0) return torch::stable::new_zeros(rows, {x.nnz()});
+  Tensor out = torch::stable::new_empty(rows, {x.nnz()});
   if (out.numel() == 0) return out;
   CsrDotJob job{};
   job.type = type_of(dense.scalar_type());
+  job.result = type_of(rows.scalar_type());
   job.indices = indices_of(x, dense.size(0));
   job.rows = data_to_read(rows, "rows");
   job.rows_stride = rows.stride(0);

@@ -6,7 +6,8 @@
 namespace dmrec::cuda {
 
 struct CsrSumJob {
-  Type type;
+  Type type;    // of dense
+  Type result;  // of all else: the same, or float32 where dense has 16 bits
   CsrIndices indices;
   const void* values;  // (nnz,), or null for ones
   const void* dense;   // (N, E)
@@ -20,7 +21,8 @@ struct CsrSumJob {
 int launch_csr_sum(const CsrSumJob& job, Stream stream);
 
 struct CsrDotJob {
-  Type type;
+  Type type;    // of dense
+  Type result;  // of rows and out: the same, or float32 where dense has 16 bits
   CsrIndices indices;
   const void* rows;  // (B, E)
   int64_t rows_stride;

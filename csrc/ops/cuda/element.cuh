@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "math/elementary.h"
 #include "ops/cuda/device.h"
@@ -71,15 +72,27 @@ __device__ __forceinline__ void store_piece(Stored* to, int64_t left, bool align
 }
 
 // n elements, a multiple of what a piece holds.
-template <int n, class T>
-__device__ __forceinline__ void load_pieces(const T* from, int64_t left, bool aligned, T (&x)[n]) {
-  static_assert(n % piece<T> == 0);
+template <int n, class Stored, class T>
+__device__ __forceinline__ void load_pieces(const Stored* from, int64_t left, bool aligned, T (&x)[n]) {
+  static_assert(n % piece<Stored> == 0);
   DMREC_UNROLL
-  for (int p = 0; p < n; p += piece<T>) {
-    T part[piece<T>];
+  for (int p = 0; p < n; p += piece<Stored>) {
+    T part[piece<Stored>];
     load_piece(from + p, left - p, aligned, part);
     DMREC_UNROLL
-    for (int e = 0; e < piece<T>; ++e) x[p + e] = part[e];
+    for (int e = 0; e < piece<Stored>; ++e) x[p + e] = part[e];
+  }
+}
+
+template <int n, class Stored, class T>
+__device__ __forceinline__ void store_pieces(Stored* to, int64_t left, bool aligned, const T (&x)[n]) {
+  static_assert(n % piece<Stored> == 0);
+  DMREC_UNROLL
+  for (int p = 0; p < n; p += piece<Stored>) {
+    T part[piece<Stored>];
+    DMREC_UNROLL
+    for (int e = 0; e < piece<Stored>; ++e) part[e] = x[p + e];
+    store_piece(to + p, left - p, aligned, part);
   }
 }
 
@@ -92,6 +105,17 @@ int with_stored_type(Type type, const Body& body) {
     case Type::float16: return body.template operator()<__half>();
     default: return body.template operator()<__nv_bfloat16>();
   }
+}
+
+// body.template operator()<Stored, Other>() where the other dtype is the same, or that of its arithmetic
+template <class Body>
+int with_stored_types(Type type, Type other, const Body& body) {
+  return with_stored_type(type, [&]<class Stored>() {
+    if constexpr (!std::is_same_v<Stored, ArithmeticOf<Stored>>) {
+      if (other != type) return body.template operator()<Stored, ArithmeticOf<Stored>>();
+    }
+    return body.template operator()<Stored, Stored>();
+  });
 }
 
 }  // namespace dmrec::cuda
