@@ -52,8 +52,8 @@ def test_parts_hold_what_the_matrices_hold(dataset, large):
     assert len(parts) == 2 * math.ceil(large.split("train").nnz / 300) >= 4
     sizes = [np.load(large.folder / "train" / name) for name in parts]
     assert all(size.dtype == (np.int32 if "col" in name else np.int64) for name, size in zip(parts, sizes, strict=True))
-    counts = np.load(large.folder / "items.counts.npy")
-    assert counts.tolist() == np.bincount(dataset.matrix("train").indices, minlength=dataset.n_items).tolist()
+    assert large.item_counts.tolist() == dataset.item_counts.tolist()
+    assert sum(large.item_counts) == large.split("train").nnz
     assert large.items == [type(i)(i.id, i.title, i.text) for i in dataset.items]
     assert large.user_rows == dataset.user_rows
     assert list(large.texts("users")) == list(dataset.texts("users"))
@@ -231,7 +231,7 @@ def test_inspection_finds_the_same(dataset, large):
 def test_new_items_join_in_memory_alone(large):
     grown = with_new_items(large, large.items[:2], {})
     assert (grown.n_items, len(grown.items), grown.split("train").n_cols) == (50, 50, 50)
-    assert grown.interactions("train").n_cols == 50
+    assert grown.interactions("train").n_cols == len(grown.item_counts) == 50
     new = [NewItem(large.items[0])]
     with pytest.raises(DmrecError, match="is a dataset of format 2: import its sources again, with the new items"):
         write_with_new_items(large, [each.entity for each in new], large.folder.parent / "x")
@@ -266,8 +266,11 @@ def _run(*arguments):
 
 def test_the_commands_take_it(large, tmp_path):
     _run("embed", large.folder, "--encoder", "tfidf-svd", "--set", "width=8")
+    _run("profile", large.folder, "--writer", "template", "--name", "short")
+    _run("embed", large.folder, "--encoder", "tfidf-svd", "--set", "width=8", "--profiles", "short", "--name", "short")
+    _run("tokenize", large.folder, "--vectors", "short", "--levels", "3", "--size", "8")
     options = ["--set", "training.epochs=1", "--set", "model.hidden=8", "--out", tmp_path / "runs"]
-    _run("train", "dmrec-m", "--data", large.folder, *options, "--set", "language.hidden=4")
+    _run("train", "dmrec-m", "--data", large.folder, *options, "--set", "language.vectors=short")
     run = tmp_path / "runs/tiny/dmrec-m"
     assert "recall" in _run("evaluate", run)
     assert "Item " in _run("recommend", run, "--user", "u3", "-k", "5")

@@ -99,7 +99,7 @@ def remove_dataset(folder: Path) -> None:
     for name in (*FILES, format2.COUNTS, *names):
         (folder / name).unlink(missing_ok=True)
     for parts in (folder / name for name in (*format2.FOLDERS, *of_vectors)):
-        for path in parts.glob("[0-9]" * 5 + ".*"):
+        for path in (*parts.glob("[0-9]" * 5 + ".*"), *parts.glob("." + "[0-9]" * 5 + ".*.tmp")):
             path.unlink()
         if parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()

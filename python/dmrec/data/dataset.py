@@ -51,7 +51,10 @@ FORMATS: dict[int, Callable[[Path, dict[str, Any]], Storage]] = {
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors of all items and users under one name; float16 or float32, one row each, mapped from disk."""
+    """Vectors of all items and users under one name; float16 or float32, one row each, mapped from disk.
+
+    In format 2 they may be `vectors.VectorParts`, which read like arrays: slices and rows by number, or ``np.asarray``.
+    """
 
     name: str
     items: np.ndarray
@@ -146,6 +149,11 @@ class Dataset:
     def matrices(self) -> dict[str, sp.csr_matrix]:
         """The `matrix` of each split."""
         return {split: self.matrix(split) for split in SPLITS}
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """(items,) int64: how many training interactions each item has."""
+        return self.storage.item_counts()
 
     def verify(self, files: Iterable[str] | None = None, *, rank: int = 0, ranks: int = 1) -> None:
         """Compares the contents of files with their checksums. Opening a dataset of format 2 compares sizes alone.

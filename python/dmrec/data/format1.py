@@ -76,6 +76,10 @@ class MatrixFiles:
         """`csr` as a scipy matrix."""
         return self.matrices[split]
 
+    def item_counts(self) -> np.ndarray:
+        """(items,) int64: how many training interactions each item has."""
+        return np.bincount(self.matrices["train"].indices, minlength=self.n_items)
+
     def _count(self, side: str) -> int:
         return self.n_items if side == "items" else self.n_users
 

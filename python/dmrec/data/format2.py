@@ -92,6 +92,10 @@ class PartFiles:
         """`csr` as a scipy matrix."""
         return self.csr(split).to_scipy()
 
+    def item_counts(self) -> np.ndarray:
+        """(items,) int64, mapped from disk: how many training interactions each item has."""
+        return _mapped(self.folder / COUNTS, "i", 1)
+
     def entities(self, side: str) -> list[Entity]:
         """All items or users in row order; without files, their numbers."""
         if not self._parts(side, ".parquet"):

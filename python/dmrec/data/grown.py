@@ -53,6 +53,9 @@ class _Grown:
     def matrix(self, split: str) -> sp.csr_matrix:
         return _widened(self.base.matrix(split), len(self.joined))
 
+    def item_counts(self) -> np.ndarray:
+        return np.concatenate([self.base.item_counts(), np.zeros(len(self.joined), dtype=np.int64)])
+
     def entities(self, side: str) -> list[Entity]:
         return [*self.base.entities(side), *(self.joined if side == "items" else ())]
 

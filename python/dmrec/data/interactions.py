@@ -79,8 +79,9 @@ class InteractionParts:
             IndexError: a number is out of range.
 
         >>> parts = [Block(np.array([0, 2, 2]), np.array([0, 2])), Block(np.array([0, 1]), np.array([1]))]
-        >>> InteractionParts(parts, 3).rows(torch.tensor([2, 0])).to_dense().tolist()
-        [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
+        >>> rows = InteractionParts(parts, 3).rows(torch.tensor([2, 0]))
+        >>> rows.crow.tolist(), rows.col.tolist()
+        ([0, 1, 3], [1, 0, 2])
         """
         users = self._users(index)
         part_of = np.searchsorted(self._first, users, side="right") - 1

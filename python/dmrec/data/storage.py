@@ -38,6 +38,9 @@ class Storage(Protocol):
     def matrix(self, split: str) -> sp.csr_matrix:
         """`csr` as a scipy matrix: float32 ones, columns sorted."""
 
+    def item_counts(self) -> np.ndarray:
+        """(items,) int64: how many training interactions each item has."""
+
     def entities(self, side: str) -> list[Entity]:
         """All items or users in row order; without a file, their numbers."""
 
