@@ -158,7 +158,7 @@ def test_ids_lead_to_rows_and_columns(tmp_path):
 def test_vectors_are_verified_once(tmp_path, monkeypatch):
     tiny.make(tmp_path)
     hashed = []
-    monkeypatch.setattr("dmrec.data.dataset.sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    monkeypatch.setattr("dmrec.data.format1.sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
     dataset = open_dataset(tmp_path)
     hashed.clear()
     vectors = dataset.vectors("tfidf-svd")

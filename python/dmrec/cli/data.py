@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +11,16 @@ import typer
 
 from ..data.create import check_free, check_sources
 from ..data.dataset import SPLITS, Dataset, check_name, open_dataset
+from ..data.engines import ENGINES
+from ..data.engines.memory import bytes_of
 from ..data.inspection import inspect_dataset, inspect_splits, inspect_texts, warnings
 from ..data.sources.columns import IGNORED
 from ..data.sources.dialect import TableFormat
 from ..data.sources.download import TERMS, fetch_ml100k
 from ..data.sources.importer import assemble, make_dataset
 from ..data.sources.interactions import Interactions
+from ..data.sources.large import import_large
+from ..data.sources.large_files import is_large
 from ..data.sources.new_items import read_new_items
 from ..data.sources.source import Source
 from ..data.sources.summary import describe_import
@@ -46,6 +51,11 @@ Repeats = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a dataset in the folder.")]
 Optional = typer.Option(show_default=False)
+SMALL = (
+    *("split", "repeats", "time_column", "sequences", "train", "valid", "test", "reviews"),
+    *("item_vectors", "user_vectors", "vectors_name"),
+)
+"""Options of the import of sources that are held in memory."""
 TextColumn = Annotated[str | None, typer.Option(help="Its name in --items and --users.", show_default=False)]
 
 
@@ -53,7 +63,8 @@ TextColumn = Annotated[str | None, typer.Option(help="Its name in --items and --
 def import_(
     context: typer.Context,
     source: Annotated[
-        Path | None, typer.Argument(help="Table with a header, or a folder of a known layout.", show_default=False)
+        Path | None,
+        typer.Argument(help="Table with a header, pattern of tables, or folder of a known layout.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")] = Path("data/imported"),
     name: Annotated[str | None, typer.Option(help="Default: the folder's name.", show_default=False)] = None,
@@ -110,6 +121,14 @@ def import_(
     item_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each item.", show_default=False)] = None,
     user_vectors: Annotated[Path | None, typer.Option(help=".npy, a row for each user.", show_default=False)] = None,
     vectors_name: Annotated[str, typer.Option(help="Name of these vectors.")] = "imported",
+    engine: Annotated[
+        str | None,
+        typer.Option(help=f"For large sources: {', '.join(ENGINES)}. Default: duckdb for them.", show_default=False),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="That it may use, such as 64GB. Default: half of what is free.", show_default=False),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Make a dataset from a table of interactions, from files that are split already, or from a known folder.
@@ -122,6 +141,9 @@ def import_(
     without running anything in them. Vectors have a row for each item and each user, in the order of their
     descriptions.
 
+    A pattern, a folder of other tables, sources of more than 1 GB, and whatever --engine is given for, are imported by
+    an engine within --memory, into a dataset of format 2 that is read from disk. Spark runs under spark-submit or here.
+
     Examples:
 
     - `dmrec data import ratings.csv --out data/shop --min-rating 4 --items items.jsonl`
@@ -132,6 +154,7 @@ def import_(
     - `dmrec data import --train trn.npz --valid val.npz --test tst.npz --out data/yelp`
     - `dmrec data import ml-1m --out data/ml-1m`
     - `dmrec data import LETTER/data/Beauty --split leave-one-out --out data/beauty`
+    - `dmrec data import 'logs/*.parquet' --out data/large --memory 64GB`
     """
     check_name(vectors_name)
     given_files = (source, train, valid, test, items, users, reviews, item_vectors, user_vectors)
@@ -148,6 +171,30 @@ def import_(
     names = tuple(part.strip() for part in columns.split(",")) if columns else ()
     table_format = TableFormat(delimiter, decimal, encoding, not no_header, names)
     parts = {name: path for name, path in zip(SPLITS, (train, valid, test), strict=True) if path is not None}
+    if engine is not None or (source is not None and not parts and is_large(source)):
+        small = [option for option in SMALL if (option, split) != ("split", "random")]
+        _refuse_options(context, small, "is not for large sources (format 2), which are split at random per user")
+        if source is None:
+            raise DmrecError("--engine is for a table, a pattern of tables or a folder of them: name it")
+        dataset = import_large(
+            source,
+            out,
+            name=name or out.name,
+            engine=engine or "duckdb",
+            memory=None if memory is None else bytes_of(memory),
+            columns=chosen,
+            items=items,
+            users=users,
+            given=table_format,
+            min_rating=min_rating,
+            k_core=k_core,
+            seed=seed,
+            shares=shares_of(ratios, no_test),
+        )
+        _notify_of_import(dataset)
+        _print_counts(dataset)
+        return
+    _refuse_options(context, ("memory",), "is for large sources, and for others with --engine duckdb")
     found = assemble(
         source,
         parts,
@@ -175,8 +222,7 @@ def import_(
         seed=seed,
         vectors_name=vectors_name,
     )
-    for line in describe_import(dataset.provenance):
-        notify(f"{dataset.name}: {line}")
+    _notify_of_import(dataset)
     _describe(dataset)
     _print_texts(dataset)
 
@@ -298,10 +344,20 @@ def _refuse_unused(context: typer.Context, source: Source, unused: list[str]) ->
         unused = [*unused, "k_core", "split", "ratios", "no_test", "repeats", "seed"]
     if source.has_row_ids:
         unused = [*unused, "min_rating"]
-    for name in unused:
+    _refuse_options(context, unused, f"does nothing to {source.files[0].name}")
+
+
+def _refuse_options(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Those that were given."""
+    for name in names:
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE":
-            raise DmrecError(f"--{name.replace('_', '-')} does nothing to {source.files[0].name}: leave it out")
+            raise DmrecError(f"--{name.replace('_', '-')} {why}: leave it out")
+
+
+def _notify_of_import(dataset: Dataset) -> None:
+    for line in describe_import(dataset.provenance):
+        notify(f"{dataset.name}: {line}")
 
 
 def _print_warnings(dataset: Dataset, found: dict[str, Any]) -> None:
@@ -309,12 +365,16 @@ def _print_warnings(dataset: Dataset, found: dict[str, Any]) -> None:
         errors.print(f"{dataset.name}: {warning}")
 
 
-def _describe(dataset: Dataset) -> None:
+def _print_counts(dataset: Dataset) -> None:
     counts = " / ".join(str(dataset.manifest["interactions"][split]) for split in SPLITS)
     output.print(
         f"{dataset.name}: {dataset.n_users} users, {dataset.n_items} items, "
         f"{counts} interactions ({' / '.join(SPLITS)}): {dataset.folder}",
     )
+
+
+def _describe(dataset: Dataset) -> None:
+    _print_counts(dataset)
     _print_warnings(dataset, inspect_splits(dataset))
 
 

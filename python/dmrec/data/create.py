@@ -13,10 +13,12 @@ import scipy.sparse as sp
 
 from ..errors import DmrecError
 from ..files import json_lines, read_json, sha256_of, write_atomically, write_json
+from . import format1, format2
 from .arrays import as_interactions, contains
-from .dataset import FILES, FORMAT, MANIFEST, REVIEWS, SEQUENCES, SPLITS, Dataset, open_dataset
+from .dataset import FILES, MANIFEST, REVIEWS, SEQUENCES, SPLITS, Dataset, open_dataset
 from .entities import Entity
 from .sequences import Sequences, check_order, check_sequences
+from .storage import SIDES
 
 
 def create_dataset(
@@ -45,10 +47,7 @@ def create_dataset(
     Raises:
         DmrecError: descriptions or sequences do not fit the matrices; a dataset in ``folder`` is then as before.
     """
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise DmrecError(
-            f"the dataset's name '{name}' cannot name a folder; use letters, digits, dots and dashes (--name)"
-        )
+    check_dataset_name(name)
     n_users, n_items = splits["train"].shape
     files = {}
     for split in SPLITS:
@@ -66,16 +65,11 @@ def create_dataset(
         check_sequences(sequences, n_users, n_items)
         check_order(sequences, [as_interactions(splits[split]) for split in SPLITS])
         files[SEQUENCES] = sequences.to_npz()
-    stale = ["items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES, *_named_files(folder)]
-    (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
-    for leftover in folder.glob(".*.embedding"):
-        shutil.rmtree(leftover)
-    for file_name in stale:
-        (folder / file_name).unlink(missing_ok=True)
+    remove_dataset(folder)
     for file_name, content in files.items():
         write_atomically(folder / file_name, content)
     manifest = {
-        "format": FORMAT,
+        "format": format1.FORMAT,
         "name": name,
         "users": n_users,
         "items": n_items,
@@ -88,17 +82,43 @@ def create_dataset(
     return open_dataset(folder)
 
 
-def _named_files(folder: Path) -> list[str]:
-    """The files of the profiles and vectors of a dataset, by the names in its manifest."""
+def check_dataset_name(name: str) -> None:
+    """Checks that a dataset's name can be that of a folder of runs."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise DmrecError(
+            f"the dataset's name '{name}' cannot name a folder; use letters, digits, dots and dashes (--name)"
+        )
+
+
+def remove_dataset(folder: Path) -> None:
+    """Removes the files of a dataset of either format, the manifest first; other files in its folder stay."""
+    names, of_vectors = _named_files(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here on the old dataset is gone
+    for leftover in folder.glob(".*.embedding"):
+        shutil.rmtree(leftover)
+    for name in (*FILES, format2.COUNTS, *names):
+        (folder / name).unlink(missing_ok=True)
+    for parts in (folder / name for name in (*format2.FOLDERS, *of_vectors)):
+        for path in (*parts.glob("[0-9]" * 5 + ".*"), *parts.glob("." + "[0-9]" * 5 + ".*.tmp")):
+            path.unlink()
+        if parts.is_dir() and not any(parts.iterdir()):
+            parts.rmdir()
+
+
+def _named_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of the profiles, vectors and codes of a dataset, by the names in its manifest, and the folders of parts
+    of vectors.
+    """
     try:
         manifest = read_json(folder / MANIFEST)
         profiles, vectors, codes = (manifest.get(kind, {}) for kind in ("profiles", "vectors", "codes"))
     except (OSError, DmrecError, AttributeError):
-        return []
-    files = [f"{side}.{name}.jsonl.gz" for name in profiles for side in ("items", "users")]
-    files += [f"{side}.{name}.npy" for name in vectors for side in ("items", "users")]
+        return [], []
+    of_vectors = [Path(f"{side}.{name}").name for name in vectors for side in SIDES]
+    files = [f"{side}.{name}.jsonl.gz" for name in profiles for side in SIDES]
     files += [file for name in codes for file in (f"items.{name}.codes.npy", f"tokenizer.{name}.safetensors")]
-    return [Path(name).name for name in (*files, *(f"encoder.{name}.npz" for name in vectors))]
+    files += [*(f"{name}.npy" for name in of_vectors), *(f"encoder.{name}.npz" for name in vectors)]
+    return [Path(name).name for name in files], of_vectors
 
 
 def check_free(folder: Path, replace: bool) -> None:
@@ -114,7 +134,7 @@ def check_free(folder: Path, replace: bool) -> None:
             f"{folder} holds a dataset; name another folder (--out) or replace it and its vectors (--force, in Python "
             "replace=True)"
         )
-    there = [name for name in FILES if (folder / name).exists()]
+    there = [name for name in (*FILES, format2.COUNTS, *format2.FOLDERS) if (folder / name).exists()]
     if there and not replace:
         raise DmrecError(
             f"{folder} is not a dataset but holds {', '.join(there)}, which would be overwritten or removed; "
@@ -126,8 +146,9 @@ def check_sources(folder: Path, sources: Iterable[Path], vectors: str | None = N
     """Checks that no source is a file that a dataset in ``folder``, with ``vectors``, would replace or remove."""
     names = FILES if vectors is None else (*FILES, f"items.{vectors}.npy", f"users.{vectors}.npy")
     written = {(folder / name).resolve() for name in names}
+    parts = {(folder / name).resolve() for name in format2.FOLDERS}
     for source in sources:
-        if source.resolve() in written:
+        if source.resolve() in written or source.resolve().parent in parts:
             raise DmrecError(
                 f"{source} is a source and would be overwritten by the dataset; name another folder (--out)"
             )

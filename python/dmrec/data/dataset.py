@@ -1,4 +1,4 @@
-"""A dataset is a folder.
+"""A dataset is a folder. Of format 1, described here, or of format 2 for large ones (`format2`):
 
 ``manifest.json``                    counts, checksums, how it was made; written last, so a folder with it is whole
 ``train.npz valid.npz test.npz``     scipy CSR matrices, users x items, ones
@@ -16,7 +16,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,33 +28,33 @@ import scipy.sparse as sp
 from dmrec_ext import Csr
 
 from ..errors import DmrecError, did_you_mean
-from ..files import (
-    locked,
-    read_json,
-    replace_file,
-    sha256_of,
-    write_array,
-    write_atomically,
-    write_json,
-    write_lines,
-)
-from .arrays import check_codes, check_rows, check_vectors, read_matrix, read_vectors
-from .entities import Entity, iterate_entities, read_entities
+from ..files import locked, read_json, replace_file, sha256_of, write_array, write_atomically, write_json, write_lines
+from . import format1, format2
+from .arrays import check_codes, check_vectors
+from .entities import Entity
+from .interactions import Interactions
 from .sequences import Sequences, check_order, read_sequences
+from .storage import MANIFEST as MANIFEST
+from .storage import SPLITS as SPLITS
+from .storage import Storage
 
-SPLITS = ("train", "valid", "test")
-FORMAT = 1
-MANIFEST = "manifest.json"
 REVIEWS = "reviews.jsonl.gz"
 SEQUENCES = "sequences.npz"
 PERMUTED = "permuted"
 """The usual name of vectors that are each another item's or user's, a control."""
 FILES = (MANIFEST, *(f"{split}.npz" for split in SPLITS), "items.jsonl.gz", "users.jsonl.gz", REVIEWS, SEQUENCES)
+FORMATS: dict[int, Callable[[Path, dict[str, Any]], Storage]] = {
+    format1.FORMAT: format1.MatrixFiles.open,
+    format2.FORMAT: format2.PartFiles.open,
+}
 
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors of all items and users under one name; float16 or float32, one row each, mapped from disk."""
+    """Vectors of all items and users under one name; float16 or float32, one row each, mapped from disk.
+
+    In format 2 they may be `vectors.VectorParts`, which read like arrays: slices and rows by number, or ``np.asarray``.
+    """
 
     name: str
     items: np.ndarray
@@ -71,19 +71,21 @@ class ItemCodes(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """An opened dataset folder: matrices in memory, texts and vectors on request.
+    """An opened dataset folder: interactions, texts and vectors, read on request.
 
     Whatever is read or checked on request is kept, so that a second use costs nothing. `open_dataset` makes it.
     """
 
     folder: Path
     manifest: dict[str, Any]
-    matrices: dict[str, sp.csr_matrix]
+    storage: Storage
     _splits: dict[str, Csr] = field(default_factory=dict)
+    _matrices: dict[str, sp.csr_matrix] = field(default_factory=dict)
+    _interactions: dict[str, Interactions] = field(default_factory=dict)
     _vectors: dict[str, TextVectors] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        interactions = sum(matrix.nnz for matrix in self.matrices.values())
+        interactions = sum(self.manifest["interactions"].values())
         sizes = f"{self.n_users} users, {self.n_items} items, {interactions} interactions"
         return f"Dataset({self.name}: {sizes}, in {self.folder})"
 
@@ -100,15 +102,29 @@ class Dataset:
     @property
     def n_users(self) -> int:
         """Number of users."""
-        return int(self.matrices["train"].shape[0])
+        return self.storage.n_users
 
     @property
     def n_items(self) -> int:
         """Number of items."""
-        return int(self.matrices["train"].shape[1])
+        return self.storage.n_items
+
+    def interactions(self, split: str) -> Interactions:
+        """The interactions of a split ("train", "valid" or "test"), of which rows can be read.
+
+        Of a dataset of format 2 they stay on disk, so that a batch of users costs what its rows cost. Of format 1 this
+        is `split`.
+
+        Raises:
+            DmrecError: ``split`` is not a split.
+        """
+        if split not in self._interactions:
+            on_disk = self.storage.interactions(_checked(split))
+            self._interactions[split] = self.split(split) if on_disk is None else on_disk
+        return self._interactions[split]
 
     def split(self, name: str) -> Csr:
-        """The interactions of a split ("train", "valid" or "test"), users x items, all of them ones.
+        """The interactions of a split ("train", "valid" or "test"), users x items, all of them ones, in memory.
 
         The matrix is built at the first call and kept: every caller gets the same tensors.
 
@@ -116,7 +132,7 @@ class Dataset:
             DmrecError: ``name`` is not a split.
         """
         if name not in self._splits:
-            self._splits[name] = Csr.from_scipy(self.matrix(name))
+            self._splits[name] = self.storage.csr(_checked(name))
         return self._splits[name]
 
     def matrix(self, name: str) -> sp.csr_matrix:
@@ -125,9 +141,38 @@ class Dataset:
         Raises:
             DmrecError: ``name`` is not a split.
         """
-        if name not in self.matrices:
-            raise DmrecError(f"'{name}' is not a split; the splits are {', '.join(SPLITS)}")
-        return self.matrices[name]
+        if name not in self._matrices:
+            self._matrices[name] = self.storage.matrix(_checked(name))
+        return self._matrices[name]
+
+    @property
+    def matrices(self) -> dict[str, sp.csr_matrix]:
+        """The `matrix` of each split."""
+        return {split: self.matrix(split) for split in SPLITS}
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """(items,) int64: how many training interactions each item has."""
+        return self.storage.item_counts()
+
+    def verify(self, files: Iterable[str] | None = None, *, rank: int = 0, ranks: int = 1) -> None:
+        """Compares the contents of files with their checksums. Opening a dataset of format 2 compares sizes alone.
+
+        Args:
+            files: names as in the manifest; default: all files of interactions, descriptions and vectors.
+            rank, ranks: of these, process ``rank`` of ``ranks`` checks every ``ranks``-th, so that together they check
+                all.
+
+        Raises:
+            DmrecError: a file is missing or its content has changed; the message names it.
+        """
+        noted = dict(self.manifest["files"])
+        for vectors in self.manifest.get("vectors", {}).values():
+            noted |= vectors.get("files", {})
+        chosen = sorted(noted) if files is None else list(files)
+        if unknown := [name for name in chosen if name not in noted]:
+            raise DmrecError(f"{self.folder / MANIFEST} has no file '{unknown[0]}'{did_you_mean(unknown[0], noted)}")
+        format2.check_contents(self.folder, {name: noted[name] for name in chosen[rank::ranks]})
 
     @cached_property
     def sequences(self) -> Sequences | None:
@@ -154,6 +199,8 @@ class Dataset:
             DmrecError: the dataset has no order, or a name is not a split.
         """
         chosen = [self.matrix(name) for name in splits]
+        if self.sequences is None and self.manifest["format"] == format2.FORMAT:
+            raise DmrecError(f"dataset {self.folder} has no order of interactions, as all of format 2 (docs/data.md)")
         if self.sequences is None:
             raise DmrecError(
                 f"dataset {self.folder} has no {SEQUENCES}; import it from a source with times, or with an ordered "
@@ -164,12 +211,12 @@ class Dataset:
     @cached_property
     def items(self) -> list[Entity]:
         """All items in column order; without a file, their numbers."""
-        return self._entities("items", self.n_items)
+        return self.storage.entities("items")
 
     @cached_property
     def users(self) -> list[Entity]:
         """All users in row order; without a file, their numbers."""
-        return self._entities("users", self.n_users)
+        return self.storage.entities("users")
 
     def names(self, side: str, *, titles: bool = False) -> Any:
         """An Arrow table with the columns ``id`` and, with ``titles``, ``title`` of all items or users in row order;
@@ -214,25 +261,22 @@ class Dataset:
 
         Empty where there is none.
         """
-        path, count = self.folder / f"{side}.jsonl.gz", self.n_items if side == "items" else self.n_users
-        if profiles is not None:
-            if profiles not in self.profile_names:
-                raise DmrecError(
-                    f"dataset {self.folder} has no profiles '{profiles}'{did_you_mean(profiles, self.profile_names)}"
-                    "; write some: dmrec profile"
-                )
-            path = self.folder / f"{side}.{check_name(profiles)}.jsonl.gz"
-            if sha256_of(path) != self.manifest["profiles"][profiles]["sha256"][side]:
-                raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or edited; write it again")
-        elif not path.exists():
-            yield from [""] * count
-            return
-        found = 0
-        for entity in iterate_entities(path):
-            found += 1
-            yield entity.text
-        if found != count:
-            raise DmrecError(f"{path} has {found} lines, but the dataset has {count} {side}")
+        if profiles is None:
+            return self.storage.texts(side)
+        if profiles not in self.profile_names:
+            raise DmrecError(
+                f"dataset {self.folder} has no profiles '{profiles}'{did_you_mean(profiles, self.profile_names)}"
+                "; write some: dmrec profile"
+            )
+        path = self.folder / f"{side}.{check_name(profiles)}.jsonl.gz"
+        if sha256_of(path) != self.manifest["profiles"][profiles]["sha256"][side]:
+            raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or edited; write it again")
+        return format1.texts_in(path, side, self.n_items if side == "items" else self.n_users)
+
+    def describes(self, side: str) -> bool:
+        """Whether the folder has descriptions of ``side`` ("items" or "users")."""
+        files = self.manifest["files"]
+        return f"{side}.jsonl.gz" in files or any(name.startswith(f"{side}/") for name in files)
 
     def add_profiles(self, name: str, rows: dict[str, Iterable[dict[str, Any]]], provenance: dict[str, Any]) -> None:
         """Stores profiles under ``name``: for "items" and "users" a row each, in order, ``id`` and ``text`` in it."""
@@ -280,7 +324,7 @@ class Dataset:
             described = [side for side in ("items", "users") if any(self.texts(side))]
             if self.profile_names or described:
                 how = f"; make some: dmrec embed {self.folder}, or dmrec.embed in Python"
-            elif "items.jsonl.gz" in self.manifest["files"] and any(item.title for item in self.items):
+            elif self.describes("items") and any(item.title for item in self.items):
                 how = f"; write profiles first, then make some: dmrec profile {self.folder}, dmrec embed {self.folder}"
             else:
                 how = " and no texts to make them from: import it with --items (titles, tags, descriptions)"
@@ -309,29 +353,19 @@ class Dataset:
         return f"vectors '{vectors}': {missing} had no text, and their vectors are zeros" if missing else ""
 
     def _read_vectors(self, name: str) -> TextVectors:
-        sides = {}
-        for side, count in (("items", self.n_items), ("users", self.n_users)):
-            path = self.folder / f"{side}.{check_name(name)}.npy"
-            array = read_vectors(path)
-            if sha256_of(path) != self.manifest["vectors"][name].get("sha256", {}).get(side):
-                raise DmrecError(f"{path} differs from its checksum in {MANIFEST}: damaged or replaced; make it again")
-            check_rows(side, array, count)
-            sides[side] = array
-        return TextVectors(name, **sides)
+        items, users = self.storage.read_vectors(check_name(name), self.manifest["vectors"][name])
+        return TextVectors(name, items, users)
 
     def add_vectors(
         self, name: str, items: np.ndarray, users: np.ndarray, provenance: dict[str, Any], state: Path | None = None
     ) -> None:
-        """Stores vectors under ``name``, float16 or float32 as they come, and notes how they were made.
+        """Stores vectors under ``name``, float16 or float32 as they come (float16 in format 2), and notes how they were
+        made.
 
         ``state``: a file with what their encoder has learned, kept with them.
         """
         check_name(name)
         check_vectors(items, users, self.n_items, self.n_users)
-        kept = {
-            side: array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
-            for side, array in (("items", items), ("users", users))
-        }
         self._vectors.pop(name, None)
         self._note("vectors", name, None)  # while its files are being replaced it does not exist
         if state is not None:
@@ -339,12 +373,8 @@ class Dataset:
             write_atomically(path, state.read_bytes())
             encoder = {**provenance["encoder"], "state": sha256_of(path)}
             provenance = {**provenance, "encoder": encoder}
-        checksums = {}
-        for side, array in kept.items():
-            path = self.folder / f"{side}.{name}.npy"
-            replace_file(path, partial(write_array, array=array))
-            checksums[side] = sha256_of(path)
-        self._note("vectors", name, {"width": int(items.shape[1]), "sha256": checksums, "made": provenance})
+        files = self.storage.write_vectors(name, {"items": items, "users": users})
+        self._note("vectors", name, {"width": int(items.shape[1]), **files, "made": provenance})
 
     @property
     def code_names(self) -> list[str]:
@@ -409,8 +439,9 @@ class Dataset:
         """Checksums of what a trained model depends on: the interactions, the vectors called so, and with ``order`` the
         order of interactions.
         """
-        names = [*(f"{split}.npz" for split in SPLITS), *([SEQUENCES] if order else [])]
-        files = {name: self.manifest["files"][name]["sha256"] for name in names if name in self.manifest["files"]}
+        files = self.storage.fingerprint()
+        if order and SEQUENCES in self.manifest["files"]:
+            files[SEQUENCES] = self.manifest["files"][SEQUENCES]["sha256"]
         if vectors is None:
             return files
         known = self.manifest.get("vectors", {})
@@ -418,18 +449,18 @@ class Dataset:
             raise DmrecError(f"dataset {self.folder} has no vectors '{vectors}'{did_you_mean(vectors, known)}")
         return {**files, vectors: known[vectors]["sha256"]}
 
-    def _entities(self, side: str, count: int) -> list[Entity]:
-        path = self.folder / f"{side}.jsonl.gz"
-        if not path.exists():
-            return [Entity(str(i)) for i in range(count)]
-        entities = read_entities(path)
-        if len(entities) != count:
-            raise DmrecError(f"{path} has {len(entities)} lines, but the dataset has {count} {side}")
-        return entities
+
+def _checked(split: str) -> str:
+    if split not in SPLITS:
+        raise DmrecError(f"'{split}' is not a split; the splits are {', '.join(SPLITS)}")
+    return split
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """Opens a dataset folder; refuses one that is incomplete or whose matrices or texts differ from the manifest."""
+    """Opens a dataset folder; refuses one that is incomplete, or whose matrices or texts differ from the manifest.
+
+    Of format 2 only the sizes of files are compared; `Dataset.verify` reads them.
+    """
     folder = folder.resolve()
     if not folder.is_dir():
         raise DmrecError(f"{folder} is not a folder; a small dataset to start with: dmrec data fetch ml-100k")
@@ -438,23 +469,14 @@ def open_dataset(folder: Path) -> Dataset:
             f"{folder} is not a dataset (no {MANIFEST}); make one with dmrec data import or dmrec data fetch"
         )
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise DmrecError(f"{folder / MANIFEST}: format {found} is not known here, only {FORMAT}")
+        raise DmrecError(
+            f"{folder / MANIFEST}: format {found} is not known here, only {' and '.join(map(str, FORMATS))}"
+        )
     if missing := {"name", "files", "interactions"} - manifest.keys():
         raise DmrecError(f"{folder / MANIFEST} lacks {', '.join(sorted(missing))}; make the dataset again")
-    for name, expected in manifest["files"].items():
-        path = folder / Path(name).name
-        if not path.exists():
-            raise DmrecError(f"{path} is missing; make the dataset again")
-        if sha256_of(path) != expected["sha256"]:
-            raise DmrecError(
-                f"{path} differs from its checksum in {MANIFEST}: damaged or edited; make the dataset again"
-            )
-    matrices = {split: read_matrix(folder / f"{split}.npz") for split in SPLITS}
-    if len({matrix.shape for matrix in matrices.values()}) != 1:
-        raise DmrecError(f"the matrices of {folder} have different shapes")
-    return Dataset(folder, manifest, matrices)
+    return Dataset(folder, manifest, FORMATS[manifest["format"]](folder, manifest))
 
 
 def check_name(name: str) -> str:

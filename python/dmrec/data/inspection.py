@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import counted
+from .arrays import BLOCK
 from .dataset import SPLITS, Dataset
 from .entities import Entity
 
@@ -34,7 +35,7 @@ def inspect_dataset(dataset: Dataset) -> dict[str, Any]:
 def inspect_texts(dataset: Dataset) -> dict[str, Any]:
     """The part about texts: of items and users that are described, and reviews if there are any."""
     train = dataset.matrix("train")
-    described = [side for side in ("items", "users") if f"{side}.jsonl.gz" in dataset.manifest["files"]]
+    described = [side for side in ("items", "users") if dataset.describes(side)]
     of = {
         "items": np.bincount(train.indices, minlength=dataset.n_items),
         "users": np.diff(train.indptr),
@@ -286,7 +287,7 @@ def alignment(matrix: sp.csr_matrix, vectors: np.ndarray, seed: int = 0) -> tupl
 def _vectors(dataset: Dataset, name: str) -> dict[str, Any]:
     vectors = dataset.vectors(name)
     found, deviation = alignment(dataset.matrix("train"), vectors.items)
-    zeros = {side: int((~getattr(vectors, side).any(axis=1)).sum()) for side in ("items", "users")}
+    zeros = {side: _zeros(getattr(vectors, side)) for side in ("items", "users")}
     return {
         "width": int(vectors.items.shape[1]),
         "type": str(vectors.items.dtype),
@@ -294,3 +295,9 @@ def _vectors(dataset: Dataset, name: str) -> dict[str, Any]:
         "alignment": round(found, 4),
         "of random order": round(deviation, 4),
     }
+
+
+def _zeros(vectors: np.ndarray) -> int:
+    """The number of rows of zeros."""
+    blocks = (vectors[first : first + BLOCK] for first in range(0, len(vectors), BLOCK))
+    return sum(int((~block.any(axis=1)).sum()) for block in blocks)

@@ -105,13 +105,20 @@ def at_random(log: InteractionLog, seed: int, shares: Shares) -> tuple[np.ndarra
     order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
     position = np.empty(len(users), dtype=np.int64)
     position[order] = np.arange(len(users)) - (np.cumsum(log.counts) - log.counts)[users]
-    valid, test = (np.rint(log.counts * share).astype(np.int64)[users] for share in shares)
-    part = np.where(position < valid, VALID, np.where(position < valid + test, TEST, TRAIN))
+    part = parts_by_position(users, position, log.counts, shares)
     unseen = (part != TRAIN) & ~_seen(items, part, log.n_items)[items]
     part[unseen] = TRAIN
     assigned = np.empty_like(part)
     assigned[by_item] = part
     return assigned, {"moved_to_train": int(unseen.sum())}
+
+
+def parts_by_position(users: np.ndarray, position: np.ndarray, counts: np.ndarray, shares: Shares) -> np.ndarray:
+    """The part of each interaction: of its user's ``counts`` those at the first positions, a rounded share, are for
+    validation, the next for test.
+    """
+    valid, test = (np.rint(counts * share).astype(np.int64)[users] for share in shares)
+    return np.where(position < valid, VALID, np.where(position < valid + test, TEST, TRAIN))
 
 
 def leave_one_out(log: InteractionLog, _seed: int, shares: Shares) -> tuple[np.ndarray, dict[str, int]]:

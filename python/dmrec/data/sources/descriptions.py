@@ -52,7 +52,7 @@ def entities_of(
             raise DmrecError(f"{place}, record {number + 1}: {fault}")
         entities.append(entity_of(identity, description_of(record, columns)))
         fields.update(dict.fromkeys(record) if number < EXAMPLES else {})
-    _check_described(entities, place, kind, fields, columns)
+    check_described(entities, place, kind, fields, columns)
     return entities
 
 
@@ -73,7 +73,7 @@ def read_those(
     records = iterate_records(path)
     sample = list(islice(records, SAMPLE))
     resolver = ColumnResolver(
-        path, kind, IDS[kind], columns.get(kind), field=_field_of_ids(sample, kind, wanted, columns)
+        path, kind, IDS[kind], columns.get(kind), field=field_of_ids(sample, kind, wanted, columns)
     )
     strangers = list[str]()
     for number, record in enumerate(chain(sample, records), start=1):
@@ -95,14 +95,14 @@ def read_those(
         raise DmrecError(f"{path} describes no {kind} with an id ({resolver.known})")
     if not found:
         raise no_common_id(kind, ids[0], strangers[0])
-    _check_described(found.values(), path, kind, dict.fromkeys(sample[0]), columns)
+    check_described(found.values(), path, kind, dict.fromkeys(sample[0]), columns)
     if strangers and (alone := list(islice((name for name in ids if name not in found), EXAMPLES))):
         unused[f"{kind}s_not_described"] = len(wanted) - len(found)
         unused[f"{kind}_ids_that_do_not_meet"] = {"interactions": alone, "descriptions": strangers}
     return list(found.values()), {name: count for name, count in unused.items() if count}
 
 
-def _field_of_ids(
+def field_of_ids(
     sample: Sequence[dict[str, Any]], kind: str, wanted: set[str], columns: Mapping[str, str]
 ) -> str | None:
     """The field whose values are most often among the wanted ids; None if that of no field is."""
@@ -120,7 +120,7 @@ def _is_id(value: Any, wanted: set[str]) -> bool:
     return False
 
 
-def _check_described(
+def check_described(
     entities: Collection[Entity], place: object, kind: str, fields: Iterable[str], columns: Mapping[str, str]
 ) -> None:
     """Refuses descriptions none of whose fields is known, which would leave all without a text."""
