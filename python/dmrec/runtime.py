@@ -99,19 +99,6 @@ def usable_processors() -> int:
     return count
 
 
-def available_memory() -> int | None:
-    """Bytes that processes can still take: of the machine, and of this process's container; None where unknown."""
-    found = []
-    with suppress(OSError, StopIteration, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
-    with suppress(OSError, ValueError):
-        folder = Path("/sys/fs/cgroup")
-        limit, used = ((folder / f"memory.{name}").read_text(encoding="utf-8") for name in ("max", "current"))
-        found.append(max(int(limit) - int(used), 0))  # "max", without a limit, is not a number
-    return min(found, default=None)
-
-
 def limit_threads() -> None:
     """Lets torch use no more threads than this process has processors, unless the environment says how many."""
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_processors():

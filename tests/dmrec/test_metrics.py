@@ -230,7 +230,7 @@ def test_novelty_is_the_information_of_what_is_shown():
     train, ids = _lists()
     share = np.maximum(np.asarray(train.sum(axis=0)).ravel(), 1) / 40
     right = [np.mean([-math.log2(share[i]) for i in row if i >= 0]) if (row >= 0).any() else 0 for row in ids]
-    found = novelty(torch.from_numpy(ids), Catalogue(Csr.from_scipy(train)))
+    found = novelty(torch.from_numpy(ids), Catalogue(TrainingData(Csr.from_scipy(train))))
     np.testing.assert_allclose(found, right, rtol=1e-12)
 
 
@@ -246,7 +246,7 @@ def test_diversity_is_the_mean_distance_of_pairs():
     for row in ids:
         pairs = list(itertools.combinations([i for i in row if i >= 0], 2))
         right.append(np.mean([distance(i, j) for i, j in pairs]) if pairs else 0)
-    found = diversity(torch.from_numpy(ids), Catalogue(Csr.from_scipy(train)))
+    found = diversity(torch.from_numpy(ids), Catalogue(TrainingData(Csr.from_scipy(train))))
     np.testing.assert_allclose(found, right, atol=1e-12)
 
 

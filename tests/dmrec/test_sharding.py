@@ -43,10 +43,10 @@ def _config(name, *settings):
     return build_config(apply_overrides(recipe(name), [*narrow, *settings]))
 
 
-def _data(name, n_items, shards, dtype=np.float32):
+def _data(name, n_items, shards):
     random = np.random.default_rng(1)
     x = _interactions(M, n_items)
-    items, users = (random.standard_normal((n, E)).astype(dtype) for n in (n_items, M))
+    items, users = (random.standard_normal((n, E)).astype(np.float16) for n in (n_items, M))
     of_language = name not in ("mult-vae", "cvga")
     return TrainingData(x, items if of_language else None, users if of_language else None, shards=shards)
 

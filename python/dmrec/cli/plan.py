@@ -16,10 +16,11 @@ from dmrec_ext import product_speeds
 from ..config import Config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
+from ..memory import available_memory
 from ..models.vae.model import BackboneConfig
 from ..options import deep_merge
 from ..recipes import compose
-from ..runtime import available_memory, resolve_device
+from ..runtime import resolve_device
 from ..sharding.plan import (
     Rates,
     Sizes,
@@ -82,7 +83,7 @@ def plan(
             [
                 count,
                 round(memory.total / GB, 2),
-                "-" if free is None else ("yes" if memory.total * count <= free else "no"),
+                "yes" if memory.total * count <= free else "no",
                 round(sent_by(sizes, count) / 1e6, 2),
                 collectives(sizes, count),
                 _duration(step),
@@ -95,8 +96,8 @@ def plan(
         rows,
     )
     of_checkpoint, disk = bytes_of_checkpoint(sizes), _disk()
-    here = "unknown" if free is None else f"{free / GB:.1f} GB"
-    output.print(f"free memory here: {here}; logits are {'kept' if keeps_logits(sizes) else 'computed twice'}")
+    logits = "kept" if keeps_logits(sizes) else "computed twice"
+    output.print(f"free memory here: {free / GB:.1f} GB; logits are {logits}")
     output.print(
         f"measured here: products {measured.products / 1e9:.0f} GFLOP/s, memory {measured.memory / GB:.1f} GB/s, disk "
         f"{disk / GB:.2f} GB/s; assumed: network {network:g} GB/s, {latency:g} us a collective"
@@ -125,7 +126,7 @@ def check_memory(config: Config, dataset: Dataset, ranks: int) -> None:
         DmrecError: it does not; the message says what would.
     """
     free = available_memory()
-    if free is None or config.training.device.startswith("cuda"):
+    if config.training.device.startswith("cuda"):
         return
     sizes = sizes_of(config, dataset)
     needed = memory_of(sizes, ranks).total

@@ -222,14 +222,7 @@ class Dataset:
         """An Arrow table with the columns ``id`` and, with ``titles``, ``title`` of all items or users in row order;
         None without descriptions, where ids are the numbers of the rows.
         """
-        import pyarrow
-
-        if f"{side}.jsonl.gz" not in self.manifest["files"]:
-            return None
-        entities = self.items if side == "items" else self.users
-        columns = {"id": [entity.id for entity in entities]}
-        columns |= {"title": [entity.title for entity in entities]} if titles else {}
-        return pyarrow.table(columns)
+        return self.storage.names(side, ["id", *(["title"] if titles else [])]) if self.describes(side) else None
 
     @cached_property
     def item_columns(self) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,10 @@ class MatrixFiles:
             raise DmrecError(f"{path} has {len(entities)} lines, but the dataset has {count} {side}")
         return entities
 
+    def names(self, side: str, columns: list[str]) -> Any:
+        """An Arrow table of descriptions."""
+        return table_of(self.entities(side), columns)
+
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""
         path = self.folder / f"{side}.jsonl.gz"
@@ -127,6 +131,13 @@ class MatrixFiles:
     def fingerprint(self) -> dict[str, str]:
         """The checksum of each matrix."""
         return {f"{split}.npz": self.manifest["files"][f"{split}.npz"]["sha256"] for split in SPLITS}
+
+
+def table_of(entities: Sequence[Entity], columns: list[str]) -> Any:
+    """An Arrow table with these fields of all of them."""
+    import pyarrow
+
+    return pyarrow.table({name: [getattr(entity, name) for entity in entities] for name in columns})
 
 
 def texts_in(path: Path, side: str, count: int) -> Iterator[str]:

@@ -74,7 +74,8 @@ class PartFiles:
         parts = [
             Block(*(_mapped(self.folder / f"{name}.{kind}.npy", "iu", 1) for kind in Block._fields)) for name in names
         ]
-        found = InteractionParts(parts, self.n_items)
+        counts = self.item_counts() if split == "train" else None
+        found = InteractionParts(parts, self.n_items, counts)
         if (found.n_rows, found.nnz) != (self.n_users, self.manifest["interactions"][split]):
             raise DmrecError(
                 f"{self.folder / split} has {found.nnz} interactions of {found.n_rows} users, {MANIFEST} says "
@@ -101,6 +102,13 @@ class PartFiles:
         if not self._parts(side, ".parquet"):
             return [Entity(str(i)) for i in range(self._count(side))]
         return [Entity(i, title, text) for i, title, text in self._descriptions(side, ["id", "title", "text"])]
+
+    def names(self, side: str, columns: list[str]) -> Any:
+        """An Arrow table of descriptions."""
+        import pyarrow
+
+        batches = [batch for name in self._parts(side, ".parquet") for batch in _parquet(self.folder / name, columns)]
+        return pyarrow.Table.from_batches(batches)
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

@@ -59,6 +59,9 @@ class _Grown:
     def entities(self, side: str) -> list[Entity]:
         return [*self.base.entities(side), *(self.joined if side == "items" else ())]
 
+    def names(self, side: str, columns: list[str]) -> Any:
+        return format1.table_of(self.entities(side), columns)
+
     def texts(self, side: str) -> Iterator[str]:
         yield from self.base.texts(side)
         if side == "items":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from dmrec_ext import Csr
+
+CHUNK = 1 << 24  # interactions that are counted together
 
 
 class Interactions(Protocol):
@@ -26,6 +29,10 @@ class Interactions(Protocol):
     @property
     def nnz(self) -> int:
         """Number of interactions."""
+
+    @property
+    def crow(self) -> Tensor:
+        """(users + 1,) int64: how many interactions come before each user's, and their number."""
 
     def rows(self, index: Tensor, /) -> Csr:
         """The rows ``index`` (B,) int64, in this order, in memory; negative ones count from the end."""
@@ -49,10 +56,11 @@ class InteractionParts:
     Args:
         parts: the blocks, in the order of the users.
         n_cols: number of items.
+        counts: (items,) int64, how many interactions each item has, if that is known.
     """
 
-    def __init__(self, parts: Sequence[Block], n_cols: int) -> None:
-        self._parts, self._n_cols = list(parts), n_cols
+    def __init__(self, parts: Sequence[Block], n_cols: int, counts: np.ndarray | None = None) -> None:
+        self._parts, self._n_cols, self._counts = list(parts), n_cols, counts
         self._first = np.cumsum([0, *(len(part.crow) - 1 for part in parts)])  # user of each part, and their number
 
     @property
@@ -69,6 +77,13 @@ class InteractionParts:
     def nnz(self) -> int:
         """Number of interactions."""
         return sum(len(part.col) for part in self._parts)
+
+    @cached_property
+    def crow(self) -> Tensor:
+        """(users + 1,) int64, in memory: how many interactions come before each user's, and their number."""
+        shifts = np.cumsum([0, *(len(part.col) for part in self._parts)])
+        crow = [part.crow[1:] + shift for part, shift in zip(self._parts, shifts, strict=False)]
+        return torch.from_numpy(np.concatenate([[0], *crow]))
 
     def rows(self, index: Tensor) -> Csr:
         """The rows ``index`` (B,) int64, in this order, in memory; negative ones count from the end.
@@ -105,13 +120,20 @@ class InteractionParts:
             col[np.repeat(crow[places], counts[places]) + within] = self._parts[part].col[source]
         return Csr(torch.from_numpy(crow), torch.from_numpy(col), None, self._n_cols)
 
+    def item_counts(self) -> Tensor:
+        """(items,) int64: how many interactions each item has. Where that is not known, all of them are read."""
+        if self._counts is None:
+            chunks = (part.col[i : i + CHUNK] for part in self._parts for i in range(0, len(part.col), CHUNK))
+            counts = np.zeros(self._n_cols, dtype=np.int64)
+            for chunk in chunks:
+                counts += np.bincount(chunk, minlength=self._n_cols)
+            self._counts = counts
+        return torch.from_numpy(np.array(self._counts))
+
     def whole(self) -> Csr:
         """All rows, in memory."""
-        shifts = np.cumsum([0, *(len(part.col) for part in self._parts)])
-        crow = [part.crow[1:] + shift for part, shift in zip(self._parts, shifts, strict=False)]
-        col = [part.col for part in self._parts]
-        both = np.concatenate([[0], *crow]), np.concatenate([np.zeros(0, np.int64), *col], dtype=np.int64)
-        return Csr(torch.from_numpy(both[0]), torch.from_numpy(both[1]), None, self._n_cols)
+        col = np.concatenate([np.zeros(0, np.int64), *(part.col for part in self._parts)], dtype=np.int64)
+        return Csr(self.crow, torch.from_numpy(col), None, self._n_cols)
 
     def _users(self, index: Tensor) -> np.ndarray:
         if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32):

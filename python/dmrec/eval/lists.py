@@ -14,25 +14,26 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from dmrec_ext import Csr
+from ..models.base import TrainingData
 
 
 class Catalogue:
-    """Items as the interactions (M, N) show them."""
+    """Items as the interactions that models read show them."""
 
-    def __init__(self, interactions: Csr) -> None:
-        self.n_users, self.n_items, self._interactions = interactions.n_rows, interactions.n_cols, interactions
+    def __init__(self, data: TrainingData) -> None:
+        self.n_users, self.n_items, self._data = data.n_users, data.n_items, data
 
     @cached_property
     def information(self) -> Tensor:
         """(N,) float64: -log2 of the share of users who have the item; of one user for items that nobody has."""
-        counts = torch.bincount(self._interactions.col.cpu(), minlength=self.n_items).clamp_min(1)
+        counts = self._data.item_counts().cpu().clamp_min(1)
         return -(counts.double() / max(self.n_users, 1)).log2()
 
     @cached_property
     def of_unit_length(self) -> sp.csr_matrix:
         """(N, M): each item's users, as a vector of length 1; of length 0 for items that nobody has."""
-        items = self._interactions._replace(values=None).to("cpu").to_scipy().T.tocsr().astype(np.float64)
+        interactions = self._data.interactions.rows(torch.arange(self.n_users))
+        items = interactions._replace(values=None).to("cpu").to_scipy().T.tocsr().astype(np.float64)
         lengths = np.sqrt(np.diff(items.indptr))
         return sp.diags(1 / np.maximum(lengths, 1)) @ items
 

@@ -120,7 +120,7 @@ def evaluate(
     values: dict[str, list[Tensor]] = {name: [] for name, (kind, _) in parts.items() if kind not in OF_ALL}
     all_hits = [torch.zeros(0, kept, dtype=torch.bool)]
     shown = {name: torch.zeros(data.n_items, dtype=torch.int64) for name, (kind, _) in parts.items() if kind in OF_ALL}
-    catalogue = Catalogue(data.interactions)
+    catalogue = Catalogue(data)
     with evaluating(model):
         for block in blocks(users):
             batch = move(data.users(block), model.device)

@@ -23,7 +23,7 @@ from ..language.encoders import TextEncoder
 from ..models.base import Model, TrainingData, evaluating
 from ..models.vae.item_text import unit_vectors
 from ..models.vae.model import Vae
-from ..runs.load import histories_of, interactions_of
+from ..runs.load import histories_of, interactions_of, rows_of
 from ..runs.provenance import user_text_of
 from ..runtime import move
 from ..table import Table
@@ -327,7 +327,7 @@ class Recommender:
         data = self.data
         if feed == "known":
             histories = None if data.histories is None else histories_of(self.dataset, *SPLITS)
-            data = data._replace(interactions=interactions_of(self.dataset, *SPLITS), histories=histories)
+            data = data._replace(interactions=self.known, histories=histories)
         return data if not history else with_history(data, self._pairs(history))
 
     def _pairs(self, history: Mapping[Any, Ids]) -> list[tuple[int, int]]:
@@ -417,7 +417,8 @@ class Recommender:
     @cached_property
     def known(self) -> Csr:
         """(M, N): all interactions."""
-        return interactions_of(self.dataset, *SPLITS)
+        read = interactions_of if self.data.shards is None else rows_of
+        return read(self.dataset, *SPLITS)
 
     @cached_property
     def _ids(self) -> tuple[np.ndarray, np.ndarray]:

@@ -92,7 +92,7 @@ class Member(NamedTuple):
 class TrainingData(NamedTuple):
     """What a model may know of the data that it is trained on. Arrays may be mapped from disk."""
 
-    interactions: Csr  # (M, N) of the training split
+    interactions: Csr  # (M, N) of the training split; where items are cut, rows of it may be read from disk
     item_text_vectors: np.ndarray | None = None  # (N, E), where the run uses language
     user_text_vectors: np.ndarray | None = None  # (M, E)
     histories: Histories | None = None  # where the model reads the order of interactions
@@ -122,6 +122,8 @@ class TrainingData(NamedTuple):
 
     def item_counts(self) -> Tensor:
         """(N,) int64: how many interactions each item has."""
+        if not isinstance(self.interactions, Csr):
+            return self.interactions.item_counts()
         return torch.bincount(self.interactions.col, minlength=self.n_items)
 
     def users(self, ids: Tensor) -> UserBatch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from dmrec_ext import Csr
 from ..build import build_model
 from ..config import Config
 from ..data.dataset import SPLITS, Dataset, open_dataset
+from ..data.interactions import InteractionParts
 from ..errors import DmrecError
+from ..eval.ranking import union
 from ..models.base import (
     Histories,
     ItemCodes,
@@ -76,9 +79,9 @@ def held_out_split(config: Config, dataset: Dataset, split: str) -> Csr:
             f"{config.name} has learned from all interactions, held-out ones included: nothing is left to measure it "
             "with. Evaluate the run that it was made from"
         )
-    if dataset.split(split).nnz == 0:
+    if dataset.manifest["interactions"][split] == 0:
         raise DmrecError(f"{dataset.folder} has no {split} interactions to measure with")
-    return dataset.split(split)
+    return dataset.split(split) if config.sharding.shards == 1 else rows_of(dataset, split)
 
 
 def load_model(
@@ -172,7 +175,7 @@ def training_data(
     members = tuple(Member(loaded.run.config.name, loaded.model) for loaded in loaded_runs)
     name = item_text_of(config)
     return TrainingData(
-        interactions_of(dataset, *splits),
+        interactions_of(dataset, *splits) if shards is None else rows_of(dataset, *splits),
         items,
         users,
         histories,
@@ -193,12 +196,15 @@ def test_data(config: Config, dataset: Dataset, data: TrainingData) -> TrainingD
         return data
     splits = ("train", "valid")
     histories = None if data.histories is None else histories_of(dataset, *splits)
-    return data._replace(interactions=interactions_of(dataset, *splits), histories=histories)
+    read = interactions_of if data.shards is None else rows_of
+    return data._replace(interactions=read(dataset, *splits), histories=histories)
 
 
 def test_exclusions(config: Config, dataset: Dataset) -> Csr | None:
     """(M, N): items that are not ranked when a model is tested, besides those that it reads; None: there are none."""
-    return dataset.split("valid") if config.evaluation.exclude_validation else None
+    if not config.evaluation.exclude_validation:
+        return None
+    return dataset.split("valid") if config.sharding.shards == 1 else rows_of(dataset, "valid")
 
 
 def splits_learned(config: Config) -> tuple[str, ...]:
@@ -214,6 +220,36 @@ def interactions_of(dataset: Dataset, *splits: str) -> Csr:
     for split in splits[1:]:
         together = together + dataset.matrix(split)
     return Csr.from_scipy(together)._replace(values=None)
+
+
+def rows_of(dataset: Dataset, *splits: str) -> Csr:
+    """(M, N): the interactions of these splits together, for models whose items are cut.
+
+    They read rows alone, which come from disk where the dataset is of format 2: what is returned need not be a matrix
+    in memory.
+    """
+    if dataset.manifest["format"] == 1:
+        return interactions_of(dataset, *splits)
+    parts = [cast(InteractionParts, dataset.interactions(split)) for split in splits]
+    return cast(Csr, parts[0] if len(parts) == 1 else _Together(parts))
+
+
+class _Together:
+    """Rows of several interactions of the same users and items, none of which they share."""
+
+    def __init__(self, parts: Sequence[InteractionParts]) -> None:
+        self._parts = parts
+        self.n_rows, self.n_cols, self.nnz = parts[0].n_rows, parts[0].n_cols, sum(part.nnz for part in parts)
+
+    @cached_property
+    def crow(self) -> Tensor:
+        return torch.stack([part.crow for part in self._parts]).sum(0)
+
+    def rows(self, index: Tensor) -> Csr:
+        return reduce(union, (part.rows(index) for part in self._parts))
+
+    def item_counts(self) -> Tensor:
+        return torch.stack([part.item_counts() for part in self._parts]).sum(0)
 
 
 def histories_of(dataset: Dataset, *splits: str) -> Histories:

@@ -32,7 +32,7 @@ def resolve(config: Config, dataset: Dataset, seed: int | None = None) -> Config
         raise DmrecError("training.tensorboard needs TensorBoard: pip install 'dmrec[tensorboard]'")
     if refusal := config.model.refusal(dataset.n_users, dataset.n_items):
         raise DmrecError(refusal)
-    if config.training.interactions == "train" and dataset.split("valid").nnz == 0:
+    if config.training.interactions == "train" and dataset.manifest["interactions"]["valid"] == 0:
         raise DmrecError(f"{dataset.folder} has no validation interactions to measure with; split it again")
     language = config.language
     if language is not None:

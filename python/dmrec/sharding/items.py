@@ -119,7 +119,7 @@ class ItemShards:
     def aggregate(
         self, parts: Sequence[Csr], tables: Sequence[Tensor], own: Tensor | None = None, bias: Tensor | None = None
     ) -> Tensor:
-        """(B, E): the sums of rows of the tables, by the columns of each row of ``parts``, as `split` made them.
+        """(B, E), float32 of tables in 16 bits: the sums of rows of the tables, by the columns of ``parts`` (see `split`).
 
         ``own`` (B, E) is added to each row, by the rank that has the user's place in the batch (see `own_rows`): its
         other rows are not read. ``bias`` (E,) is added once.
@@ -129,7 +129,8 @@ class ItemShards:
         batch = parts[0].n_rows
 
         def part(i: int) -> Tensor:
-            total = csr_aggregate(parts[i], tables[i])
+            rounded = tables[i].dtype in (torch.float16, torch.bfloat16)
+            total = csr_aggregate(parts[i], tables[i], dtype=torch.float32 if rounded else None)
             if own is None:
                 return total
             rows = self.rows_of(self.owned[i], batch)

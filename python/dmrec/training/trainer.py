@@ -25,7 +25,7 @@ from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
 from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.initial import initial_state
-from ..runs.load import shards_of, test_data, test_exclusions, training_data
+from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
 from ..runs.ranks import check_ranks
 from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
@@ -145,7 +145,7 @@ def _train(
     saved = None if resume is None else part_of(resume.tensors, "model.")
     initial = initial_state(config, dataset) if resume is None else None
     data = training_data(config, dataset, saved if initial is None else initial, items)
-    valid = None if config.training.interactions == "all" else dataset.split("valid")
+    valid = None if config.training.interactions == "all" else held_out_split(config, dataset, "valid")
     torch.manual_seed(config.training.seed)
     model = build_model(config, data)
     if initial is not None:
@@ -170,12 +170,13 @@ def _train(
         assert isinstance(model, ClosedFormModel), "a model is fitted or trained"
         result |= _fit_closed_form(model, config, data, valid, data_metadata(config, dataset), run, runtime)
     result |= {"test": {}, "test_users": 0}
-    if valid is not None and dataset.split("test").nnz:
+    if valid is not None and dataset.manifest["interactions"]["test"]:
+        test = held_out_split(config, dataset, "test")
         of_test = test_data(config, dataset, data)
         depth = DEPTH if config.evaluation.per_user and model.ranks_deep else 0
         options: dict[str, Any] = {"exclude_seen": config.evaluation.exclude_seen, "depth": depth}
         options |= {"exclude": test_exclusions(config, dataset), "n_users": config.evaluation.users}
-        tested = evaluate(model, of_test, dataset.split("test"), config.evaluation.metrics, **options)
+        tested = evaluate(model, of_test, test, config.evaluation.metrics, **options)
         result |= {"test": tested.means, "test_users": tested.n_users}
         if tested.random_ties:
             result |= {"test_random_ties": tested.random_ties}

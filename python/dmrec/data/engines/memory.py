@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from ...errors import DmrecError
+from ...memory import available_memory
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -24,19 +25,11 @@ def bytes_of(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2] or ""])
 
 
-def free_memory() -> int:
-    """Bytes that processes can have."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 10**9
-
-
 def memory_of_engine(memory: int | None) -> int:
     """What is left of ``memory`` bytes for an engine next to this process, at least half; of half of what is free where
     None.
     """
-    memory, own = memory or free_memory() // 2, 0
+    memory, own = memory or available_memory() // 2, 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         own = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return max(memory - own, memory // 2)

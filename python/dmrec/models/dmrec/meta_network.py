@@ -20,16 +20,18 @@ class MetaNetwork(nn.Module):
     With ``aggregate: false``, the ablation without the sum over items, g = w_u.
     """
 
-    item_vectors: Tensor  # (N, E) float32, where the items are not cut
+    item_vectors: Tensor  # (N, E) float32, where the items are not cut; of shards, in the dtype of the data
 
     def __init__(self, items: ItemShards, item_vectors: np.ndarray, options: LanguageConfig, latent: int) -> None:
         super().__init__()
         self.items, self.aggregate = items, options.aggregate
 
-        # The vectors are the dataset's: neither trained nor part of checkpoints. float32 arrays stay mapped from disk;
-        # float16 arrays become float32 in memory, because every batch sums many of their rows.
+        # The vectors are the dataset's: neither trained nor part of checkpoints. float32 arrays stay mapped from disk.
+        # float16 arrays become float32 in memory, because every batch sums many of their rows; those of items that are
+        # cut, which are read seldom and need much memory, stay as they are.
         def vectors(first: int, end: int) -> Tensor:
-            return torch.from_numpy(np.asarray(item_vectors[first:end], dtype=np.float32))
+            rows = np.asarray(item_vectors[first:end])
+            return torch.from_numpy(rows.astype(np.float32, copy=False) if items.is_whole else rows)
 
         items.add_buffer(self, "item_vectors", vectors, persistent=False)
         self.width, hidden = int(item_vectors.shape[1]), options.hidden
