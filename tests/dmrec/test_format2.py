@@ -264,7 +264,8 @@ def _run(*arguments):
     return result.output
 
 
-def test_the_commands_take_it(large, tmp_path):
+def test_the_commands_take_it(large, tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "PART_BYTES", 8 * 2 * 20)  # so that vectors are in several parts
     _run("embed", large.folder, "--encoder", "tfidf-svd", "--set", "width=8")
     _run("profile", large.folder, "--writer", "template", "--name", "short")
     _run("embed", large.folder, "--encoder", "tfidf-svd", "--set", "width=8", "--profiles", "short", "--name", "short")

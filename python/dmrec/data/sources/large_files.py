@@ -50,18 +50,17 @@ def is_pattern(source: Path) -> bool:
 
 
 def is_large(source: Path) -> bool:
-    """Whether a source is for an engine: a pattern, a folder of tables that is no known layout, or more than `LARGE`
-    bytes in a table or a folder of Parquet parts.
+    """Whether a source is for an engine: a pattern, a folder of tables of one kind that is not a known layout, or more
+    than `LARGE` bytes in a table or a folder of Parquet parts.
     """
     if is_pattern(source):
         return True
-    if source.is_dir():
-        known = [pattern for pattern in FOLDERS if any(source.glob(pattern))]
-        tables = _tables_in(source)
-        if known != ["*.parquet"]:
-            return not known and bool(tables)
-        return sum(path.stat().st_size for path in tables) > LARGE
-    return source.is_file() and source.stat().st_size > LARGE
+    if not source.is_dir():
+        return source.is_file() and source.stat().st_size > LARGE
+    endings = {_ending(path) for path in _visible(source)}
+    if endings == {".parquet"}:
+        return sum(path.stat().st_size for path in _visible(source)) > LARGE
+    return len(endings) == 1 and None not in endings and not any(any(source.glob(pattern)) for pattern in FOLDERS)
 
 
 def files_of(source: Path) -> list[Path]:
@@ -76,23 +75,24 @@ def files_of(source: Path) -> list[Path]:
             raise DmrecError(f"no file matches the pattern {source}")
         return found
     if source.is_dir():
-        if found := _tables_in(source):
+        if found := [path for path in _visible(source) if _ending(path)]:
             return found
         raise DmrecError(f"{source} holds no table; known: {', '.join(TABLES)}")
     check_file(source)
     return [source]
 
 
-def _tables_in(folder: Path) -> list[Path]:
-    """The tables of a folder; engines mark other files with a dot or an underscore."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        name = path.name.lower()
-        for packed in PACKED:
-            name = name.removesuffix(packed)
-        if path.is_file() and name.endswith(TABLES) and not name.startswith((".", "_")):
-            found.append(path)
-    return found
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds; engines mark what is not data with a dot or an underscore."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+
+
+def _ending(path: Path) -> str | None:
+    """That of a table, without that of compression; None of anything else."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return next((ending for ending in TABLES if name.endswith(ending) and path.is_file()), None)
 
 
 def read_table(files: Sequence[Path], columns: dict[str, str], given: TableFormat) -> LargeTable:
