@@ -379,8 +379,50 @@ def peers(dataset: str) -> str:
     return "\n".join(table) + "\n"
 
 
+SHARDED = {
+    "items": "items",
+    "ranks": "processes",
+    "threads": "threads each",
+    "seconds_of_step": "a step, s",
+    "step_over_prediction": "over the prediction",
+    "peak_gb": "peak, GB",
+    "peak_over_prediction": "over the prediction",
+    "seconds_of_ranking": "1,000 users ranked, s",
+    "ranking_over_product": "over the product",
+}
+
+
+def sharded() -> str:
+    """Steps and rankings over several processes, by processor."""
+    table = [f"| processor | {' | '.join(SHARDED.values())} |", f"| --- |{' ---: |' * len(SHARDED)}"]
+    for path in sorted(RESULTS.glob("sharded-*.json")):
+        found = json.loads(path.read_text())
+        for row in found.get("steps", []):
+            cells = [f"{row['items']:,}", *(_largest(row[key]) for key in list(SHARDED)[1:])]
+            table.append(f"| {found['processor']} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def _largest(value: typing.Any) -> str:
+    return str(max(value) if isinstance(value, list) else value)
+
+
+def over_shards() -> str:
+    """Operators over shards against one call, by processor."""
+    table = ["| processor | operator | one call, ms | over 64 shards |", "| --- | --- | ---: | ---: |"]
+    for path in sorted(RESULTS.glob("sharded-*.json")):
+        found = json.loads(path.read_text())
+        for name, row in found.get("operators", {}).items():
+            if isinstance(row, dict):
+                ratio = row["shards_over_one_call"]
+                table.append(f"| {found['processor']} | {name} | {row['one_call_ms']} | {ratio:.2f} |")
+    return "\n".join(table) + "\n"
+
+
 TABLES = {
     "speed": speed,
+    "sharded": sharded,
+    "over_shards": over_shards,
     "peers": peers,
     "three_lines": three_lines,
     "quality": quality,

@@ -468,3 +468,64 @@ def test_refusals_of_recommendations_in_parts(undisturbed, tmp_path, capsys):
     assert "--out FOLDER/" in _refused(capsys, "recommend", undisturbed, "--user", "u1", "--ranks", 2)
     (tmp_path / "file").write_text("")
     assert "is a file" in _refused(capsys, "recommend", undisturbed, "--out", tmp_path / "file")
+
+
+def other_versions(ranks, data, folder):
+    from dmrec.runs import ranks as of_ranks
+
+    before = of_ranks._computes
+    of_ranks._computes = lambda: {**before(), **({"dmrec_ext": "on plain torch"} if ranks.rank else {})}
+    try:
+        of_ranks.check_ranks(ranks, folder, open_dataset(data))
+    finally:
+        of_ranks._computes = before
+
+
+def test_ranks_that_would_compute_otherwise_are_refused(rank_pool, tiny_folder, tmp_path):
+    with pytest.raises(
+        DmrecError, match=r"rank 1 on \S+ runs dmrec_ext on plain torch, rank 0 \S+ .*bits would differ"
+    ):
+        rank_pool(2, other_versions, tiny_folder, tmp_path)
+
+
+def unseen_folder(ranks, data, folder):
+    from dmrec.runs.ranks import check_ranks
+
+    own = folder if ranks.is_first else folder / "elsewhere"
+    check_ranks(ranks, own, open_dataset(data))
+
+
+def test_a_folder_that_a_rank_does_not_see_is_refused(rank_pool, tiny_folder, tmp_path):
+    with pytest.raises(DmrecError, match=r"rank 1 on \S+ does not see .*: it must lie on storage that all machines"):
+        rank_pool(2, unseen_folder, tiny_folder, tmp_path)
+
+
+def test_what_does_not_fit_is_refused_before_anything_starts(tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 9_000_000)
+    said = _refused(capsys, "train", "mult-vae", "--data", tiny_folder, "--ranks", 2)
+    assert re.search(r"48 items at a width of 600 need \S+ GB for each of 2 processes, this machine has 0.0 GB", said)
+    assert "or take a width of" in said
+
+
+def test_plan_prints_what_fits(tiny_folder, capsys, monkeypatch):
+    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 20_000_000)
+    _done("plan", "dmrec-m", "--data", tiny_folder, "--set", "sharding.shards=4", "--set", "training.batch_size=64")
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["1", "2", "4"]
+    assert [row[4] for row in rows] == ["0", "8", "8"], "collectives"
+    assert [row[2] for row in rows] == ["yes", "yes", "yes"]
+    assert "measured here: products" in printed
+    assert "free memory here: 0.0 GB; logits are kept" in printed
+
+
+def test_vectors_of_shards_are_exported(undisturbed, tmp_path, capsys):
+    import numpy as np
+
+    _done("export", undisturbed, "--vectors", "--out", tmp_path / "vectors")
+    files = sorted((tmp_path / "vectors").iterdir())
+    assert [path.name for path in files] == [f"vectors-000{shard}.npy" for shard in range(8)]
+    together = np.concatenate([np.load(path) for path in files])
+    np.testing.assert_array_equal(together, load_run(undisturbed).model.item_vectors().numpy())
+    assert "say what to export" in _refused(capsys, "export", undisturbed, "--out", tmp_path / "vectors")

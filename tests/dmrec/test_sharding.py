@@ -16,6 +16,7 @@ from dmrec.sharding.items import ItemShards, without_shard
 from dmrec.sharding.ranks import ALONE, tree_sum
 from dmrec.training.optimiser import optimiser_of
 from dmrec.training.order import batches_of_epoch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmrec_ext import Csr, merge_topk, multinomial_nll, rank_topk
 
@@ -298,3 +299,37 @@ def test_candidates_merge_with_padding():
     scores, ids = merge_topk(torch.tensor([[1.0, -torch.inf]]), torch.tensor([[4, -1]]), 3)
     assert ids.tolist() == [[4, -1, -1]]
     assert scores[0, 0] == 1
+
+
+class Largest(TorchDispatchMode):
+    """The sizes of everything that torch makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.longest, self.numbers = 0, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        made = function(*arguments, **(keywords or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                self.longest = max(self.longest, *tensor.shape, 0)
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", ["mult-vae", "cvga-m"])
+def test_nothing_of_the_size_of_all_items_is_made(name):
+    """Neither (B, N) nor (N, H), in a step and in a ranking."""
+    n_items = 4000
+    model, config, _ = _model(ALONE, name, n_items, 16)
+    optimiser = optimiser_of(model, config.training)
+    model.train()
+    batch = model.batch(torch.arange(M))
+    with Largest() as made:
+        model.loss(batch, Step())["loss"].backward()
+        optimiser.step()
+        with evaluating(model):
+            model.rank(batch, 5, batch.interactions)
+    assert 0 < made.longest < n_items
+    assert made.numbers < n_items
+    assert made.numbers < M * n_items / 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ COMMANDS = {
     "resume": Entry("train", "resume", "Continue a run that was stopped or killed, bit for bit."),
     "runs": Entry("runs", "runs", "List runs: finished ones with their figures, the others with their state."),
     "evaluate": Entry("evaluate", "evaluate", "Rank all items for every user again and print the metrics."),
+    "export": Entry("export", "export", "Write the vectors of the items, for an index of nearest neighbours."),
     "recommend": Entry("recommend", "recommend", "Write or print the best items of each user, known or new."),
     "tune": Entry("tune", "tune", "Search the options with the best score on validation."),
     "paper": Entry("paper", "paper", "Run an analysis of the DMRec paper on your data."),
@@ -181,4 +183,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _print_error(kind: str, message: str) -> None:
+    if os.environ.get("TORCHELASTIC_RUN_ID") and (rank := os.environ.get("RANK", "0")) != "0":
+        message = f"rank {rank} on {socket.gethostname()}: {message}"
     errors.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"))

@@ -15,6 +15,7 @@ from ..data.entities import clean
 from ..data.sources.new_items import read_new_items
 from ..data.sources.visitors import Visitor, read_history, read_lines, read_visitors
 from ..errors import DmrecError, counted
+from ..inference.parts import PART_USERS
 from ..inference.recommend import NothingKnownError, Ranking, item_named
 from ..inference.recommender import Recommender
 from ..language.encoders import TextEncoder, make_encoder
@@ -115,6 +116,7 @@ def recommend(
         bool, typer.Option("--unfinished", help="Use the best state so far of a run that is not finished.")
     ] = False,
     titles: Annotated[bool, typer.Option("--titles", help="Titles in a folder's files, too.")] = False,
+    part_users: Annotated[int, typer.Option(min=1, help="Users of each file in a folder.")] = PART_USERS,
     low_memory: Annotated[
         bool,
         typer.Option("--low-memory", help="Rank 65,536 users at a time: less is read of a catalogue beyond memory."),
@@ -158,7 +160,7 @@ def recommend(
         out_items, in_items = (None if path is None else _ids_in(path) for path in (exclude_items, among))
         what = Choice(k, exclude, feed, out_items or (), in_items, distinct_titles, popularity, titles)
         where: dict[str, Any] = {"data": data, "device": device, "unfinished": unfinished}
-        recommend_to_folder(run, out, what, **where, low_memory=low_memory, ranks=ranks)
+        recommend_to_folder(run, out, what, **where, part_users=part_users, low_memory=low_memory, ranks=ranks)
         return
     if ranks is not None or titles or low_memory or under_torchrun():
         raise DmrecError("--ranks, --titles and --low-memory are for a folder of Parquet files: --out FOLDER/")

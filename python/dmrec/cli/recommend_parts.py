@@ -47,6 +47,7 @@ def recommend_to_folder(
     data: Path | None,
     device: str,
     unfinished: bool,
+    part_users: int,
     low_memory: bool,
     ranks: int | None,
 ) -> None:
@@ -86,7 +87,15 @@ def recommend_to_folder(
         users = torch.arange(loaded.dataset.n_users)
         report = notify if of_all.is_first else _quiet
         written = write_parts(
-            folder, loaded.dataset, users, rank, settings, of_all, titles=choice.titles, report=report
+            folder,
+            loaded.dataset,
+            users,
+            rank,
+            settings,
+            of_all,
+            titles=choice.titles,
+            part_users=part_users,
+            report=report,
         )
         if of_all.is_first:
             kept = f"; {counted(written.kept, 'part')} were there already" if written.kept else ""

@@ -228,6 +228,10 @@ class Model(nn.Module, ABC):
             f"{type(self).__name__} does not represent items by vectors; mult-vae, dmrec-m, lightgcn and others do"
         )
 
+    def item_tables(self) -> list[Tensor]:
+        """`item_vectors` of each shard of this process, (s, any width): not copied."""
+        return [self.item_vectors()]
+
     def posterior(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
         """Means and log-variances (B, D) of the Gaussian that is decoded for each user.
 

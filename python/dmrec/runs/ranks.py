@@ -46,6 +46,21 @@ def check_ranks(ranks: Ranks, folder: Path, dataset: Dataset) -> None:
                 raise agreed(DmrecError(f"{where} runs {what} {value}, rank 0 {wanted}: bits would differ"))
 
 
+def verify_together(ranks: Ranks, dataset: Dataset) -> None:
+    """Compares the contents of a dataset's files with their checksums, a share of them in each process.
+
+    Raises:
+        DmrecError: on every rank, where one of them found a file damaged or missing.
+    """
+    error = None
+    if dataset.manifest["format"] != 1:  # else `open_dataset` has done so
+        try:
+            dataset.verify(rank=ranks.rank, ranks=ranks.size)
+        except DmrecError as found:
+            error = found
+    ranks.agree(error)
+
+
 def _computes() -> dict[str, Any]:
     path = dmrec_ext.native_path("multinomial_nll", "cpu")
     return {

@@ -119,7 +119,7 @@ class ItemShards:
     def aggregate(
         self, parts: Sequence[Csr], tables: Sequence[Tensor], own: Tensor | None = None, bias: Tensor | None = None
     ) -> Tensor:
-        """(B, E), float32 of tables in 16 bits: the sums of rows of the tables, by the columns of ``parts`` (see `split`).
+        """(B, E), float32 of tables in 16 bits: sums of rows of the tables, by the columns of ``parts`` (see `split`).
 
         ``own`` (B, E) is added to each row, by the rank that has the user's place in the batch (see `own_rows`): its
         other rows are not read. ``bias`` (E,) is added once.

@@ -27,7 +27,7 @@ from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
 from ..runs.initial import initial_state
 from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
-from ..runs.ranks import check_ranks
+from ..runs.ranks import check_ranks, verify_together
 from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
 from ..runs.users import DEPTH, save_users
 from ..runtime import Runtime, device_of, resolve_device
@@ -137,6 +137,8 @@ def _train(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     items = shards_of(config, dataset.n_items, runtime.ranks)
+    if items is not None:
+        verify_together(runtime.ranks, dataset)
     run = Run(folder, items)
     result: dict[str, Any] = {"name": config.name, "dataset": dataset.name, "seed": config.training.seed}
     if resume is None:

@@ -44,6 +44,10 @@ class Decoded(NamedTuple):
         """For all items."""
         return self
 
+    def tables(self) -> Sequence[Tensor]:
+        """(N, H), alone."""
+        return (self.weight,)
+
 
 class ShardedDecoded(NamedTuple):
     """`Decoded` for items that are cut into shards: the rows of the shards of this rank."""
@@ -61,6 +65,10 @@ class ShardedDecoded(NamedTuple):
         """Scores and numbers (B, k) of the best items."""
         del ranking  # it keeps what it prepared of the items, for which a large catalogue has no room
         return self.items.rank(self.hidden, self.weights, k, self.biases, exclude)
+
+    def tables(self) -> Sequence[Tensor]:
+        """(s, H) of each shard of this rank."""
+        return self.weights
 
     def whole(self) -> Decoded:
         """For all items.

@@ -113,6 +113,12 @@ class Vae(TrainedModel):
         return self.backbone.decode(self.backbone.infer(self.posterior(batch))).whole().scores()
 
     @torch.no_grad()
+    def item_tables(self) -> list[Tensor]:
+        """Those of the decoder's last layer."""
+        decoded = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device))
+        return [weight.detach() for weight in decoded.tables()]
+
+    @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """(N, H): the rows of the decoder's last layer."""
         decoded = self.backbone.decode(torch.zeros(1, self.backbone.latent, device=self.device))
