@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from dmrec.cli.main import main
+import torch
+from commands import done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
@@ -220,32 +221,6 @@ def test_a_damaged_model_is_refused_by_name(undisturbed, tmp_path, damage):
         load_run(tmp_path / "run")
 
 
-def other_weights(ranks, folder):
-    import torch
-    from dmrec.sharding.items import ItemShards
-
-    tensors = {"layer.weight": torch.full((3,), float(ranks.rank == 1))}
-    shards.save_shards(folder, tensors, {}, ItemShards(8, 4, ranks))
-
-
-def test_ranks_that_compute_otherwise_are_found(rank_pool, tmp_path):
-    with pytest.raises(DmrecError, match=r"rank 1 on \S+ computed other weights than rank 0 \(first: layer.weight\)"):
-        rank_pool(2, other_weights, tmp_path / "state")
-    assert not (tmp_path / "state").exists()
-
-
-def train_other_data(ranks, folders, folder):
-    train(ranks, folders[ranks.rank], folder, (), 1)
-
-
-def test_ranks_with_other_data_are_found(rank_pool, tiny_folder, tmp_path):
-    shutil.copytree(tiny_folder, tmp_path / "other")
-    manifest = tmp_path / "other/manifest.json"
-    manifest.write_text(manifest.read_text() + "\n")
-    with pytest.raises(DmrecError, match=r"rank 1 on \S+: .*manifest.json differs from rank 0's"):
-        rank_pool(2, train_other_data, [tiny_folder, tmp_path / "other"], tmp_path / "run")
-
-
 COMMON = ["--set", "training.checkpoint_minutes=0", *(part for each in SETTINGS for part in ("--set", each))]
 
 
@@ -323,38 +298,6 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_resumes(tiny_folder, tm
     assert _outcome(folder)[:4] == _outcome(undisturbed)[:4]
 
 
-def _done(*arguments):
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    assert end.value.code == 0
-
-
-def _refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    assert end.value.code != 0
-    return " ".join(capsys.readouterr().err.split())
-
-
-def test_refusals(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    train_on = ("train", "--data", tiny_folder)
-    said = _refused(capsys, *train_on, "dmrec-m", "--ranks", 6)
-    assert "--ranks must be a power of two, at most sharding.shards (64), got 6; or --set sharding.sums=fast" in said
-    said = _refused(capsys, *train_on, "dmrec-m", "--ranks", 128)
-    assert "at most sharding.shards (64), got 128" in said
-    said = _refused(capsys, *train_on, "lightgcn", "--ranks", 2)
-    assert "lightgcn trains in one process (its propagation needs the whole graph): leave out --ranks" in said
-    for name in ("ease", "l-diffrec"):
-        assert f"{name} trains in one process" in _refused(capsys, *train_on, name, "--ranks", 2)
-    said = _refused(capsys, *train_on, "mult-vae", "--ranks", 2, "--set", "training.clip=1")
-    assert "training.clip" in said
-    assert "must be a power of two, got 12" in _refused(capsys, *train_on, "mult-vae", "--set", "sharding.shards=12")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("RANK", "0")
-    assert "torchrun, which has started this process already" in _refused(capsys, *train_on, "mult-vae", "--ranks", 2)
-
-
 def test_shards_of_a_run_do_not_change(undisturbed, tmp_path, capsys):
     shutil.copytree(undisturbed, tmp_path / "run")
     (tmp_path / "run/result.json").unlink()
@@ -362,13 +305,6 @@ def test_shards_of_a_run_do_not_change(undisturbed, tmp_path, capsys):
     config.write_text(config.read_text().replace("shards: 8", "shards: 4"))
     with pytest.raises(DmrecError, match="was cut into 8 shards and stays so; train again"):
         load_run(tmp_path / "run", unfinished=True)
-
-
-def test_a_run_of_one_process_is_not_resumed_by_several(tmp_path, tiny_folder, capsys):
-    dataset = open_dataset(tiny_folder)
-    config = _config(dataset, "sharding.shards=1", "training.epochs=1")
-    trainer.train(config, dataset, tmp_path / "run")
-    assert "leave out --ranks" in _refused(capsys, "resume", tmp_path / "run", "--ranks", 2)
 
 
 def recommend_here(ranks, run, folder, part_users, fail_after=None):
@@ -445,87 +381,47 @@ def test_recommendations_go_on_after_a_failure(rank_pool, undisturbed, tmp_path)
 
 
 def test_recommend_and_evaluate_commands_over_processes(undisturbed, tmp_path, capsys):
-    _done("recommend", undisturbed, "--out", tmp_path / "one", "-k", "3", "--low-memory")
+    done("recommend", undisturbed, "--out", tmp_path / "one", "-k", "3", "--low-memory")
     assert f"120 users, 360 rows: {tmp_path / 'one'}" in capsys.readouterr().out
     command = [sys.executable, "-m", "dmrec", "recommend", str(undisturbed), "-k", "3", "--low-memory", "--ranks", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command += ["--out", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "120 users, 360 rows" in done.stdout
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "120 users, 360 rows" in ended.stdout
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
-    _done("evaluate", undisturbed, "--json")
+    done("evaluate", undisturbed, "--json")
     alone = json.loads(capsys.readouterr().out)
     command = [sys.executable, "-m", "dmrec", "evaluate", str(undisturbed), "--json", "--ranks", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert json.loads(done.stdout) == alone
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert json.loads(ended.stdout) == alone
     assert alone["recall@20"] == Run(undisturbed).result["test"]["recall@20"]
 
 
 def test_refusals_of_recommendations_in_parts(undisturbed, tmp_path, capsys):
-    said = _refused(capsys, "recommend", undisturbed, "--out", tmp_path / "top", "--user", "u1")
+    said = refused(capsys, "recommend", undisturbed, "--out", tmp_path / "top", "--user", "u1")
     assert "a folder for all users of the dataset: leave out --user" in said
-    assert "--out FOLDER/" in _refused(capsys, "recommend", undisturbed, "--user", "u1", "--ranks", 2)
+    assert "--out FOLDER/" in refused(capsys, "recommend", undisturbed, "--user", "u1", "--ranks", 2)
     (tmp_path / "file").write_text("")
-    assert "is a file" in _refused(capsys, "recommend", undisturbed, "--out", tmp_path / "file")
-
-
-def other_versions(ranks, data, folder):
-    from dmrec.runs import ranks as of_ranks
-
-    before = of_ranks._computes
-    of_ranks._computes = lambda: {**before(), **({"dmrec_ext": "on plain torch"} if ranks.rank else {})}
-    try:
-        of_ranks.check_ranks(ranks, folder, open_dataset(data))
-    finally:
-        of_ranks._computes = before
-
-
-def test_ranks_that_would_compute_otherwise_are_refused(rank_pool, tiny_folder, tmp_path):
-    with pytest.raises(
-        DmrecError, match=r"rank 1 on \S+ runs dmrec_ext on plain torch, rank 0 \S+ .*bits would differ"
-    ):
-        rank_pool(2, other_versions, tiny_folder, tmp_path)
-
-
-def unseen_folder(ranks, data, folder):
-    from dmrec.runs.ranks import check_ranks
-
-    own = folder if ranks.is_first else folder / "elsewhere"
-    check_ranks(ranks, own, open_dataset(data))
-
-
-def test_a_folder_that_a_rank_does_not_see_is_refused(rank_pool, tiny_folder, tmp_path):
-    with pytest.raises(DmrecError, match=r"rank 1 on \S+ does not see .*: it must lie on storage that all machines"):
-        rank_pool(2, unseen_folder, tiny_folder, tmp_path)
-
-
-def test_what_does_not_fit_is_refused_before_anything_starts(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 9_000_000)
-    said = _refused(capsys, "train", "mult-vae", "--data", tiny_folder, "--ranks", 2)
-    assert re.search(r"48 items at a width of 600 need \S+ GB for each of 2 processes, this machine has 0.0 GB", said)
-    assert "or take a width of" in said
-
-
-def test_plan_prints_what_fits(tiny_folder, capsys, monkeypatch):
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 20_000_000)
-    _done("plan", "dmrec-m", "--data", tiny_folder, "--set", "sharding.shards=4", "--set", "training.batch_size=64")
-    printed = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
-    assert [row[0] for row in rows] == ["1", "2", "4"]
-    assert [row[4] for row in rows] == ["0", "8", "8"], "collectives"
-    assert [row[2] for row in rows] == ["yes", "yes", "yes"]
-    assert "measured here: products" in printed
-    assert "free memory here: 0.0 GB; logits are kept" in printed
+    assert "is a file" in refused(capsys, "recommend", undisturbed, "--out", tmp_path / "file")
 
 
 def test_vectors_of_shards_are_exported(undisturbed, tmp_path, capsys):
     import numpy as np
 
-    _done("export", undisturbed, "--vectors", "--out", tmp_path / "vectors")
+    done("export", undisturbed, "--vectors", "--out", tmp_path / "vectors")
     files = sorted((tmp_path / "vectors").iterdir())
     assert [path.name for path in files] == [f"vectors-000{shard}.npy" for shard in range(8)]
     together = np.concatenate([np.load(path) for path in files])
     np.testing.assert_array_equal(together, load_run(undisturbed).model.item_vectors().numpy())
-    assert "say what to export" in _refused(capsys, "export", undisturbed, "--out", tmp_path / "vectors")
+    assert "say what to export" in refused(capsys, "export", undisturbed, "--out", tmp_path / "vectors")
+
+
+def test_weights_of_shards_are_a_start_for_one_process(undisturbed, tiny_folder, tmp_path):
+    dataset = open_dataset(tiny_folder)
+    options = ("sharding.shards=1", "training.epochs=1", "training.learning_rate=1e-12")
+    config = _config(dataset, *options, f"training.initial={undisturbed}")
+    trainer.train(config, dataset, tmp_path / "run")
+    found = Run(tmp_path / "run").load()[0]["backbone.decoder_output.weight"]
+    wanted = load_run(undisturbed).model.item_vectors()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)

@@ -11,7 +11,6 @@ import torch
 from dmrec.build import build_model
 from dmrec.config import AnnealingConfig, build_config
 from dmrec.data.create import create_dataset
-from dmrec.data.dataset import Dataset
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.language.embed import embed_dataset
@@ -302,14 +301,8 @@ def test_a_run_stopped_before_its_first_evaluation_says_so(dataset, tmp_path, mo
         load_run(tmp_path, unfinished=True)
 
 
-def test_nothing_to_measure_with_is_refused(dataset, tmp_path, monkeypatch):
-    original = Dataset.split
-
-    def without_validation(self, name):
-        split = original(self, name)
-        return split.rows(torch.zeros(0, dtype=torch.int64)) if name == "valid" else split
-
-    monkeypatch.setattr(Dataset, "split", without_validation)
+def test_nothing_to_measure_with_is_refused(dataset, tmp_path):
+    dataset.manifest["interactions"]["valid"] = 0
     with pytest.raises(DmrecError, match="has no validation interactions to measure with"):
         _train("popularity", dataset, tmp_path)
 

@@ -79,6 +79,7 @@ def together(sharding: ShardingConfig) -> Iterator[Ranks]:
     """
     with joined(sharding.sums, sharding.timeout_minutes) as ranks:
         if ranks is None:
+            output.quiet = True
             notify("this process stood by: with sharding.sums=exact a power of two of them computes")
             raise typer.Exit
         output.quiet = not ranks.is_first

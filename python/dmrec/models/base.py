@@ -266,6 +266,8 @@ class TrainedModel(Model):
     """A model that is trained by gradient descent over examples, each once an epoch."""
 
     n_examples: int
+    draws_batches: bool = False
+    """Whether `batch` draws from torch's global generator; else a thread may read batches ahead."""
 
     @abstractmethod
     def batch(self, index: Tensor) -> Any:

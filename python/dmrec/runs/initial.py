@@ -13,6 +13,7 @@ from ..config import Config
 from ..data.dataset import SPLITS, Dataset
 from ..errors import DmrecError
 from ..models.carry import rows_by_item
+from ..sharding.items import whole_state
 from .load import load_run, splits_learned
 from .provenance import item_text_of
 
@@ -46,7 +47,10 @@ def initial_state(config: Config, dataset: Dataset) -> dict[str, Tensor] | None:
     if config.training.interactions == "train":
         rows = _places([user.id for user in before.users], dataset.user_rows)
         _check_held_out(before, splits_learned(loaded.run.config), dataset, rows, columns)
-    return rows_by_item(loaded.model.state_dict(), loaded.model.item_state, torch.from_numpy(columns), dataset.n_items)
+    state, shards = loaded.model.state_dict(), loaded.data.shards
+    if shards is not None:
+        state = whole_state(state, shards.n_shards)
+    return rows_by_item(state, loaded.model.item_state, torch.from_numpy(columns), dataset.n_items)
 
 
 def _places(ids: list[str], places: dict[str, int]) -> np.ndarray:

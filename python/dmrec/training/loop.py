@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -147,10 +148,11 @@ class _Training:
         model.begin_epoch(state.epoch_of_phase)
         timer.lap("data")
         n_batches = -(-model.n_examples // settings.batch_size)
-        for index in islice(self._batches(settings.batch_size), state.batch, None):
+        batches = self._read_batches(settings.batch_size)
+        for _ in range(state.batch, n_batches):
             if not self.items.is_whole:  # equal on all ranks, however many there are and wherever they began
                 torch.manual_seed(keyed_seed("step", settings.seed, state.step))
-            batch = self.runtime.move(model.batch(index))
+            batch = self.runtime.move(next(batches))
             timer.lap("data")
             step = Step(state.step, state.epoch, settings.annealing.at(state.step))
             self._set_learning_rates(n_batches)
@@ -185,11 +187,30 @@ class _Training:
             self._next_phase()
         self._save_if_due(self.shuffle.get_state())
 
-    def _batches(self, size: int) -> Iterator[Tensor]:
-        """The examples of this epoch in their order."""
+    def _read_batches(self, size: int) -> Iterator[Any]:
+        """What `TrainedModel.batch` makes of the batches that are left of this epoch.
+
+        Where items are cut, data may be on disk: the next batch is read by a thread while a step is computed.
+        """
+        model, state = self.model, self.state
         if self.items.is_whole:
-            return shuffled_batches(self.model.n_examples, size, self.shuffle)
-        return batches_of_epoch(self.model.n_examples, size, self.config.training.seed, self.state.epoch)
+            shuffled = shuffled_batches(model.n_examples, size, self.shuffle)
+            yield from map(model.batch, islice(shuffled, state.batch, None))
+            return
+        order = batches_of_epoch(model.n_examples, size, self.config.training.seed, state.epoch)
+        left = islice(order, state.batch, None)
+        if model.draws_batches:  # from the generator that belongs to the step
+            yield from map(model.batch, left)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = None
+            for index in left:
+                following = reader.submit(model.batch, index)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
 
     def _evaluated(self, last: bool) -> bool:
         """Measures the model where it is time for that, keeps its state if it is the best; whether to stop early.

@@ -23,7 +23,7 @@ from ..eval.activity import activity_of
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
-from ..runs.checkpoint import Checkpoint, load_checkpoint, part_of
+from ..runs.checkpoint import Checkpoint, NoCheckpointError, load_checkpoint, part_of
 from ..runs.initial import initial_state
 from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
@@ -81,7 +81,7 @@ def resume_run(
     ``ranks``: the processes that train together, not necessarily as many as before.
     """
     if not (folder / CONFIG).exists():
-        raise DmrecError(f"{folder} is not a run (no {CONFIG})")
+        raise NoCheckpointError(f"{folder} is not a run (no {CONFIG})")
     run = Run(folder)
     with run_lock(folder, ranks):
         if any(ranks.any(is_finished(folder))):

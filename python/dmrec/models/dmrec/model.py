@@ -37,6 +37,7 @@ class Dmrec(Vae):
         assert data.item_text_vectors is not None, "a run with language has text vectors"
         self.meta_network = MetaNetwork(data.items, data.item_text_vectors, language, backbone.latent)
         self.fusion, self.alone = language.fusion, language.alone
+        self.draws_batches = language.alone > 0
         self.matching = matching_of(matching, language.fusion)
         self._last: Posteriors | None = None
 

@@ -22,14 +22,17 @@ Initialisation = Annotated[
 
 
 class SparseLinear(nn.Module):
-    """A linear layer whose (B, N) input is sparse; the weight lies (N, H), one row per item."""
+    """A linear layer whose (B, N) input is sparse; the weight lies (N, H), one row per item.
+
+    ``items``: their number, or how they are cut into shards.
+    """
 
     weight: Tensor  # where the items are not cut
     bias: Tensor
 
-    def __init__(self, items: ItemShards, n_out: int) -> None:
+    def __init__(self, items: ItemShards | int, n_out: int) -> None:
         super().__init__()
-        self.items = items
+        self.items = items = ItemShards(items) if isinstance(items, int) else items
         bound = 1 / math.sqrt(max(items.n_items, 1))  # torch's default for nn.Linear(n_items, n_out)
         items.add_parameter(self, "weight", n_out, lambda weight: nn.init.uniform_(weight, -bound, bound))
         self.bias = nn.Parameter(torch.empty(n_out).uniform_(-bound, bound))
