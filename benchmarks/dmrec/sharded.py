@@ -25,6 +25,7 @@ from typing import Any
 RESULTS = Path(__file__).parents[1] / "results"
 WIDTH, TEXTS, BATCH, SHARDS, RANKED, K = 64, 64, 256, 64, 1000, 20
 MEAN_LENGTH = 50  # interactions of a user
+TILE = 4096  # items of a product that stays in caches
 
 
 def measure(n_items: int, steps: int) -> dict[str, Any] | None:
@@ -169,10 +170,10 @@ def _product(model: Any, n_users: int) -> None:
     import torch
 
     decoder = model.backbone.decoder_output
-    query = torch.randn(n_users, WIDTH)
+    query, product = torch.randn(n_users, WIDTH), torch.empty(n_users * TILE)
     for weight in decoder.items.tensors(decoder, "weight"):
-        for tile in weight.split(65_536):
-            torch.mm(query, tile.T)
+        for tile in weight.split(TILE):
+            torch.mm(query, tile.T, out=product[: n_users * len(tile)].view(n_users, len(tile)))
 
 
 def _median(function: Callable[[], object], ranks: Any, repeat: int = 5) -> float:

@@ -39,6 +39,12 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         os.close(folder)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed within `replace_file` has left in a folder that nobody writes to."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes a whole file, as `replace_file` does."""
     replace_file(path, lambda temporary: _write(temporary, content))

@@ -330,7 +330,7 @@ def recommend_here(ranks, run, folder, part_users, fail_after=None):
             loaded.dataset,
             users,
             lambda chosen: recommender.ranked_rows(chosen, 5, None, "known", block_size=16),
-            {"k": 5},
+            {"k": 5, "exclude_items": ()},
             ranks,
             titles=True,
             part_users=part_users,
@@ -367,6 +367,7 @@ def test_recommendations_go_on_after_a_failure(rank_pool, undisturbed, tmp_path)
     with pytest.raises(OSError, match="No space left"):
         rank_pool(1, recommend_here, undisturbed, folder, 50, 2)
     assert sorted(_files(folder)) == ["_settings.json", "part-00000.parquet", "part-00001.parquet"]
+    (folder / ".part-00002.parquet.7.tmp").write_text("of a process that was killed")
     first = (folder / "part-00000.parquet").stat().st_mtime_ns
     assert rank_pool(2, recommend_here, undisturbed, folder, 50) == [(120, 600, 2)] * 2
     assert (folder / "part-00000.parquet").stat().st_mtime_ns == first, "kept as it was"
@@ -390,6 +391,8 @@ def test_recommend_and_evaluate_commands_over_processes(undisturbed, tmp_path, c
     assert ended.returncode == 0, ended.stderr
     assert "120 users, 360 rows" in ended.stdout
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
+    done("recommend", undisturbed, "--out", tmp_path / "one", "-k", "3", "--low-memory")
+    assert "there already" in capsys.readouterr().out
     done("evaluate", undisturbed, "--json")
     alone = json.loads(capsys.readouterr().out)
     command = [sys.executable, "-m", "dmrec", "evaluate", str(undisturbed), "--json", "--ranks", "2"]

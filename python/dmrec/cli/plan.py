@@ -110,8 +110,8 @@ def plan(
 
 def sizes_of(config: Config, dataset: Dataset) -> Sizes:
     """What a configuration trains on a dataset."""
-    assert isinstance(config.model, BackboneConfig), "the configuration was validated"
-    widths = config.model.table_widths
+    widths = config.model.table_widths if isinstance(config.model, BackboneConfig) else None
+    assert widths is not None, "the configuration was validated"
     text = (0, 2)
     if config.language is not None:
         items = dataset.vectors(config.language.vectors).items

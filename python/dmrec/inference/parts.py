@@ -9,6 +9,7 @@ The files do not depend on the number of processes. Parts that are there already
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..data.dataset import Dataset
 from ..errors import DmrecError
-from ..files import read_json, replace_file, sha256_of, write_json
+from ..files import read_json, remove_leftovers, replace_file, sha256_of, write_json
 from ..sharding.ranks import Ranks
 from .recommend import Ranking
 
@@ -65,6 +66,7 @@ def write_parts(
         DmrecError: the folder holds other recommendations, or other files; pyarrow is missing.
     """
     settings = {**settings, "titles": titles, "part_users": part_users, "users": len(users)}
+    settings = json.loads(json.dumps(settings))  # as they are read back
     ranks.first_does(lambda: _begin(folder, settings))
     parts = list(users.split(part_users)) if len(users) else []
     there = ranks.tell([(folder / part_name(number)).exists() for number in range(len(parts))])
@@ -101,6 +103,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
             raise DmrecError(
                 f"{folder} holds recommendations of other settings ({', '.join(differing)}); name another folder"
             )
+        remove_leftovers(folder)
         return
     if folder.exists() and any(folder.iterdir()):
         raise DmrecError(f"{folder} holds other files; name an empty folder (--out)")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DmrecError
-from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
+from ..files import read_with_checksum, remove_leftovers, replace_file, sha256_of, write_with_checksum
 from ..sharding.items import ItemShards, shard_of, without_shard
 from ..sharding.ranks import Ranks, agreed
 
@@ -116,6 +116,7 @@ def whole_folder(folder: Path) -> bool:
 
 def _begin(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     (folder / MANIFEST).unlink(missing_ok=True)  # half of the old and half of the new one must not look whole
 
 

@@ -39,9 +39,9 @@ class BackboneConfig(ModelConfig):
         return ItemTexts(unit_vectors(data.item_text), taken)
 
     @property
-    def table_widths(self) -> tuple[int, int]:
-        """The widths of the rows that each item has in the encoder and in the decoder, where items can be cut."""
-        raise NotImplementedError(f"{self.kind}: {self.unsharded}")
+    def table_widths(self) -> tuple[int, int] | None:
+        """The widths of the rows that each item has in the encoder and in the decoder; None where `unsharded`."""
+        return None
 
     @abstractmethod
     def backbone(self, data: TrainingData) -> Backbone:
