@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from commands import done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
+from dmrec.experiment import together
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs import ranks as of_ranks
@@ -16,7 +18,9 @@ from dmrec.runs import shards
 from dmrec.runs.ranks import check_ranks
 from dmrec.runs.resolve import resolve
 from dmrec.sharding.items import ItemShards
+from dmrec.sharding.ranks import agreed
 from dmrec.training import trainer
+from dmrec.training.signals import Stopped
 
 
 def other_weights(ranks, folder):
@@ -112,3 +116,53 @@ def test_plan_prints_what_fits(tiny_folder, capsys, monkeypatch):
     assert [row[2] for row in rows] == ["yes", "yes", "yes"]
     assert "measured here: products" in printed
     assert "free memory here: 0.0 GB; logits are kept" in printed
+
+
+class Told:
+    """Ranks that remember what the others were told."""
+
+    rank, size, is_first = 0, 2, True
+
+    def __init__(self):
+        self.values = []
+
+    def tell(self, value):
+        self.values.append(value)
+        return value
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (None, [None]),
+        (agreed(Stopped()), [None]),
+        (OSError("the disk is full"), [None]),
+        (KeyboardInterrupt(), []),
+        (SystemExit(1), []),
+    ],
+    ids=["done", "stopped", "between jobs", "interrupted", "failed alone"],
+)
+def test_the_others_are_told_the_end_only_where_they_listen(monkeypatch, tmp_path, error, told):
+    def run(*arguments):
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(together, "run_jobs_here", run)
+    ranks = Told()
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        together.lead([], tmp_path, print, [], ranks)
+    assert ranks.values == told
+
+
+def test_a_failure_of_one_rank_ends_it(monkeypatch, tmp_path):
+    def fail(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(together, "train_or_resume", fail)
+    lines = []
+    with pytest.raises(SystemExit):
+        together._together(tmp_path, lines.append, [], Told())
+    assert lines[0].startswith("rank 0 failed: OSError: the disk is full")
+    monkeypatch.setattr(together, "train_or_resume", lambda *_: (_ for _ in ()).throw(agreed(OSError("full"))))
+    with pytest.raises(OSError, match="full"):
+        together._together(tmp_path, lines.append, [], Told())

@@ -28,8 +28,14 @@ def lead(jobs: Sequence[Job], folder: Path, report: Report, observers: Sequence[
 
     try:
         run_jobs_here(jobs, folder, train, report)
-    finally:
+    except (SystemExit, KeyboardInterrupt) as error:
+        if is_agreed(error):  # else the others are not where they would hear it
+            ranks.tell(None)
+        raise
+    except Exception:  # between two jobs
         ranks.tell(None)
+        raise
+    ranks.tell(None)
 
 
 def follow(ranks: Ranks, report: Report) -> None:
