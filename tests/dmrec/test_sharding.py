@@ -18,7 +18,7 @@ from dmrec.training.optimiser import optimiser_of
 from dmrec.training.order import batches_of_epoch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dmrec_ext import Csr, merge_topk, multinomial_nll, rank_topk
+from dmrec_ext import Csr, merge_topk, multinomial_nll, product_speeds, rank_topk
 
 M, E = 22, 5
 NAMES = ("mult-vae", "cvga", "dmrec-g", "dmrec-c", "dmrec-m", "cvga-g", "cvga-c", "cvga-m")
@@ -325,11 +325,12 @@ def test_nothing_of_the_size_of_all_items_is_made(name):
     optimiser = optimiser_of(model, config.training)
     model.train()
     batch = model.batch(torch.arange(M))
+    product_speeds()  # measured once in a process
     with Largest() as made:
         model.loss(batch, Step())["loss"].backward()
         optimiser.step()
         with evaluating(model):
             model.rank(batch, 5, batch.interactions)
     assert 0 < made.longest < n_items
-    assert made.numbers < n_items
-    assert made.numbers < M * n_items / 8
+    assert made.numbers <= M * n_items / 16, "the logits of a shard are the most"
+    assert made.numbers < 4 * n_items, "a table of the narrowest width"

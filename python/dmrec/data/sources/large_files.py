@@ -12,11 +12,11 @@ from typing import Any
 
 from ...errors import DmrecError
 from ..engines.engine import DELIMITED, JSON_LINES, PARQUET, SourceFiles
+from . import folders
 from .arrow import import_pyarrow
 from .columns import IGNORED, choose_columns
 from .dialect import TableFormat, sniff
 from .encoding import layers_of, open_text
-from .folders import FOLDERS
 from .records import JSON_LINES as JSON_ENDINGS
 from .records import PACKED, check_file, kind_of, read_rows
 from .tables import SAMPLE, TABLES
@@ -60,7 +60,9 @@ def is_large(source: Path) -> bool:
     endings = {_ending(path) for path in _visible(source)}
     if endings == {".parquet"}:
         return sum(path.stat().st_size for path in _visible(source)) > LARGE
-    return len(endings) == 1 and None not in endings and not any(any(source.glob(pattern)) for pattern in FOLDERS)
+    return (
+        len(endings) == 1 and None not in endings and not any(any(source.glob(pattern)) for pattern in folders.FOLDERS)
+    )
 
 
 def files_of(source: Path) -> list[Path]:
