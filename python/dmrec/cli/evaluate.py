@@ -21,11 +21,11 @@ from ..eval.ranking import Evaluation
 from ..eval.ranking import evaluate as evaluate_model
 from ..inference.rankings import read_rankings
 from ..models.base import TrainingData
-from ..runs.load import held_out_split, load_run, test_data, test_exclusions
+from ..runs.load import check_count, held_out_split, load_run, test_data, test_exclusions
 from ..runtime import device_of
 from ..sharding.ranks import ALONE, Ranks
 from .console import notify, print_table
-from .ranks import RanksOption, are_together, check_count, sharding_of, start, together
+from .ranks import RanksOption, are_together, sharding_of, start, together
 from .runs import notify_of_seed
 from .tables import Columns, check_ending, write_rows
 

@@ -20,6 +20,7 @@ from ..memory import available_memory
 from ..models.vae.model import BackboneConfig
 from ..options import deep_merge
 from ..recipes import compose
+from ..runs.load import check_count
 from ..runtime import resolve_device
 from ..sharding.plan import (
     Rates,
@@ -33,7 +34,7 @@ from ..sharding.plan import (
     sent_by,
 )
 from .console import output, print_table
-from .ranks import SHARDS, check_count
+from .ranks import SHARDS
 
 GB = 1e9
 

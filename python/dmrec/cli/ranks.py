@@ -84,16 +84,3 @@ def together(sharding: ShardingConfig) -> Iterator[Ranks]:
             raise typer.Exit
         output.quiet = not ranks.is_first
         yield ranks
-
-
-def check_count(ranks: int, sharding: ShardingConfig) -> None:
-    """Refuses a number of processes that cannot share the items.
-
-    Raises:
-        DmrecError: they cannot.
-    """
-    if ranks > sharding.shards or (sharding.sums == "exact" and ranks & (ranks - 1)):
-        hint = "" if ranks > sharding.shards else "; or --set sharding.sums=fast"
-        raise DmrecError(
-            f"--ranks must be a power of two, at most sharding.shards ({sharding.shards}), got {ranks}{hint}"
-        )

@@ -16,11 +16,11 @@ from ..eval.ranking import USERS_PER_BLOCK
 from ..inference.parts import write_parts
 from ..inference.recommend import Ranking
 from ..inference.recommender import Recommender
-from ..runs.load import load_run
+from ..runs.load import check_count, load_run
 from ..runtime import device_of
 from ..sharding.ranks import ALONE
 from .console import notify, output
-from .ranks import are_together, check_count, sharding_of, start, together
+from .ranks import are_together, sharding_of, start, together
 from .runs import notify_of_seed
 
 LOW_MEMORY_BLOCK = 65_536  # users who are ranked while the tables of all shards are read once

@@ -21,6 +21,7 @@ from ..experiment.together import follow, lead
 from ..experiment.worker import train_or_resume
 from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
+from ..runs.load import check_count
 from ..runs.resolve import final_config
 from ..runs.run import Run
 from ..runtime import resolve_device, slow_precision
@@ -30,7 +31,7 @@ from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
 from .console import DEVICE, errors, notify, output, print_table
 from .plan import check_memory
-from .ranks import SHARDS, RanksOption, are_together, check_count, sharding_of, start, together
+from .ranks import SHARDS, RanksOption, are_together, sharding_of, start, together
 
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
 HELP = f"""Train and test models, together with the baselines popularity and EASE.

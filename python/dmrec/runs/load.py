@@ -15,7 +15,7 @@ from torch import Tensor
 from dmrec_ext import Csr
 
 from ..build import build_model
-from ..config import Config
+from ..config import Config, ShardingConfig
 from ..data.dataset import SPLITS, Dataset, open_dataset
 from ..data.interactions import InteractionParts
 from ..errors import DmrecError
@@ -120,6 +120,19 @@ def carried_model(config: Config, dataset: Dataset, state: Mapping[str, Tensor])
     return model.eval(), data
 
 
+def check_count(ranks: int, sharding: ShardingConfig) -> None:
+    """Refuses a number of processes that cannot share the items.
+
+    Raises:
+        DmrecError: they cannot.
+    """
+    if ranks > sharding.shards or (sharding.sums == "exact" and ranks & (ranks - 1)):
+        hint = "" if ranks > sharding.shards else "; or --set sharding.sums=fast"
+        raise DmrecError(
+            f"--ranks must be a power of two, at most sharding.shards ({sharding.shards}), got {ranks}{hint}"
+        )
+
+
 def shards_of(config: Config, n_items: int, ranks: Ranks = ALONE) -> ItemShards | None:
     """How the items of a run are cut; None: not at all.
 
@@ -129,12 +142,7 @@ def shards_of(config: Config, n_items: int, ranks: Ranks = ALONE) -> ItemShards 
     sharding = config.sharding
     if sharding.shards == 1:
         return None
-    is_power = ranks.size & (ranks.size - 1) == 0
-    if ranks.size > sharding.shards or not (is_power or sharding.sums == "fast"):
-        raise DmrecError(
-            f"--ranks must be a power of two, at most sharding.shards ({sharding.shards}), got {ranks.size}"
-            + ("" if ranks.size > sharding.shards else "; or --set sharding.sums=fast")
-        )
+    check_count(ranks.size, sharding)
     return ItemShards(n_items, sharding.shards, replace(ranks, sums=sharding.sums))
 
 
