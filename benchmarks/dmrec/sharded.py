@@ -42,7 +42,7 @@ def _measure(ranks: Any, n_items: int, steps: int) -> dict[str, Any]:
     import torch
     from dmrec.build import build_model
     from dmrec.config import build_config
-    from dmrec.models.base import Step, evaluating
+    from dmrec.models.base import Model, Step, TrainingData, evaluating
     from dmrec.options import apply_overrides
     from dmrec.recipes import recipe
     from dmrec.runtime import Runtime
@@ -56,23 +56,30 @@ def _measure(ranks: Any, n_items: int, steps: int) -> dict[str, Any]:
     settings = [*narrow, f"training.batch_size={BATCH}", f"sharding.shards={SHARDS}"]
     config = build_config(apply_overrides(recipe("dmrec-m"), settings))
     shards = ItemShards(n_items, SHARDS, ranks)
+
+    def train(data: TrainingData, steps: int) -> tuple[Model, list[float]]:
+        torch.manual_seed(0)
+        model = build_model(config, data)
+        optimiser = optimiser_of(model, config.training)
+        seconds = []
+        for number in range(steps):
+            index = torch.arange(number * BATCH, (number + 1) * BATCH) % data.n_users
+            ranks.wait()
+            started = time.perf_counter()
+            torch.manual_seed(number)
+            model.train()
+            train_step(
+                model, model.batch(index), Step(number), optimiser, Runtime(torch.device("cpu")), PhaseTimer({})
+            )
+            ranks.wait()
+            seconds.append(time.perf_counter() - started)
+        return model, seconds
+
     data = _catalogue(n_items, BATCH * max(steps, 4), shards)
-    before = _memory("VmRSS")
-    torch.manual_seed(0)
-    model = build_model(config, data)
-    optimiser = optimiser_of(model, config.training)
-    seconds = []
-    timer = PhaseTimer({})
-    for number in range(steps + 1):
-        index = torch.arange(number * BATCH, (number + 1) * BATCH) % data.n_users
-        ranks.wait()
-        started = time.perf_counter()
-        torch.manual_seed(number)
-        model.train()
-        train_step(model, model.batch(index), Step(number), optimiser, Runtime(torch.device("cpu")), timer)
-        ranks.wait()
-        seconds.append(time.perf_counter() - started)
-    peak = _memory("VmHWM") - before
+    train(_catalogue(SHARDS, BATCH * 4, ItemShards(SHARDS, SHARDS, ranks)), 2)
+    own = _memory("VmRSS")  # of a process that has trained on hardly any items
+    model, seconds = train(data, steps + 1)
+    peak = _memory("VmHWM")
     rates = Rates(*_rates(ranks, n_items))
     sizes = Sizes(n_items, SHARDS, BATCH, WIDTH, WIDTH, TEXTS, 2)
     step, predicted = statistics.median(seconds[1:]), seconds_of_step(sizes, ranks.size, rates)
@@ -81,7 +88,7 @@ def _measure(ranks: Any, n_items: int, steps: int) -> dict[str, Any]:
         ranking = _median(lambda: model.rank(users, K, users.interactions), ranks, 3)
         product = _median(lambda: _product(model, RANKED), ranks, 3)
     memory = memory_of(sizes, ranks.size).total
-    peaks = ranks.gather_values(peak)
+    memories = ranks.gather_values((peak, own))
     return {
         "items": n_items,
         "ranks": ranks.size,
@@ -89,10 +96,10 @@ def _measure(ranks: Any, n_items: int, steps: int) -> dict[str, Any]:
         "seconds_of_step": round(step, 4),
         "predicted_seconds": round(predicted, 4),
         "step_over_prediction": round(step / predicted, 2),
-        "peak_gb": [round(each / 1e9, 3) for each in peaks],
+        "peak_gb": [round(each / 1e9, 3) for each, _ in memories],
+        "of_the_process_gb": [round(each / 1e9, 3) for _, each in memories],
         "predicted_gb": round(memory / 1e9, 3),
-        "peak_over_prediction": round(max(peaks) / memory, 2),
-        "all_of_the_processes_gb": [round(each / 1e9, 3) for each in ranks.gather_values(_memory("VmHWM"))],
+        "peak_over_prediction": round(max(each / (memory + of_process) for each, of_process in memories), 2),
         "seconds_of_ranking": round(ranking, 3),
         "seconds_of_product": round(product, 3),
         "ranking_over_product": round(ranking / product, 2),
@@ -198,7 +205,9 @@ def _memory(name: str) -> int:
 
 
 def operators(n_items: int) -> dict[str, Any]:
-    """The operators of a step over shards against one call, in this process, alternating."""
+    """The operators of a step over shards against one call, in this process, alternating. The gradient of a table is
+    freed as soon as it is complete, as in training.
+    """
     import torch
     from dmrec.sharding.items import ItemShards
 
@@ -215,20 +224,20 @@ def operators(n_items: int) -> dict[str, Any]:
         for whole in (weight, bias)
     )
     parts = items.split(x)
+    for table in (weight, *cuts):
+        table.register_post_accumulate_grad_hook(lambda table: setattr(table, "grad", None))
 
     def nll(sharded: bool) -> None:
         loss = (
             items.nll(hidden, cuts, x, biases) if sharded else multinomial_nll(hidden, weight, x, bias, logits_budget=0)
         )
         loss.backward()
-        for tensor in (hidden, weight, bias, *cuts, *biases):
+        for tensor in (hidden, bias, *biases):
             tensor.grad = None
 
     def aggregate(sharded: bool) -> None:
         total = items.aggregate(parts, cuts) if sharded else csr_aggregate(x, weight)
         total.sum().backward()
-        for tensor in (weight, *cuts):
-            tensor.grad = None
 
     def rank(sharded: bool) -> None:
         with torch.no_grad():

@@ -84,7 +84,6 @@ struct NllProblem {
 
   bool is_empty() const { return n_rows == 0 || n_items == 0; }
   Tensor weights(int64_t first, int64_t count) const { return in_type(row_range(weight, first, count), product); }
-  Tensor scratch(int64_t tile) const { return torch::stable::new_empty(hidden, {n_rows * std::min(tile, n_items)}); }
   Tensor as_matrix(Tensor scratch, int64_t count) const {
     return torch::stable::view(torch::stable::narrow(scratch, 0, 0, n_rows * count), {n_rows, count});
   }
@@ -92,6 +91,7 @@ struct NllProblem {
 
 // What a device offers to the stages below:
 //   items_per_tile()
+//   scratch(elements)                     for the logits of a tile
 //   large(tensor)                         for a large result before anything is written to it
 //   begin_forward(step)                   tiles of at most `step` items follow, in order
 //   add_to_sums(logits, first, count)     of a tile: (B, count) products, without the biases, of items from `first` on
@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor> nll_forward(const NllProblem& of, Device& dev
   const int64_t step = save ? of.n_items : std::min(device.items_per_tile(), of.n_items);
   if (save) device.large(logits);
   device.begin_forward(step);
-  const Tensor scratch = save ? logits : of.scratch(step);
+  const Tensor scratch = save ? logits : device.scratch(of.n_rows * step);
   over_item_tiles(0, of.n_items, step, [&](int64_t first, int64_t count) {
     const Tensor tile = save ? logits : of.as_matrix(scratch, count);
     mm_out(tile, of.hidden, transposed(of.weights(first, count)));
@@ -141,8 +141,9 @@ std::vector<Tensor> nll_backward(const NllProblem& of, Device& device, const Ten
   } else {
     device.large(d_weight);
     device.begin_backward(torch::stable::contiguous(grad), log_sums);
-    const Tensor scratch = of.scratch(device.items_per_tile());
-    over_item_tiles(0, of.n_items, device.items_per_tile(), [&](int64_t first, int64_t count) {
+    const int64_t step = std::min(device.items_per_tile(), of.n_items);
+    const Tensor scratch = device.scratch(of.n_rows * step);
+    over_item_tiles(0, of.n_items, step, [&](int64_t first, int64_t count) {
       const Tensor weights = of.weights(first, count), tile = of.as_matrix(scratch, count);
       if (saved) {
         Tensor whole = logits;

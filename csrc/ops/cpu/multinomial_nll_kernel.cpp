@@ -10,6 +10,7 @@
 #include "ops/cpu/csr_input.h"
 #include "ops/cpu/huge_pages.h"
 #include "ops/cpu/products.h"
+#include "ops/cpu/scratch.h"
 #include "ops/cpu/target.h"
 #include "ops/library.h"
 #include "ops/multinomial_nll.h"
@@ -99,6 +100,7 @@ class NllOnCpu {
     return std::clamp<int64_t>(elements / std::max<int64_t>(1, n_rows_), 512, 16384);
   }
 
+  Tensor scratch(int64_t elements) const { return cpu::scratch<Product>(problem_.hidden, elements); }
   void large(Tensor& fresh) const { prefer_huge_pages(fresh); }
 
   void begin_forward(int64_t) {

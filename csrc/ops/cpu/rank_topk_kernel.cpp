@@ -24,6 +24,7 @@
 #include "ops/cpu/dot.h"
 #include "ops/cpu/products.h"
 #include "ops/cpu/rank_topk_candidates.h"
+#include "ops/cpu/scratch.h"
 #include "ops/cpu/target.h"
 #include "ops/item_tiles.h"
 #include "ops/library.h"
@@ -295,11 +296,10 @@ struct Ranking {
       }
     }
 
-    constexpr ScalarType type = type_of<Product>;
-    const Tensor block = multiplied_here() ? query : in_type(row_range(query, first, users), type);
+    const Tensor block = multiplied_here() ? query : in_type(row_range(query, first, users), type_of<Product>);
     const int64_t tile_width =
         std::clamp(users_per_block * items_per_tile / std::max<int64_t>(users, 1), items_per_tile, widest_tile);
-    Tensor tile = torch::stable::new_empty(query, {users * std::min(tile_width, end - begin)}, type);
+    Tensor tile = scratch<Product>(query, users * std::min(tile_width, end - begin));
     auto* products = static_cast<Product*>(tile.mutable_data_ptr());
     const auto hits = std::make_unique_for_overwrite<int32_t[]>(std::min(tile_width, end - begin) + 1);
     over_item_tiles(begin, end, tile_width, [&](int64_t from, int64_t count) {

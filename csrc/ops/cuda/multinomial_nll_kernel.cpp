@@ -44,6 +44,7 @@ class NllOnCuda {
     return std::clamp<int64_t>(elements / std::max<int64_t>(1, problem_.n_rows) / nll_chunk, 1, 16) * nll_chunk;
   }
 
+  Tensor scratch(int64_t elements) const { return torch::stable::new_empty(problem_.hidden, {elements}); }
   void large(Tensor&) const {}
 
   void begin_forward(int64_t step) {

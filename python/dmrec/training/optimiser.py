@@ -61,7 +61,11 @@ class ShardedOptimiser:
         return [group for optimiser in self._all() for group in optimiser.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Frees the gradients; tables have none left."""
+        """Frees the gradients; tables have none left. Before the first step it makes the moments of the tables: if they
+        were made within the backward, between gradients that are freed, the heap would be left full of holes.
+        """
+        for optimiser in self.of_tables:
+            _make_moments(optimiser)
         self.others.zero_grad(set_to_none)
 
     def step(self) -> None:
@@ -87,6 +91,16 @@ class ShardedOptimiser:
     def _all(self) -> Iterator[torch.optim.Optimizer]:
         yield from self.of_tables
         yield self.others
+
+
+def _make_moments(optimiser: torch.optim.Optimizer) -> None:
+    """What the first step of Adam would begin with."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter not in optimiser.state:
+                step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                optimiser.state[parameter] = {"step": step, **moments}
 
 
 def _stepping(optimiser: torch.optim.Optimizer) -> Any:
