@@ -98,13 +98,16 @@ def call_large() -> None:
         weight.view(-1)[random.randrange(weight.numel())] = random.choice([float("nan"), float("inf"), 1e30])
     bias, bf16 = random.choice([None, bias]), random.random() < 0.3
     grad, log_sums = argument((2, users), torch.float64), argument((2, users), torch.float32)
+    least = random.choice([None, argument((users,), torch.float64)])
     logits = argument(random.choice([(users, items), (0, 0)]), torch.float32)
     needed = random.choice([0, 1, 3, 7, -1])
     back = ops._multinomial_terms_backward
     random.choice(
         [
-            lambda: ops.rank_topk(query, weight, random.choice([1, 7, 2000, 0, -5]), bias, crow, col, bf16),
-            lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16),
+            lambda: ops.rank_topk(
+                query, weight, random.choice([1, 7, 2000, 0, -5]), bias, crow, col, bf16, at_least=least
+            ),
+            lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16, at_least=least),
             lambda: ops.rank_topk(query, weight, 3, bias, None, None, bf16, *prepared(weight, bias, bf16)),
             lambda: ops.multinomial_terms(query, weight, crow, col, values, bias, bf16, random.random() < 0.5),
             lambda: back(grad, query, weight, crow, col, values, bias, bf16, log_sums, logits, needed),

@@ -68,9 +68,7 @@ def _measure(ranks: Any, n_items: int, steps: int) -> dict[str, Any]:
             started = time.perf_counter()
             torch.manual_seed(number)
             model.train()
-            train_step(
-                model, model.batch(index), Step(number), optimiser, Runtime(torch.device("cpu")), PhaseTimer({})
-            )
+            train_step(model, model.batch(index), Step(number), optimiser, Runtime(torch.device("cpu")), PhaseTimer({}))
             ranks.wait()
             seconds.append(time.perf_counter() - started)
         return model, seconds

@@ -43,7 +43,8 @@ inline std::optional<PreparedItems> prepared_items(const Tensor& items, bool bf1
 }
 
 inline void check_ranking_inputs(const Tensor& query, const Tensor& items, int64_t k, const std::optional<Tensor>& bias,
-                                 const std::optional<Tensor>& exclude_crow, const std::optional<Tensor>& exclude_col) {
+                                 const std::optional<Tensor>& exclude_crow, const std::optional<Tensor>& exclude_col,
+                                 const std::optional<Tensor>& at_least) {
   const char* op = "rank_topk";
   check_rows(op, {query});
   check_items(op, items, bias);
@@ -54,6 +55,10 @@ inline void check_ranking_inputs(const Tensor& query, const Tensor& items, int64
   STD_TORCH_CHECK(exclude_crow.has_value() == exclude_col.has_value(), op, ": give both parts of exclude, or neither");
   STD_TORCH_CHECK(!exclude_col.has_value() || exclude_col->device() == query.device(), op,
                   ": exclude must be on the device of query");
+  STD_TORCH_CHECK(
+      !at_least.has_value() || (at_least->dim() == 1 && at_least->size(0) == query.size(0) &&
+                                at_least->scalar_type() == ScalarType::Double && at_least->device() == query.device()),
+      op, ": at_least must be (B,), in float64, on the device of query");
 }
 
 }  // namespace dmrec

@@ -10,7 +10,7 @@ from .._checks import check_choice, check_like, check_tensor, fail, has_contents
 from .._library import NATIVE, runs_native
 from .._speeds import fastest_precision
 from ..csr import Csr
-from ..reference.rank_topk import PRECISIONS, PreparedItems, checked_topk_inputs, unprepared, version_of
+from ..reference.rank_topk import PRECISIONS, PreparedItems, checked_topk_inputs, unprepared, version_of, without_lower
 
 MOST_ON_CUDA = 1024
 """The largest k of the CUDA kernels; above, plain torch ranks there."""
@@ -25,6 +25,7 @@ def rank_topk(
     exclude: Csr | None = None,
     precision: str = "auto",
     exact_scores: bool = False,
+    at_least: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The k best items of each query among all items, exactly, by :math:`Q W^T + b`.
 
@@ -41,6 +42,9 @@ def rank_topk(
             (float32 while compiling, and while a CUDA graph is captured).
         exact_scores: give the float64 scores that the ranking follows, unrounded: rankings of parts of the items are
             then those of the whole when `merge_topk` puts them together, near-duplicates in their order.
+        at_least: (B,) float64; items that rank behind a score of this are left out, none of them for NaN. It is a least
+            score for each query, or the k-th best of items that were ranked before. On the CPU what is left out costs
+            no more than its product.
 
     Returns:
         scores (B, k), in the dtype of ``query`` (float64 with ``exact_scores``), and ids (B, k) int64. Where fewer than
@@ -67,20 +71,38 @@ def rank_topk(
     """
     if not runs_native("rank_topk", query):
         return reference.rank_topk(
-            query, items, k, bias=bias, exclude=exclude, precision=precision, exact_scores=exact_scores
+            query,
+            items,
+            k,
+            bias=bias,
+            exclude=exclude,
+            precision=precision,
+            exact_scores=exact_scores,
+            at_least=at_least,
         )
     weight, bias, precision, prepared = unprepared(items, bias, precision)
-    query, weight, bias = checked_topk_inputs(query, weight, k, bias, exclude, precision)
+    query, weight, bias = checked_topk_inputs(query, weight, k, bias, exclude, precision, at_least)
     precision = _chosen(precision, weight)
     if query.is_cuda and k > MOST_ON_CUDA:
         return reference.rank_topk(
-            query, weight, k, bias=bias, exclude=exclude, precision=precision, exact_scores=exact_scores
+            query,
+            weight,
+            k,
+            bias=bias,
+            exclude=exclude,
+            precision=precision,
+            exact_scores=exact_scores,
+            at_least=at_least,
         )
     seen = (None, None) if exclude is None else (exclude.crow, exclude.col)
     bf16 = precision == "bf16" or _float32_products_are_rounded(query.device.type)
     usable = prepared is not None and prepared.parts is not None and bf16 == (precision == "bf16")
-    parts = prepared.parts if prepared is not None and usable else ()
-    scores, ids = torch.ops.dmrec_ext.rank_topk.default(query, weight, k, bias, *seen, bf16, *(parts or ()))
+    parts = prepared.parts if prepared is not None and usable else None
+    scores, ids = torch.ops.dmrec_ext.rank_topk.default(
+        query, weight, k, bias, *seen, bf16, *(parts or (None,) * 3), at_least
+    )
+    if at_least is not None:
+        scores, ids = without_lower(scores, ids, at_least)
     return scores if exact_scores else scores.to(query.dtype), ids
 
 

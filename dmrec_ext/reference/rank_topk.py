@@ -65,17 +65,32 @@ def rank_topk(
     exclude: Csr | None = None,
     precision: str = "auto",
     exact_scores: bool = False,
+    at_least: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Reference of `dmrec_ext.rank_topk`; forms the (B, N) scores, in the dtype of the inputs for any precision."""
     items, bias, precision, _ = unprepared(items, bias, precision)
-    query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision)
+    query, items, bias = checked_topk_inputs(query, items, k, bias, exclude, precision, at_least)
     if exact_scores:
         query, items, bias = query.double(), items.double(), None if bias is None else bias.double()
-    return ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
+    scores, ids = ranked(torch.nn.functional.linear(query, items, bias), k, exclude)
+    return (scores, ids) if at_least is None else without_lower(scores, ids, at_least)
+
+
+def without_lower(scores: Tensor, ids: Tensor, at_least: Tensor) -> tuple[Tensor, Tensor]:
+    """A ranking (B, k) without the items that rank behind a score of ``at_least`` (B,)."""
+    least = at_least[:, None]
+    lower = ((scores >= least) | least.isnan()).logical_not()
+    return scores.masked_fill(lower, -torch.inf), ids.masked_fill(lower, -1)
 
 
 def checked_topk_inputs(
-    query: Tensor, items: Tensor, k: int, bias: Tensor | None, exclude: Csr | None, precision: str
+    query: Tensor,
+    items: Tensor,
+    k: int,
+    bias: Tensor | None,
+    exclude: Csr | None,
+    precision: str,
+    at_least: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """query, items and bias, checked and detached; under autocast in the dtype of ``items``."""
     op = "rank_topk"
@@ -83,6 +98,13 @@ def checked_topk_inputs(
     check_projection(op, "items", items, bias, "query", query)
     check_choice(op, "precision", precision, PRECISIONS)
     check_ranking(op, k, query.shape[0], items.shape[0], exclude, query.device)
+    if at_least is not None:
+        check_tensor(op, "at_least", at_least, 1)
+        if at_least.shape[0] != query.shape[0] or at_least.dtype != torch.float64:
+            wanted = f"have {query.shape[0]} elements in float64"
+            fail(op, "at_least", wanted, f"{at_least.shape[0]} in {at_least.dtype}")
+        if at_least.device != query.device:
+            fail(op, "at_least", f"be on the device of query ({query.device})", at_least.device)
     dtype = items.dtype
     return _plain(query, dtype), _plain(items, dtype), None if bias is None else _plain(bias, dtype)
 

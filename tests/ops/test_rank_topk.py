@@ -115,7 +115,7 @@ def test_prepared_items_and_options_that_contradict_them():
     with pytest.raises(ValueError, match="bias must be left out where items are prepared"):
         rank_topk(query, prepare_items(items), 3, bias=torch.zeros(30))
     with pytest.raises(ValueError, match="precision must be that of the prepared items .'float32'."):
-        rank_topk(query, prepare_items(items), 3, precision="bf16")
+        rank_topk(query, prepare_items(items, precision="float32"), 3, precision="bf16")
     with pytest.raises(ValueError, match="prepare_items: bias must have 30 elements, got 29"):
         prepare_items(items, torch.zeros(29))
     with pytest.raises(TypeError, match="items must have the dtype of query"):
@@ -247,6 +247,43 @@ def test_rounded_float32_products_are_allowed_for(native):
         torch.backends.mkldnn.matmul.fp32_precision = setting
 
 
+@pytest.mark.parametrize("users", [2, 9])  # scored one by one, and filtered
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nan", "infinite"])
+def test_items_behind_the_least_score_are_left_out(kind, users, native):
+    items = torch.randint(-2, 3, (5000, 6)).float() if kind == "ties" else torch.randn(5000, 6)
+    if kind in ("nan", "infinite"):
+        items[torch.rand(5000) < 0.4, 0] = math.nan if kind == "nan" else -math.inf
+    query, bias = torch.randn(users, 6).abs(), torch.zeros(5000)
+    exclude = Csr.from_torch((torch.rand(users, 5000) < 0.2).float())
+    whole = rank_topk(query, items, 4000, bias=bias, exclude=exclude, exact_scores=True)
+    for place in (0, 7, 19, 20, 40, 3500):  # of a score that is asked for, at the least
+        at_least = whole[0][:, place].contiguous()
+        at_least[0] = math.nan  # asks for everything
+        expected = [each[:, :20].clone() for each in whole]
+        for b in range(1, users):
+            behind = ~(whole[0][b, :20] >= at_least[b]) & ~at_least[b].isnan()
+            expected[0][b, behind], expected[1][b, behind] = -math.inf, -1
+        for precision in ("float32", "bf16"):
+            options = {"precision": precision, "exact_scores": True, "at_least": at_least}
+            for ranked in (items, prepare_items(items, bias, precision=precision)):
+                found = rank_topk(query, ranked, 20, exclude=exclude, **options)
+                assert torch.equal(found[1], expected[1])
+                assert torch.equal(found[0].nan_to_num(7e4), expected[0].nan_to_num(7e4))
+    with use_reference():
+        found = rank_topk(query, items, 20, exclude=exclude, exact_scores=True, at_least=at_least)
+        assert torch.equal(found[1], expected[1])
+
+
+def test_the_least_score_is_one_of_float64():
+    query, items = torch.randn(3, 4), torch.randn(30, 4)
+    with pytest.raises(ValueError, match="at_least must have 3 elements in float64, got 2 in torch.float64"):
+        rank_topk(query, items, 3, at_least=torch.zeros(2).double())
+    with pytest.raises(ValueError, match="at_least must have 3 elements in float64, got 3 in torch.float32"):
+        rank_topk(query, items, 3, at_least=torch.zeros(3))
+    with pytest.raises(TypeError, match="at_least must be a tensor, got float"):
+        rank_topk(query, items, 3, at_least=0.5)
+
+
 def test_the_same_bits_for_any_batch_and_thread_count(native):
     threads = torch.get_num_threads()
     query, items = torch.randn(600, 48), torch.randn(9000, 48)
@@ -296,6 +333,7 @@ def test_registration(native):
     op = torch.ops.dmrec_ext.rank_topk
     torch.library.opcheck(op.default, (query, items, 3))
     torch.library.opcheck(op.default, (query, items, 3, torch.randn(9), exclude.crow, exclude.col, True))
+    torch.library.opcheck(op.default, (query, items, 3), {"at_least": torch.zeros(4).double()})
     compiled = torch.compile(rank_topk, fullgraph=True, backend="aot_eager")
     assert all(map(torch.equal, compiled(query, items, 3), rank_topk(query, items, 3)))
 

@@ -58,6 +58,15 @@ def test_blocks_that_go_through_several_chunks(checked, order):
     _assert_as_on_the_cpu(checked, order, query, items, 5, **options)
 
 
+def test_items_behind_the_least_score_are_left_out(fast):
+    query, items, options = _inputs(3, 2500, 7)
+    best, _ = rank_topk(query, items, 9, exact_scores=True, **options)
+    at_least = torch.stack([best[0, 4], best[1, 8] - 1, torch.tensor(math.nan)])
+    _assert_as_on_the_cpu(fast, "random", query, items, 9, at_least=at_least, **options)
+    with fast.running():
+        assert (rank_topk(query, items, 9, at_least=at_least, **options)[1] >= 0).sum(1).tolist() == [5, 9, 9]
+
+
 @pytest.mark.parametrize("spread", [0.0, 1e-6])
 def test_items_that_products_cannot_tell_apart(fast, spread):
     query, items = torch.randn(2, 30), torch.randn(1, 30) + spread * torch.randn(40_000, 30)

@@ -26,7 +26,11 @@ class Candidates {
  public:
   T threshold = std::numeric_limits<T>::lowest();  // finite: -inf masks items
 
-  Candidates(int64_t k, double margin) : k_(k), margin_(margin) { kept_.reserve(std::min<int64_t>(capacity(k), 256)); }
+  // Items that score less than `needed` are not asked for. NaN asks for all.
+  Candidates(int64_t k, double margin, double needed) : k_(k), margin_(margin), worst_needed_(needed) {
+    if (!(needed > -std::numeric_limits<double>::infinity())) kept_.reserve(std::min<int64_t>(capacity(k), 256));
+    raise(needed - margin);
+  }
 
   static int64_t capacity(int64_t k) { return 4 * k + 64; }
 
@@ -113,7 +117,7 @@ class Candidates {
 
   int64_t k_;
   double margin_;
-  double worst_needed_ = -std::numeric_limits<double>::infinity();
+  double worst_needed_;
   int64_t worth_pruning_ = 3 * k_;
   std::vector<Near> kept_;
   std::vector<Ranked> best_;

@@ -153,6 +153,7 @@ struct Ranking {
   const Stored* bias;             // (N,), or null
   const PreparedItems* prepared;  // null: every item is scored exactly
   const CsrRows* exclude;
+  const double* at_least;  // (B,), or null
   int64_t k;
   int64_t n_users = query.size(0), n_items = items.size(0), width = query.size(1);
   Rows<const Stored> q = rows_in<Stored>(query), w = rows_in<Stored>(items);
@@ -194,6 +195,11 @@ struct Ranking {
   }
 
  private:
+  static constexpr double nothing = -std::numeric_limits<double>::infinity();
+
+  // The least score that is asked for.
+  double needed(int64_t user) const { return at_least ? at_least[user] : nothing; }
+
   double exact(int64_t user, int64_t item) const {
     double dot;
     Dots<Stored, double>{width}(q.data + user * q.stride, {w.data + item * w.stride, 0}, 1, &dot);
@@ -239,7 +245,7 @@ struct Ranking {
   std::vector<std::vector<Ranked>> score_all(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     std::vector<std::vector<Ranked>> result;
     for (int64_t user = first; user < last; ++user) {
-      Candidates<T> candidates(k, 0);
+      Candidates<T> candidates(k, 0, needed(user));
       const int64_t *seen = nullptr, *stop = nullptr;
       if (exclude) {
         stop = exclude->col + exclude->crow[user + 1];
@@ -284,7 +290,7 @@ struct Ranking {
       const int64_t user = first + u;
       const double bound = margin(user);
       bounded[u] = std::isfinite(bound);
-      candidates.emplace_back(k, bound);
+      candidates.emplace_back(k, bound, needed(user));
       if (exclude) seen[u] = exclude->crow[user];
       const auto add = [&](int64_t item) {
         if (!excluded(user, item)) candidates[u].add_exact({exact(user, item), item});
@@ -318,9 +324,11 @@ struct Ranking {
           }
         }
         const T* of_items = filter_bias + from;
-        if (from == begin && 2 * k <= few) {
+        if (from > begin || needed(first + u) > nothing) {
+          // there is a threshold already
+        } else if (2 * k <= few) {
           candidates[u].expect(Filter<Product>::template reached_by<few>(k, row, of_items, count));
-        } else if (from == begin && 2 * k <= many) {
+        } else if (2 * k <= many) {
           candidates[u].expect(Filter<Product>::template reached_by<many>(k, row, of_items, count));
         }
         const int64_t n = Filter<Product>::run(row, of_items, count, candidates[u].threshold, hits.get());
@@ -367,9 +375,10 @@ struct Ranking {
 std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
                                      std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16,
                                      std::optional<Tensor> filter_bias, std::optional<Tensor> maxima,
-                                     std::optional<Tensor> in_bf16) {
-  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
+                                     std::optional<Tensor> in_bf16, std::optional<Tensor> at_least) {
+  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col, at_least);
   if (bias.has_value()) bias = torch::stable::contiguous(*bias);
+  if (at_least.has_value()) at_least = torch::stable::contiguous(*at_least);
   std::optional<CsrInput> excluded;
   CsrRows seen{};
   if (exclude_crow.has_value()) {
@@ -389,12 +398,13 @@ std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std:
   with_stored_type(query.scalar_type(), [&]<class Stored>() {
     const auto* of_items = bias ? static_cast<const Stored*>(bias->const_data_ptr()) : nullptr;
     const CsrRows* exclude = excluded ? &seen : nullptr;
+    const auto* bounds = at_least ? static_cast<const double*>(at_least->const_data_ptr()) : nullptr;
     if constexpr (std::is_same_v<Stored, double>) {
-      Ranking<Stored, double>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
+      Ranking<Stored, double>{query, items, of_items, of_all, exclude, bounds, k}.run(scores, ids);
     } else if (bf16) {
-      Ranking<Stored, c10::BFloat16>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
+      Ranking<Stored, c10::BFloat16>{query, items, of_items, of_all, exclude, bounds, k}.run(scores, ids);
     } else {
-      Ranking<Stored, float>{query, items, of_items, of_all, exclude, k}.run(scores, ids);
+      Ranking<Stored, float>{query, items, of_items, of_all, exclude, bounds, k}.run(scores, ids);
     }
   });
   return {std::move(scores), std::move(ids)};

@@ -1,6 +1,6 @@
-// Scratch that stays with its thread from call to call, for tiles of products. From malloc a tile costs a page fault for
-// every 4 KiB of each call, and between the calls of a training step small results take their place in the hole that a
-// freed tile left, so that the next tile needs another.
+// Scratch that stays with its thread from call to call, for tiles of products. From malloc a tile costs a page fault
+// for every 4 KiB of each call, and between the calls of a training step small results take their place in the hole
+// that a freed tile left, so that the next tile needs another.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

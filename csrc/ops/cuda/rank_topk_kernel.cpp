@@ -116,8 +116,8 @@ class Ranking {
 std::tuple<Tensor, Tensor> rank_topk(Tensor query, Tensor items, int64_t k, std::optional<Tensor> bias,
                                      std::optional<Tensor> exclude_crow, std::optional<Tensor> exclude_col, bool bf16,
                                      std::optional<Tensor> filter_bias, std::optional<Tensor> maxima,
-                                     std::optional<Tensor> in_bf16) {
-  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col);
+                                     std::optional<Tensor> in_bf16, std::optional<Tensor> at_least) {
+  check_ranking_inputs(query, items, k, bias, exclude_crow, exclude_col, at_least);
   STD_TORCH_CHECK(k <= most_ranked, op, ": k must be at most ", most_ranked, " on CUDA");
   if (bias) bias = torch::stable::contiguous(*bias);
   std::optional<CsrInput> exclude;

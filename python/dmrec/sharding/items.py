@@ -25,7 +25,7 @@ from dmrec_ext import LOGITS_BUDGET, Csr, csr_aggregate, merge_topk, multinomial
 from .ranks import ALONE, Ranks
 
 MERGED = 16
-"""Rankings of shards whose candidates are held at a time."""
+"""Rankings of shards that are merged at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,17 @@ class ItemShards:
         """The k best of all items for each query (B, H): `rank_topk` for items that are cut, the same on every rank."""
         parts = None if exclude is None else self.split(exclude._replace(values=None))
         scores, ids = [], []
+        least, due = None, 1  # a score to be among the first k so far, and after how many shards it is looked for again
         for i, shard in enumerate(self.owned):
             bias, out = None if biases is None else biases[i], None if parts is None else parts[i]
-            best, items = rank_topk(query, weights[i], k, bias=bias, exclude=out, exact_scores=True)
+            best, items = rank_topk(query, weights[i], k, bias=bias, exclude=out, exact_scores=True, at_least=least)
             scores.append(best)
             ids.append(torch.where(items >= 0, items + shard * self.size, -1))
-            if len(scores) == MERGED or shard == self.owned[-1]:
+            if i + 1 == due or shard == self.owned[-1]:
                 best, items = merge_topk(torch.cat(scores, 1), torch.cat(ids, 1), k)
                 scores, ids = [best], [items]
+                least = torch.where(items[:, -1] >= 0, best[:, -1], torch.nan)
+                due += min(due, MERGED)
         if self.ranks.size > 1:
             best, items = self._merged(best, items, k)
         return best.to(query.dtype), items
