@@ -434,8 +434,10 @@ class Recommender:
         """The ascending columns (n,) of items that are recommended to nobody: those of ``exclude``, all that are not
         ``among`` these, and with ``only_new`` all that were in training. None if there are none.
         """
-        columns = self.dataset.item_columns
         out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
+        if not (out_names or only_new) and in_names is None:
+            return None  # the ids of a large catalogue need not be read
+        columns = self.dataset.item_columns
         for argument, names in (("exclude", out_names), ("among", in_names or [])):
             if unknown := [name for name in names if name not in columns]:
                 raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
