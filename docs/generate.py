@@ -419,8 +419,45 @@ def over_shards() -> str:
     return "\n".join(table) + "\n"
 
 
+def ten_million() -> str:
+    """Ten million items from a dataset to Parquet files, by processor."""
+    table = ["| processor | step | seconds | peak of a process, GB | not mapped from files, together, GB |"]
+    table.append("| --- | --- | ---: | ---: | ---: |")
+    for path in sorted(RESULTS.glob("ten-million-*.json")):
+        found = json.loads(path.read_text())
+        users = f"{found['users']:,}"
+        steps = [
+            (f"training, {users} users, and a validation", found.get("training")),
+            (f"a step of {found['users_of_a_step']} users", {"seconds": found["seconds_of_step"]}),
+            ("1,000 users ranked", {"seconds": found["seconds_of_ranking_1000"]}),
+            (f"20 recommendations for {users} users", found["recommending"]),
+        ]
+        if limited := found.get("recommending_in_a_control_group"):
+            steps.append((f"the same, both processes and their files within {limited['limit_gb']} GB", limited))
+        for name, row in steps:
+            if row is not None:
+                memory = [_largest(row.get(key, "")) for key in ("peak_gb", "not_mapped_together_gb")]
+                table.append(f"| {found['processor']} | {name} | {row['seconds']:.3g} | {' | '.join(memory)} |")
+    return "\n".join(table) + "\n"
+
+
+def imports() -> str:
+    """Imports that are larger than memory, by processor."""
+    table = ["| processor | rows | source, GB | memory | seconds | peak, GB | users | items | interactions |"]
+    table.append("| --- |" + " ---: |" * 8)
+    for path in sorted(RESULTS.glob("import-*.json")):
+        found = json.loads(path.read_text())
+        numbers = (found["users"], found["items"], sum(found["interactions"].values()))
+        cells = [f"{found['rows']:,}", f"{found['source_mb'] / 1e3:.2g}", found["memory"], f"{found['seconds']:.3g}"]
+        cells += [f"{found['peak_mb'] / 1e3:.3g}", *(f"{number:,}" for number in numbers)]
+        table.append(f"| {found['processor']} | {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
 TABLES = {
     "speed": speed,
+    "ten_million": ten_million,
+    "imports": imports,
     "sharded": sharded,
     "over_shards": over_shards,
     "peers": peers,

@@ -25,6 +25,8 @@ from dmrec.data.dataset import open_dataset
 from dmrec.data.engines.memory import bytes_of
 from dmrec.data.sources.large import import_large
 
+from benchmarks.processor import processor
+
 PART = 5_000_000  # rows of a file
 BATCH, READS = 1024, 50
 OF_USER = 50  # rows
@@ -102,6 +104,7 @@ def main() -> None:
     command += ["--engine", given.engine, "--memory", given.memory]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result = {
+        "processor": processor(),
         "rows": given.rows,
         "source_mb": round(sum(path.stat().st_size for path in source.iterdir()) / 1e6),
         "engine": given.engine,

@@ -1,10 +1,13 @@
 """Ten million items from a dataset to recommendations, by the commands that users have, over two processes.
 
-``python -m benchmarks.dmrec.ten_million --folder build/ten-million`` makes a dataset of format 2 with 5,120 users and
-text vectors of 64 numbers, trains DMRec-M (width 64) for 20 steps of 256 users, which ranks all items for 1,000 users
-when it validates, and writes 20 recommendations for each user, twice: once undisturbed, once killed in the middle and
-started again. Data and a trained model that are there already are used. Results go to
+``python -m benchmarks.dmrec.ten_million --folder build/ten-million`` makes a dataset of format 2 with 10,000 users
+and text vectors of 64 numbers, trains DMRec-M (width 64) for 20 steps of 500 users, which ranks all items for 1,000
+users when it validates, and writes 20 recommendations for each user, twice: once undisturbed, once killed in the middle
+and started again. Data and a trained model that are there already are used. Results go to
 ``results/ten-million-PROCESSOR.json``. It takes some 30 GB of disk and 20 GB of memory.
+
+``--control-group /sys/fs/cgroup/memory/NAME`` recommends once more in a control group (Linux, cgroup v1 or v2), whose
+limit then holds for all processes and for what they read of files.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from dmrec.files import sha256_of
 from dmrec.runs.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
-WIDTH, TEXTS, BATCH, STEPS, MEASURED, K, MEAN_LENGTH = 64, 64, 256, 20, 1000, 20, 50
+WIDTH, TEXTS, BATCH, STEPS, MEASURED, K, MEAN_LENGTH = 64, 64, 500, 20, 1000, 20, 50
 PART_USERS = 1000  # of a file, so that there are several
 
 
@@ -88,10 +91,15 @@ def _memory(pid: int) -> tuple[int, int]:
     return values.get("VmHWM", 0), values.get("RssAnon", 0)
 
 
-def dmrec(*arguments: object, ranks: int, kill_when: Path | None = None) -> dict[str, Any]:
+def dmrec(
+    *arguments: object, ranks: int, kill_when: Path | None = None, control_group: Path | None = None
+) -> dict[str, Any]:
     """Runs a command over so many processes; its seconds and memory. It is killed once ``kill_when`` exists."""
     command = [sys.executable, "-m", "dmrec", *map(str, arguments), "--ranks", str(ranks)]
     started = time.perf_counter()
+    if control_group is not None:
+        joining = 'echo $$ > "$0"/cgroup.procs; exec "$@"'
+        command = ["sh", "-c", joining, str(control_group), *command]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = Peak(process.pid)
     peak.start()
@@ -113,6 +121,21 @@ def dmrec(*arguments: object, ranks: int, kill_when: Path | None = None) -> dict
     }
 
 
+def limit_of(control_group: Path) -> float:
+    """Gigabytes that the processes of a control group may use."""
+    limits = [control_group / name for name in ("memory.max", "memory.limit_in_bytes")]
+    return round(int(next(limit for limit in limits if limit.exists()).read_text()) / 1e9, 2)
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Has the system forget what it has read of the files below a folder."""
+    for each in folder.rglob("*"):
+        if each.is_file():
+            with each.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def main() -> None:
     """See the top of the file."""
     from benchmarks.processor import processor, slug
@@ -121,13 +144,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/ten-million"))
     parser.add_argument("--items", type=int, default=10_000_000)
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--control-group", type=Path, help="an existing folder, with a limit of memory")
     parser.add_argument("--keep", action="store_true", help="keep what was written")
     given = parser.parse_args()
-    folder, n_users = given.folder, BATCH * STEPS
+    folder, n_users, path = given.folder, BATCH * STEPS, RESULTS / f"ten-million-{slug()}.json"
     found: dict[str, Any] = {
         "processor": processor(),
         "items": given.items,
         "users": n_users,
+        "users_of_a_step": BATCH,
         "ranks": given.ranks,
     }
     if not (folder / "data/manifest.json").exists():
@@ -140,7 +165,9 @@ def main() -> None:
     run = Run(folder / "runs/data/dmrec-m/seed-0")
     if run.state()[0] != "finished":
         found["training"] = dmrec(*train, ranks=given.ranks)
-    for name in ("whole", "killed"):
+    elif path.exists():
+        found["training"] = json.loads(path.read_text())["training"]
+    for name in ("whole", "killed", "limited"):
         shutil.rmtree(folder / name, ignore_errors=True)
     found["seconds_of_step"] = round(run.events("epoch")[0]["seconds"] / STEPS, 3)
     found["seconds_of_ranking_1000"] = run.events("evaluation")[0]["seconds"]
@@ -149,9 +176,15 @@ def main() -> None:
     found["recommending"] = dmrec(*recommend, folder / "whole", ranks=given.ranks)
     dmrec(*recommend, folder / "killed", ranks=given.ranks, kill_when=folder / "killed/part-00001.parquet")
     found["recommending_again"] = dmrec(*recommend, folder / "killed", ranks=given.ranks)
-    files = [{path.name: sha256_of(path) for path in sorted((folder / name).iterdir())} for name in ("whole", "killed")]
-    found["same_files"], found["files"] = files[0] == files[1], len(files[0])
-    (RESULTS / f"ten-million-{slug()}.json").write_text(json.dumps(found, indent=1) + "\n")
+    names = ["whole", "killed"]
+    if given.control_group is not None:
+        names.append("limited")
+        drop_from_cache(folder)  # what is cached already would not be charged to the group
+        limited = dmrec(*recommend, folder / "limited", ranks=given.ranks, control_group=given.control_group)
+        found["recommending_in_a_control_group"] = {"limit_gb": limit_of(given.control_group), **limited}
+    files = [{path.name: sha256_of(path) for path in sorted((folder / name).iterdir())} for name in names]
+    found["same_files"], found["files"] = all(each == files[0] for each in files), len(files[0])
+    path.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
     if not given.keep:
         shutil.rmtree(folder)

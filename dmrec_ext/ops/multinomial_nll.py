@@ -54,12 +54,13 @@ def multinomial_nll(
     Note:
         On the native path a (B, N) tensor exists only as the logits that the forward saves for its backward, within
         ``logits_budget`` (default: ``dmrec_ext.LOGITS_BUDGET``, 256 MiB). Above the budget, and where nothing wants a
-        gradient, scratch is one tile of 16 MiB (on CUDA of 16 million numbers). Products run in float32, in float64 for
-        float64, and in bfloat16 for bfloat16 inputs or under autocast to it: sums of exponentials are float32 always,
-        but logits then carry 8 bits, and gradients err by some 3e-3 (of their norm). Products are torch's, so bits
-        depend on the number of threads. Gradients for ``hidden``, ``weight`` and ``bias``; for ``values``, and second
-        derivatives, on plain torch. On CUDA the columns of ``x`` are not checked and must rise in each row; under
-        autocast to float16 products are float32 there.
+        gradient, scratch is one tile of 16 MiB (on CUDA of 16 million numbers), on the CPU kept by the calling thread
+        for its next call, up to 32 MiB. Products run in float32, in float64 for float64, and in bfloat16 for bfloat16
+        inputs or under autocast to it: sums of exponentials are float32 always, but logits then carry 8 bits, and
+        gradients err by some 3e-3 (of their norm). Products are torch's, so bits depend on the number of threads.
+        Gradients for ``hidden``, ``weight`` and ``bias``; for ``values``, and second derivatives, on plain torch. On
+        CUDA the columns of ``x`` are not checked and must rise in each row; under autocast to float16 products are
+        float32 there.
 
     >>> import torch
     >>> x = Csr(torch.tensor([0, 1]), torch.tensor([2]), None, 4)

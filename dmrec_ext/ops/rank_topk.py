@@ -58,12 +58,12 @@ def rank_topk(
         On the native path a score is the dot product in float64, in one fixed order, plus the bias, and the ranking is
         that of these scores: the same bits for any number of threads and batch split, for products of either precision.
         The (B, N) scores never exist: matrix products of tiles of items, with a proven bound on their error, only tell
-        what to score exactly. Scratch: 2 MiB of products per thread, 4 k + 64 candidates per user (8 bytes of score
-        and 8 of id each), 12 bytes per item. Inputs that are NaN, infinite or beyond 1e18 in norm rank right, one by
-        one, slowly. On CUDA: a tile of products is 16 million numbers at most (with bfloat16 or 16-bit inputs as many
-        items are converted), there are 16 k bytes a user and part of the items, and k above 1,024 runs on plain torch;
-        ``exclude`` is not looked at beforehand, columns must rise in each row. Whether torch multiplies in TF32 does
-        not matter.
+        what to score exactly. Scratch: 2 MiB of products per thread, which keeps them for the next call, 4 k + 64
+        candidates per user (8 bytes of score and 8 of id each), 12 bytes per item. Inputs that are NaN, infinite or
+        beyond 1e18 in norm rank right, one by one, slowly. On CUDA: a tile of products is 16 million numbers at most
+        (with bfloat16 or 16-bit inputs as many items are converted), there are 16 k bytes a user and part of the items,
+        and k above 1,024 runs on plain torch; ``exclude`` is not looked at beforehand, columns must rise in each row.
+        Whether torch multiplies in TF32 does not matter.
 
     >>> import torch
     >>> rank_topk(torch.ones(1, 1), torch.tensor([[1.0], [3.0], [3.0]]), 2)[1].tolist()
