@@ -34,6 +34,7 @@ SHARED = {
     "target",
     "capability",
     "huge_pages",
+    "scratch",
     "csr_input",
     "dispatch",
     "product_bound",

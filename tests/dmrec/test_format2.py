@@ -109,6 +109,18 @@ def test_a_user_with_more_than_a_part_has_one_alone(tmp_path):
     assert made.split("train").to_dense().sum(1).tolist() == [1, 5, 1]
 
 
+def test_such_a_user_may_end_a_block(tmp_path):
+    lengths, everyone = [[2, 7], [1, 0, 2], [4]], [2, 7, 1, 0, 2, 4]
+    blocks = []
+    for of_block in lengths:
+        nothing = Block(np.zeros(len(of_block) + 1, np.int64), np.zeros(0, np.int32))
+        train = Block(np.cumsum([0, *of_block]), np.concatenate([np.arange(n) for n in of_block]))
+        blocks.append({"train": train, "valid": nothing, "test": nothing})
+    made = create_large_dataset(tmp_path, "d", blocks, 9, provenance={}, part_size=3)
+    assert made.interactions("train").crow.diff().tolist() == everyone
+    assert made.split("train").to_dense().sum(1).tolist() == everyone
+
+
 @pytest.mark.parametrize(
     ("crow", "col", "message"),
     [
@@ -123,8 +135,7 @@ def test_blocks_that_cannot_be(tmp_path, crow, col, message):
     blocks = [{"train": Block(np.array(crow), np.array(col)), "valid": empty, "test": empty}]
     with pytest.raises(DmrecError, match=message):
         create_large_dataset(tmp_path, "d", blocks, 3, provenance={})
-    assert not (tmp_path / "manifest.json").exists()
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.iterdir()), "nothing is in the way of another attempt"
 
 
 def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
@@ -132,6 +143,12 @@ def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
     made = _as_format2(dataset, tmp_path / "d")
     assert sorted(path.name for path in (made.folder / "items").iterdir()) == [f"0000{i}.parquet" for i in range(3)]
     assert [item.id for item in made.items] == [item.id for item in dataset.items]
+    for whole in (made.names("items", titles=True), dataset.names("items", titles=True)):
+        assert whole["id"].to_pylist() == [item.id for item in dataset.items]
+    for rows in (range(0, 5), range(14, 34), range(40, 48), range(7, 7), range(48, 48)):
+        for each in (made, dataset):
+            named = each.names("items", titles=True, rows=rows).to_pylist()
+            assert named == [{"id": item.id, "title": item.title} for item in dataset.items[rows.start : rows.stop]]
     with pytest.raises(DmrecError, match="119 users are described, but there are 120"):
         _as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import zipfile
+from contextlib import closing
 
 import numpy as np
 import pyarrow
@@ -15,6 +16,8 @@ import pyarrow.parquet
 import pytest
 from dmrec.cli.main import app
 from dmrec.data.dataset import SPLITS, open_dataset
+from dmrec.data.engines import ENGINES
+from dmrec.data.engines.engine import DELIMITED, SourceFiles
 from dmrec.data.engines.memory import bytes_of
 from dmrec.data.sources.download import INSIDE, WHEEL, cache_folder
 from dmrec.data.sources.importer import make_dataset, read_table
@@ -187,6 +190,28 @@ def test_descriptions_are_joined_by_id(source, tmp_path):
     with pytest.raises(DmrecError, match="no described user has an id of the interactions: they look like 'u0'"):
         import_large(source, tmp_path / "large", name="d", memory=MEMORY, **options)
     assert open_dataset(tmp_path / "large").n_users == large.n_users  # what is refused replaces nothing
+
+
+STRANGE = ["a[12].csv", "q?.csv", "s*.csv", "b{1,2}.csv"]
+"""Names that would be patterns, of which some match other files."""
+
+
+def _strange(folder):
+    """A folder with files of one row each, those of `STRANGE` and others that their names match."""
+    folder.mkdir()
+    for number, name in enumerate([*STRANGE, "a1.csv", "qx.csv", "sx.csv", "b1.csv"]):
+        (folder / name).write_text(f"user,item\nu{number},i{number}\n")
+    return [folder / name for name in STRANGE]
+
+
+@pytest.mark.parametrize("name", ["duckdb", pytest.param("spark", marks=pytest.mark.slow)])
+def test_names_of_files_are_not_patterns(tmp_path, name):
+    if name == "spark":
+        _needs_spark()
+    with closing(ENGINES[name](tmp_path, MEMORY)) as engine:
+        for number, path in enumerate(_strange(tmp_path / "files")):
+            relation, _ = engine.relation(SourceFiles([path], DELIMITED, ["user", "item"]))
+            assert engine.row(f"SELECT min({engine.quote('user')}), count(*) FROM {relation}") == (f"u{number}", 1)
 
 
 def _csv(*lines):
@@ -387,12 +412,16 @@ def test_movielens_has_the_same_interactions_in_both_formats(tmp_path):
     assert _pairs(small) == _pairs(large)
 
 
-@pytest.mark.slow
-def test_spark_gives_the_same_bytes(tmp_path):
+def _needs_spark():
     if importlib.util.find_spec("pyspark") is None:
         pytest.skip("pyspark is not installed")
     if shutil.which("java") is None:
         pytest.skip("Java is not installed, which Spark needs")
+
+
+@pytest.mark.slow
+def test_spark_gives_the_same_bytes(tmp_path):
+    _needs_spark()
     path = _messy(tmp_path / "t.csv")
     random = np.random.default_rng(0)
     rows = "".join(f"{u},i{i},{1 + (u + i) % 5}\n" for u, i in random.integers(0, 40, (3000, 2)))

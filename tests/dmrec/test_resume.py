@@ -226,18 +226,31 @@ def test_damage_is_found(tmp_path):
     save_checkpoint(tmp_path, _checkpoint(1))
     save_checkpoint(tmp_path, _checkpoint(2))
     newest = max(tmp_path.glob("state-*.json"), key=lambda path: json.loads(path.read_text())["number"])
+    whole = {path: path.read_bytes() for path in (newest, newest.with_suffix(".safetensors"))}
     rng = random.Random(1)
     for case in range(1000):
-        path = newest if case % 2 else newest.with_suffix(".safetensors")
-        whole = path.read_bytes()
-        path.write_bytes(_damaged(whole, rng, case))
+        path = list(whole)[case % 2]
+        path.write_bytes(_damaged(whole[path], rng, case))
         assert load_checkpoint(tmp_path).values["place"] == 1
-        path.write_bytes(whole)
+        for path, content in whole.items():
+            path.write_bytes(content)
     assert load_checkpoint(tmp_path).values["place"] == 2
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DmrecError, match=r"no undamaged checkpoint: state-.* differs from its checksum; .*; train"):
         load_checkpoint(tmp_path)
+
+
+def test_the_next_checkpoint_does_not_replace_the_good_one(tmp_path):
+    for place in (1, 2):
+        save_checkpoint(tmp_path, _checkpoint(place))
+    newest = tmp_path / "state-b.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert load_checkpoint(tmp_path).values["place"] == 1
+    save_checkpoint(tmp_path, _checkpoint(3))
+    assert load_checkpoint(tmp_path).values["place"] == 3
+    newest.unlink()
+    assert load_checkpoint(tmp_path).values["place"] == 1, "what was resumed from is still there"
 
 
 def test_damage_of_a_model_is_found(tmp_path):

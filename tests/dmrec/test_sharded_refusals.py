@@ -11,6 +11,8 @@ from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
 from dmrec.experiment import together
+from dmrec.experiment.worker import train_or_resume
+from dmrec.inference.parts import write_parts
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs import ranks as of_ranks
@@ -34,8 +36,8 @@ def test_ranks_that_compute_otherwise_are_found(rank_pool, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
-def other_data(ranks, folders, folder):
-    check_ranks(ranks, folder, open_dataset(folders[ranks.rank]))
+def other_data(ranks, folders):
+    check_ranks(ranks, open_dataset(folders[ranks.rank]))
 
 
 def test_ranks_with_other_data_are_found(rank_pool, tiny_folder, tmp_path):
@@ -43,7 +45,7 @@ def test_ranks_with_other_data_are_found(rank_pool, tiny_folder, tmp_path):
     manifest = tmp_path / "other/manifest.json"
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(DmrecError, match=r"rank 1 on \S+: .*manifest.json differs from rank 0's"):
-        rank_pool(2, other_data, [tiny_folder, tmp_path / "other"], tmp_path / "run")
+        rank_pool(2, other_data, [tiny_folder, tmp_path / "other"])
 
 
 def test_refusals(tiny_folder, tmp_path, capsys, monkeypatch):
@@ -72,30 +74,42 @@ def test_a_run_of_one_process_is_not_resumed_by_several(tmp_path, tiny_folder, c
     assert "leave out --ranks" in refused(capsys, "resume", tmp_path / "run", "--ranks", 2)
 
 
-def other_versions(ranks, data, folder):
+def other_versions(ranks, data, differing):
     before = of_ranks._computes
-    of_ranks._computes = lambda: {**before(), **({"dmrec_ext": "on plain torch"} if ranks.rank else {})}
+    of_ranks._computes = lambda: {**before(), **(differing if ranks.rank else {})}
     try:
-        of_ranks.check_ranks(ranks, folder, open_dataset(data))
+        of_ranks.check_ranks(ranks, open_dataset(data))
     finally:
         of_ranks._computes = before
 
 
-def test_ranks_that_would_compute_otherwise_arerefused(rank_pool, tiny_folder, tmp_path):
-    with pytest.raises(
-        DmrecError, match=r"rank 1 on \S+ runs dmrec_ext on plain torch, rank 0 \S+ .*bits would differ"
-    ):
-        rank_pool(2, other_versions, tiny_folder, tmp_path)
+@pytest.mark.parametrize("differing", [{"dmrec_ext": "on plain torch"}, {"dmrec": "0.0.1"}], ids=["path", "version"])
+def test_ranks_that_would_compute_otherwise_are_refused(rank_pool, tiny_folder, differing):
+    ((what, value),) = differing.items()
+    with pytest.raises(DmrecError, match=rf"rank 1 on \S+ runs {what} {value}, rank 0 \S+.*bits would differ"):
+        rank_pool(2, other_versions, tiny_folder, differing)
 
 
-def unseen_folder(ranks, data, folder):
-    own = folder if ranks.is_first else folder / "elsewhere"
-    check_ranks(ranks, own, open_dataset(data))
+def in_folders_of_their_own(ranks, do, folder):
+    """Each rank has its own disk, with a folder of the same name on it."""
+    own = folder / f"disk-{ranks.rank}/run"
+    own.mkdir(parents=True)
+    if do == "train":
+        train_or_resume(own, print, ranks=ranks)
+    elif do == "resume":
+        (own / "config.yaml").touch()
+        trainer.resume_run(own, ranks=ranks)
+    else:
+        data = open_dataset(do)
+        write_parts(own, data, torch.arange(data.n_users), lambda users: iter(()), {}, ranks, part_users=10)
 
 
-def test_a_folder_that_a_rank_does_not_see_isrefused(rank_pool, tiny_folder, tmp_path):
-    with pytest.raises(DmrecError, match=r"rank 1 on \S+ does not see .*: it must lie on storage that all machines"):
-        rank_pool(2, unseen_folder, tiny_folder, tmp_path)
+@pytest.mark.parametrize("do", ["train", "resume", "recommend"])
+def test_a_folder_that_the_ranks_do_not_share_is_refused(rank_pool, tiny_folder, tmp_path, do):
+    wanted = r"rank 1 on \S+ does not see .*disk-0/run of rank 0 on \S+: it must lie on storage that all machines"
+    with pytest.raises(DmrecError, match=wanted):
+        rank_pool(2, in_folders_of_their_own, tiny_folder if do == "recommend" else do, tmp_path)
+    assert not list(tmp_path.rglob(".shared*")), "what was looked for is removed again"
 
 
 def test_what_does_not_fit_is_refused_before_anything_starts(tiny_folder, tmp_path, capsys, monkeypatch):

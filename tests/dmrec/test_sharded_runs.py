@@ -19,7 +19,7 @@ from commands import done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
-from dmrec.files import sha256_of
+from dmrec.files import locked, sha256_of
 from dmrec.inference.recommender import Recommender
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
@@ -183,6 +183,9 @@ def test_a_damaged_generation_is_left_for_the_older_one(rank_pool, tiny_folder, 
     folder = tmp_path / "run"
     newer = _two_generations(rank_pool, tiny_folder, folder)
     _damage(newer, damage, newer.parent / "state-a")
+    resumed_from = (folder / "state-a/manifest.json").read_bytes()
+    assert rank_pool(2, train, tiny_folder, folder, (), 2) == [True] * 2
+    assert (folder / "state-a/manifest.json").read_bytes() == resumed_from, "the damaged one was replaced"
     assert rank_pool(2, train, tiny_folder, folder, (), None) == [False] * 2
     assert _outcome(folder) == _outcome(undisturbed)
 
@@ -373,6 +376,18 @@ def test_recommendations_go_on_after_a_failure(rank_pool, undisturbed, tmp_path)
     assert (folder / "part-00000.parquet").stat().st_mtime_ns == first, "kept as it was"
     rank_pool(1, recommend_here, undisturbed, tmp_path / "whole", 50)
     assert _files(folder) == _files(tmp_path / "whole")
+    (folder / "part-00000.parquet").unlink()
+    with pytest.raises(OSError, match="No space left"):
+        rank_pool(1, recommend_here, undisturbed, folder, 50, 0)
+    assert not (folder / "_manifest.json").exists(), "the folder is not whole"
+    assert rank_pool(1, recommend_here, undisturbed, folder, 50) == [(120, 600, 2)]
+    assert _files(folder) == _files(tmp_path / "whole")
+    with (
+        locked(folder / ".lock", "taken"),
+        pytest.raises(DmrecError, match="another process writes there; name another"),
+    ):
+        rank_pool(1, recommend_here, undisturbed, folder, 50)
+    (folder / ".lock").unlink()
     with pytest.raises(DmrecError, match=r"of other settings \(part_users\); name another folder"):
         rank_pool(2, recommend_here, undisturbed, folder, 60)
     (tmp_path / "other").mkdir()

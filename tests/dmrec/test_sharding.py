@@ -8,6 +8,7 @@ import pytest
 import torch
 from dmrec.build import build_model
 from dmrec.config import build_config
+from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import Step, TrainingData, evaluating
 from dmrec.options import apply_overrides
@@ -186,6 +187,23 @@ def sums(ranks, seed, shape):
 def test_sum_over_ranks_is_a_tree(rank_pool, size, shape):
     for found, wanted in rank_pool(size, sums, 1, shape):
         assert torch.equal(found, wanted)
+
+
+class UnpicklableError(OSError):
+    """An error that holds what cannot be sent to another process."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.open = lambda: None
+
+
+def fail_on_one(ranks):
+    ranks.agree(UnpicklableError("the disk is full") if ranks.rank == 1 else None)
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words(rank_pool):
+    with pytest.raises(DmrecError, match="UnpicklableError: the disk is full"):
+        rank_pool(2, fail_on_one)
 
 
 @pytest.mark.parametrize("size", [2, 3])

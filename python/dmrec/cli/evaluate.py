@@ -22,6 +22,7 @@ from ..eval.ranking import evaluate as evaluate_model
 from ..inference.rankings import read_rankings
 from ..models.base import TrainingData
 from ..runs.load import check_count, held_out_split, load_run, test_data, test_exclusions
+from ..runs.ranks import check_ranks
 from ..runtime import device_of
 from ..sharding.ranks import ALONE, Ranks
 from .console import notify, print_table
@@ -151,6 +152,7 @@ def _of_run(
 ) -> Measured:
     loaded = load_run(run, data, device_of(device, ranks), unfinished=unfinished, ranks=ranks)
     opened, dataset, model, users = loaded
+    check_ranks(ranks, dataset)
     if ranks.is_first:
         notify_of_seed(run, opened.folder)
     held_out = held_out_split(opened.config, dataset, split)

@@ -17,6 +17,7 @@ from ..inference.parts import write_parts
 from ..inference.recommend import Ranking
 from ..inference.recommender import Recommender
 from ..runs.load import check_count, load_run
+from ..runs.ranks import check_ranks
 from ..runtime import device_of
 from ..sharding.ranks import ALONE
 from .console import notify, output
@@ -59,6 +60,7 @@ def recommend_to_folder(
         start(ranks)
     with together(sharding) if shared else nullcontext(ALONE) as of_all:
         loaded = load_run(run, data, device_of(device, of_all), unfinished=unfinished, ranks=of_all)
+        check_ranks(of_all, loaded.dataset)
         if of_all.is_first:
             notify_of_seed(run, loaded.run.folder)
         recommender = Recommender(loaded.model, loaded.data, loaded.dataset, loaded.run.config, loaded.run.folder)

@@ -57,6 +57,23 @@ def create_large_dataset(
     """
     check_dataset_name(name)
     remove_dataset(folder)
+    try:
+        return _create(folder, name, blocks, n_items, items, users, provenance, part_size)
+    except BaseException:
+        remove_dataset(folder)  # what was written must not be in the way of another attempt
+        raise
+
+
+def _create(
+    folder: Path,
+    name: str,
+    blocks: Iterable[Mapping[str, Block]],
+    n_items: int,
+    items: Descriptions | None,
+    users: Descriptions | None,
+    provenance: dict[str, Any] | Callable[[], dict[str, Any]],
+    part_size: int,
+) -> Dataset:
     n_users, counts, files = 0, np.zeros(n_items, dtype=np.int64), dict[str, dict[str, Any]]()
     with contextlib.ExitStack() as stack:
         writers = {split: stack.enter_context(_SplitWriter(folder, split, n_items, part_size)) for split in SPLITS}
@@ -152,7 +169,7 @@ class _SplitWriter:
         first, n_users = 0, len(crow) - 1
         while first < n_users:
             files = self._part()
-            space = self._part_size - files[1].count
+            space = max(self._part_size - files[1].count, 0)
             last = int(np.searchsorted(crow, crow[first] + space, side="right")) - 1
             if last == first and files[0].count == 1:
                 last = first + 1  # a user with more than a part may hold

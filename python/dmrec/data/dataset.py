@@ -218,11 +218,13 @@ class Dataset:
         """All users in row order; without a file, their numbers."""
         return self.storage.entities("users")
 
-    def names(self, side: str, *, titles: bool = False) -> Any:
-        """An Arrow table with the columns ``id`` and, with ``titles``, ``title`` of all items or users in row order;
-        None without descriptions, where ids are the numbers of the rows.
+    def names(self, side: str, *, titles: bool = False, rows: range | None = None) -> Any:
+        """An Arrow table with the columns ``id`` and, with ``titles``, ``title`` of the items or users in ``rows``, by
+        default of all; None without descriptions, where ids are the numbers of the rows.
         """
-        return self.storage.names(side, ["id", *(["title"] if titles else [])]) if self.describes(side) else None
+        if not self.describes(side):
+            return None
+        return self.storage.names(side, ["id", *(["title"] if titles else [])], rows)
 
     @cached_property
     def item_columns(self) -> dict[str, int]:

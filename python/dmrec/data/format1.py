@@ -93,9 +93,10 @@ class MatrixFiles:
             raise DmrecError(f"{path} has {len(entities)} lines, but the dataset has {count} {side}")
         return entities
 
-    def names(self, side: str, columns: list[str]) -> Any:
+    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
         """An Arrow table of descriptions."""
-        return table_of(self.entities(side), columns)
+        entities = self.entities(side)
+        return table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

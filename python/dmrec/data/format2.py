@@ -103,12 +103,22 @@ class PartFiles:
             return [Entity(str(i)) for i in range(self._count(side))]
         return [Entity(i, title, text) for i, title, text in self._descriptions(side, ["id", "title", "text"])]
 
-    def names(self, side: str, columns: list[str]) -> Any:
-        """An Arrow table of descriptions."""
+    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
+        """An Arrow table of descriptions; files without any of the rows are not read."""
         import pyarrow
+        import pyarrow.parquet
 
-        batches = [batch for name in self._parts(side, ".parquet") for batch in _parquet(self.folder / name, columns)]
-        return pyarrow.Table.from_batches(batches)
+        wanted = range(self._count(side)) if rows is None else rows or range(0)
+        first, skipped = 0, 0
+        batches: list[Any] = []
+        for path in (self.folder / name for name in self._parts(side, ".parquet")):
+            count = pyarrow.parquet.read_metadata(path).num_rows
+            if first + count <= wanted.start:
+                skipped += count
+            elif first < wanted.stop or not batches:  # one at least, for the types
+                batches += _parquet(path, columns)
+            first += count
+        return pyarrow.Table.from_batches(batches).slice(wanted.start - skipped, len(wanted))
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

@@ -59,8 +59,9 @@ class _Grown:
     def entities(self, side: str) -> list[Entity]:
         return [*self.base.entities(side), *(self.joined if side == "items" else ())]
 
-    def names(self, side: str, columns: list[str]) -> Any:
-        return format1.table_of(self.entities(side), columns)
+    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
+        entities = self.entities(side)
+        return format1.table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
 
     def texts(self, side: str) -> Iterator[str]:
         yield from self.base.texts(side)

@@ -44,8 +44,8 @@ class Storage(Protocol):
     def entities(self, side: str) -> list[Entity]:
         """All items or users in row order; without a file, their numbers."""
 
-    def names(self, side: str, columns: list[str]) -> Any:
-        """An Arrow table with some of the columns ``id``, ``title`` and ``text``, in row order."""
+    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
+        """An Arrow table with some of the columns ``id``, ``title`` and ``text`` of these rows, by default of all."""
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order, one at a time; empty where there is none."""

@@ -43,7 +43,7 @@ class Evaluation:
 
 def mean(values: Tensor) -> float:
     """The mean, rounded once: the same bits in any order. 0 where there are no values."""
-    return math.fsum(values.tolist()) / max(len(values), 1)
+    return math.fsum(value for part in values.split(1 << 20) for value in part.tolist()) / max(len(values), 1)
 
 
 def sample(users: Tensor, count: int | None) -> Tensor:

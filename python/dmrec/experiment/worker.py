@@ -20,6 +20,7 @@ from ..data.dataset import open_dataset
 from ..errors import DmrecError
 from ..plugins import import_source, load_plugins
 from ..runs.checkpoint import NoCheckpointError
+from ..runs.ranks import check_shared
 from ..runs.run import Run, is_finished
 from ..sharding.ranks import ALONE, Ranks
 from ..training.observer import Observer
@@ -72,6 +73,7 @@ def train_or_resume(
     ``report`` is called with a line if a checkpoint is damaged, in which case training starts from the beginning.
     ``ranks``: the processes that train together, which all call this.
     """
+    check_shared(ranks, folder)
     finished, resumable = ranks.tell((is_finished(folder), Run(folder).is_resumable))
     if finished:  # its row was lost with the process that would have written it
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,8 @@ def _unwritten(path: Path, error: Exception) -> DmrecError:
 def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint:
     """The newest generation that is undamaged. ``items``: where they are cut, how; all ranks call this.
 
+    Damaged ones no longer count, so that the next checkpoint replaces them and not the one that was good.
+
     Raises:
         NoCheckpointError: there is none; the message says why.
     """
@@ -93,6 +96,8 @@ def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint
         try:
             values = read_with_checksum(manifest)
             if sha256_of(weights) == values["sha256"]:
+                for damaged in found[: found.index(name)]:
+                    (folder / f"{damaged}.json").unlink(missing_ok=True)
                 return Checkpoint(safetensors.torch.load_file(weights), values)
             faults.append(f"{weights.name} differs from its checksum")
         except FileNotFoundError as error:
@@ -106,12 +111,16 @@ def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint
 def _load_cut(folder: Path, items: ItemShards) -> Checkpoint:
     numbers = items.ranks.tell({name: _number(folder / name / MANIFEST) for name in GENERATIONS})
     faults = []
-    for name in sorted(GENERATIONS, key=lambda name: -numbers[name]):
+    found = sorted(GENERATIONS, key=lambda name: -numbers[name])
+    for name in found:
         there = items.ranks.tell((folder / name).exists())
         if not there:
             continue
         try:
-            return Checkpoint(*load_shards(folder / name, items))
+            checkpoint = Checkpoint(*load_shards(folder / name, items))
+            for damaged in found[: found.index(name)]:
+                items.ranks.first_does(partial((folder / damaged / MANIFEST).unlink, missing_ok=True))
+            return checkpoint
         except DmrecError as error:
             faults.append(str(error))
     raise agreed(_unreadable(folder, faults))

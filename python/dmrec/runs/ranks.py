@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import secrets
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +21,47 @@ from ..files import sha256_of
 from ..sharding.ranks import Ranks, agreed
 
 
-def check_ranks(ranks: Ranks, folder: Path, dataset: Dataset) -> None:
-    """Compares what each process sees and is.
+def check_shared(ranks: Ranks, folder: Path) -> None:
+    """Makes ``folder`` if it is not there, and looks whether every process sees the same one.
 
     Raises:
-        DmrecError: on every rank, where one does not see ``folder``, has another dataset, or computes otherwise.
+        DmrecError: on every rank, where one does not.
     """
     if ranks.size == 1:
         return
-    ranks.first_does(lambda: folder.mkdir(parents=True, exist_ok=True))
-    own: dict[str, Any] = {
-        "host": socket.gethostname(),
-        "sees": folder.exists(),
-        "data": sha256_of(dataset.folder / MANIFEST),
-    }
+    token = ranks.tell(secrets.token_hex())
+    mark = folder / ".shared.tmp"
+    ranks.first_does(partial(_leave, mark, token))
+    try:
+        sees = mark.read_text(encoding="ascii") == token
+    except OSError:
+        sees = False
+    of_ranks = ranks.gather_values((socket.gethostname(), sees))
+    if ranks.is_first:
+        mark.unlink(missing_ok=True)
+    for rank, (host, found) in enumerate(of_ranks):
+        if not found:
+            raise agreed(
+                DmrecError(
+                    f"rank {rank} on {host} does not see {folder} of rank 0 on {of_ranks[0][0]}: it must lie on "
+                    "storage that all machines share"
+                )
+            )
+
+
+def check_ranks(ranks: Ranks, dataset: Dataset) -> None:
+    """Compares what each process reads and is.
+
+    Raises:
+        DmrecError: on every rank, where one has another dataset or computes otherwise.
+    """
+    if ranks.size == 1:
+        return
+    own: dict[str, Any] = {"host": socket.gethostname(), "data": sha256_of(dataset.folder / MANIFEST)}
     of_ranks = ranks.gather_values({**own, "computes": _computes()})
     first = of_ranks[0]
     for rank, found in enumerate(of_ranks):
         where = f"rank {rank} on {found['host']}"
-        if not found["sees"]:
-            raise agreed(DmrecError(f"{where} does not see {folder}: it must lie on storage that all machines share"))
         if found["data"] != first["data"]:
             raise agreed(DmrecError(f"{where}: {dataset.folder / MANIFEST} differs from rank 0's"))
         for what, value in found["computes"].items():
@@ -61,10 +85,16 @@ def verify_together(ranks: Ranks, dataset: Dataset) -> None:
     ranks.agree(error)
 
 
+def _leave(mark: Path, token: str) -> None:
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(token, encoding="ascii")
+
+
 def _computes() -> dict[str, Any]:
     path = dmrec_ext.native_path("multinomial_nll", "cpu")
     return {
         "torch": torch.__version__,
+        "dmrec": importlib.metadata.version("dmrec"),
         "dmrec_ext": f"natively ({path.detail})" if path.native else "on plain torch",
         "machine": platform.machine(),
         "threads": f"{torch.get_num_threads()} ({os.environ.get('OMP_NUM_THREADS', 'not set')})",

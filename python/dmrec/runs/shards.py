@@ -95,8 +95,9 @@ def load_shards(folder: Path, items: ItemShards) -> tuple[dict[str, Tensor], dic
             tensors |= {_with_shard(name, shard): tensor for name, tensor in of_shard.items()}
     except FileNotFoundError as error:
         fault = f"{folder.name}/{Path(str(error.filename)).name} is missing"
-    except DmrecError as error:
-        fault = str(error)
+    except (OSError, KeyError, safetensors.SafetensorError, DmrecError) as error:
+        fault = f"{folder.name} cannot be read ({type(error).__name__}: {error})"
+        fault = str(error) if isinstance(error, DmrecError) else fault
     faults = [found for found in items.ranks.gather_values(fault) if found is not None]
     if faults:
         raise agreed(DmrecError(faults[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ..errors import DmrecError
 
 Value = TypeVar("Value")
 
@@ -103,9 +106,18 @@ class Ranks:
 
     def agree(self, error: Exception | None) -> None:
         """Raises the error of the first rank that has one, on all ranks: see `is_agreed`."""
-        for found in self.gather_values(error):
+        for found in self.gather_values(_portable(error)):
             if found is not None:
                 raise agreed(found)
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error, or one with its words, where it cannot be sent to other processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return DmrecError(f"{type(error).__name__}: {error}")
+    return error
 
 
 Error = TypeVar("Error", bound=BaseException)

@@ -228,6 +228,7 @@ class _Training:
         validation = {} if settings.monitor == NLL else self._ranked(self.valid)
         if self.config.model.has_likelihood:
             validation[NLL] = mean_nll(model, self.data, self.valid)
+        validation = self.ranks.tell(validation)  # what follows from it must follow everywhere
         self.run.log("evaluation", epoch=state.epoch, seconds=round(self.timer.lap("evaluation"), 4), **validation)
         score = -validation[NLL] if settings.monitor == NLL else validation[settings.monitor]
         if score > state.best_score:
@@ -261,9 +262,11 @@ class _Training:
             return
         weights, metadata = self.run.load()
         if metadata["epoch"] != self.state.best_epoch:
-            raise DmrecError(
-                f"{self.run.folder} has the model of epoch {metadata['epoch']}, not of {self.state.best_epoch}: it was "
-                "resumed where other bits come out, on other hardware or threads; train again"
+            raise agreed(
+                DmrecError(
+                    f"{self.run.folder} has the model of epoch {metadata['epoch']}, not of {self.state.best_epoch}: it "
+                    "was resumed where other bits come out, on other hardware or threads; train again"
+                )
             )
         self.model.load_state_dict(weights)
 

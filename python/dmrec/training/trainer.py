@@ -27,7 +27,7 @@ from ..runs.checkpoint import Checkpoint, NoCheckpointError, load_checkpoint, pa
 from ..runs.initial import initial_state
 from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
-from ..runs.ranks import check_ranks, verify_together
+from ..runs.ranks import check_ranks, check_shared, verify_together
 from ..runs.run import CONFIG, USERS, Run, is_finished, make_room, run_lock
 from ..runs.users import DEPTH, save_users
 from ..runtime import Runtime, device_of, resolve_device
@@ -54,7 +54,8 @@ def train(
     Raises:
         DmrecError: a finished run is there and is not to be replaced, or another process trains there.
     """
-    check_ranks(ranks, folder, dataset)
+    check_shared(ranks, folder)
+    check_ranks(ranks, dataset)
     with run_lock(folder, ranks):
         if any(ranks.any(is_finished(folder))) and not replace:
             raise agreed(
@@ -80,15 +81,16 @@ def resume_run(
     ``device``: where, if not where it was started; the bits are those of an uninterrupted run only on the same one.
     ``ranks``: the processes that train together, not necessarily as many as before.
     """
-    if not (folder / CONFIG).exists():
-        raise NoCheckpointError(f"{folder} is not a run (no {CONFIG})")
+    if not ranks.tell((folder / CONFIG).exists()):
+        raise agreed(NoCheckpointError(f"{folder} is not a run (no {CONFIG})"))
+    check_shared(ranks, folder)
     run = Run(folder)
     with run_lock(folder, ranks):
         if any(ranks.any(is_finished(folder))):
             raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
         config = run.config
         dataset = open_dataset(run.data_folder(data))
-        check_ranks(ranks, folder, dataset)
+        check_ranks(ranks, dataset)
         checkpoint = load_checkpoint(folder, shards_of(config, dataset.n_items, ranks))
         metadata = checkpoint.values["about"]
         check_data(folder, metadata, config, dataset)
@@ -183,7 +185,8 @@ def _train(
         if tested.random_ties:
             result |= {"test_random_ties": tested.random_ties}
         if config.evaluation.per_user:
-            save_users(run.folder / USERS, tested, of_test.interactions.crow.diff()[tested.users])
+            if runtime.ranks.is_first:
+                save_users(run.folder / USERS, tested, of_test.interactions.crow.diff()[tested.users])
             if activity := activity_of(model, of_test):
                 result |= {"activity": activity}
     result |= {"seconds": round(time.perf_counter() - started, 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ class DuckDb:
 
     def relation(self, source: SourceFiles) -> tuple[str, str]:
         """A table function, and its column of names of files."""
-        files = f"[{', '.join(_literal(str(path)) for path in source.files)}]"
+        files = f"[{', '.join(map(_file, source.files))}]"
         if source.kind == PARQUET:
             return f"read_parquet({files}, filename = true)", "filename"
         columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in source.names)
@@ -75,7 +76,7 @@ class DuckDb:
 
     def read_parquet(self, name: str, path: Path) -> None:
         """A view of the file."""
-        self.view(name, f"SELECT * FROM read_parquet({_literal(str(path))})")
+        self.view(name, f"SELECT * FROM read_parquet({_file(path)})")
 
     def drop(self, *names: str) -> None:
         """Tables; their blocks are used again."""
@@ -119,6 +120,11 @@ def _in_one_line(message: str) -> str:
     if "Out of Memory" in message:
         return f"DuckDB needs more memory: --memory ({lines[0]})"
     return f"DuckDB: {lines[0]}"
+
+
+def _file(path: Path) -> str:
+    """A file by its name, in which DuckDB would see a pattern."""
+    return _literal(glob.escape(str(path)))
 
 
 def _literal(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,8 +130,8 @@ class Spark:
 
 
 def _url(path: Path) -> str:
-    """A path in the file system, whatever a cluster's default is."""
-    return f"file://{path.resolve()}"
+    """A path in the file system, whatever a cluster's default is; not a pattern."""
+    return "file://" + re.sub(r"([\\*?{}\[\]])", r"\\\1", str(path.resolve()))
 
 
 def _first_line(error: Exception) -> str:
