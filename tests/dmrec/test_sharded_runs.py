@@ -416,6 +416,22 @@ def test_recommend_and_evaluate_commands_over_processes(undisturbed, tmp_path, c
     assert alone["recall@20"] == Run(undisturbed).result["test"]["recall@20"]
 
 
+def test_the_table_of_a_blended_ranking_is_made_once(undisturbed):
+    loaded = load_run(undisturbed)
+    recommender = Recommender(loaded.model, loaded.data, loaded.dataset, loaded.run.config, loaded.run.folder)
+    whole = list(recommender.recommend(k=5, popularity=0.5).rows())
+    blended = recommender.blended(0.5)
+    users = torch.arange(loaded.dataset.n_users)
+    tables = []
+    for ranking in recommender.ranked_rows(users, 5, None, "known", popularity=0.5, block_size=16):
+        tables.append(blended._table)
+        items = [loaded.dataset.items[i].id for i in ranking.items[0].tolist()]
+        user = loaded.dataset.users[int(ranking.users[0])].id
+        assert items == [row["item"] for row in whole if row["user"] == user]
+    assert len(tables) > 2
+    assert all(table is tables[0] for table in tables)
+
+
 def test_refusals_of_recommendations_in_parts(undisturbed, tmp_path, capsys):
     said = refused(capsys, "recommend", undisturbed, "--out", tmp_path / "top", "--user", "u1")
     assert "a folder for all users of the dataset: leave out --user" in said
