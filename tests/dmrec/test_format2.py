@@ -19,27 +19,14 @@ from dmrec.data.vectors import VectorParts
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset, permute_vectors
 from dmrec.language.encoders.tfidf import TfidfSvd
+from tiny import as_format2
 from typer.testing import CliRunner
-
-
-def _blocks(dataset, size):
-    """The interactions of a dataset, ``size`` users at a time."""
-    for first in range(0, dataset.n_users, size):
-        rows = {split: dataset.matrix(split)[first : first + size] for split in SPLITS}
-        yield {split: Block(m.indptr.astype(np.int64), m.indices) for split, m in rows.items()}
-
-
-def _as_format2(dataset, folder, *, block=50, **options):
-    described = {side: descriptions_of(getattr(dataset, side)) for side in ("items", "users")}
-    blocks = _blocks(dataset, block)
-    options = {**described, "provenance": {"seed": 0}, **options}
-    return create_large_dataset(folder, "tiny", blocks, dataset.n_items, **options)
 
 
 @pytest.fixture
 def large(dataset, tmp_path):
     """The tiny dataset in format 2, of several parts."""
-    return _as_format2(dataset, tmp_path / "large", part_size=300)
+    return as_format2(dataset, tmp_path / "large", part_size=300)
 
 
 def test_parts_hold_what_the_matrices_hold(dataset, large):
@@ -94,7 +81,7 @@ def test_rows_that_are_not_there(large, index, error, message):
 
 
 def test_parts_do_not_depend_on_blocks(dataset, tmp_path):
-    made = [_as_format2(dataset, tmp_path / str(size), block=size, part_size=300) for size in (1, 37, 120)]
+    made = [as_format2(dataset, tmp_path / str(size), block=size, part_size=300) for size in (1, 37, 120)]
     assert len({json.dumps(each.manifest["files"]) for each in made}) == 1
     assert len({json.dumps(each.fingerprint(None)) for each in made}) == 1
 
@@ -129,11 +116,11 @@ def test_blocks_that_cannot_be(tmp_path, crow, col, message):
 
 def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(create_parts, "ROWS_OF_DESCRIPTIONS", 16)
-    made = _as_format2(dataset, tmp_path / "d")
+    made = as_format2(dataset, tmp_path / "d")
     assert sorted(path.name for path in (made.folder / "items").iterdir()) == [f"0000{i}.parquet" for i in range(3)]
     assert [item.id for item in made.items] == [item.id for item in dataset.items]
     with pytest.raises(DmrecError, match="119 users are described, but there are 120"):
-        _as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
+        as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
 
 
 @pytest.mark.parametrize("name", ["train/00001.col.npy", "items.counts.npy", "users/00000.parquet"])
@@ -247,7 +234,7 @@ def test_a_dataset_of_the_other_format_is_replaced(dataset, large):
         *("manifest.json", "test.npz", "train", "train.npz", "valid.npz")
     ]
     assert [path.name for path in (folder / "train").iterdir()] == ["notes.txt"]
-    _as_format2(dataset, folder)
+    as_format2(dataset, folder)
     assert not (folder / "train.npz").exists()
     assert open_dataset(folder).manifest["format"] == 2
 

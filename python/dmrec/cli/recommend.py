@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from ..data.dataset import Dataset
@@ -253,14 +254,14 @@ def _print_for_new_user(
 
 
 def _print_for_users(dataset: Dataset, rows: Sequence[dict[str, Any]], users: Sequence[str]) -> None:
-    train = dataset.split("train")
+    train = dataset.interactions("train")
     for user in users:
         row = dataset.user_rows.get(user)
         if row is None:
             output.print(f"\n{user}: not in training")
         else:
             who = dataset.users[row]
-            items = train.col[train.crow[row] : train.crow[row + 1]].tolist()
+            items = train.rows(torch.tensor([row])).col.tolist()
             history = ", ".join(dataset.items[i].label for i in items[:8])
             output.print(f"\n{who.label}: {who.text}".rstrip(": "))
             output.print(f"interacted with {history}{', ..' if len(items) > 8 else ''}")

@@ -18,7 +18,7 @@ from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import USERS_PER_BLOCK
 from ..language.encoders import TextEncoder, encoder_of
-from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
+from ..models.base import Model, TrainingData, UserBatch, evaluating
 from ..runs.provenance import user_text_of
 from ..runtime import move
 
@@ -136,11 +136,10 @@ def distinct_topk(ranked: Callable[[int], tuple[Tensor, Tensor]], k: int, groups
     return scores.gather(1, first).masked_fill(~kept, -torch.inf), items.gather(1, first).masked_fill(~kept, -1)
 
 
-def rank_popular(interactions: Csr, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Ranking:
-    """The items with the most interactions: for a user of whom nothing is known."""
-    counts = torch.bincount(interactions.col, minlength=interactions.n_cols).float()[None]
-    out = None if excluded is None else Csr(torch.tensor([0, len(excluded)]), excluded, None, interactions.n_cols)
-    ranked = partial(rank_scores, counts, exclude=out)
+def rank_popular(counts: Tensor, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Ranking:
+    """The items with the most interactions, ``counts`` (N,) of them: for a user of whom nothing is known."""
+    out = None if excluded is None else Csr(torch.tensor([0, len(excluded)]), excluded, None, len(counts))
+    ranked = partial(rank_scores, counts.float()[None], exclude=out)
     scores, items = ranked(k) if groups is None else distinct_topk(ranked, k, groups)
     return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
@@ -160,28 +159,6 @@ def with_columns(x: Csr, columns: Tensor) -> Csr:
     merged[position], of_columns[position] = col, False
     merged[of_columns] = columns.repeat(x.n_rows)
     return Csr(crow, merged, None, x.n_cols)
-
-
-def with_history(data: TrainingData, new: Sequence[tuple[int, int]]) -> TrainingData:
-    """``data`` with further interactions (row, column), a user's oldest first. What is there already stays once."""
-    users, items = (torch.tensor([pair[side] for pair in new], dtype=torch.int64) for side in (0, 1))
-    n = data.n_items
-    known = data.interactions.row_of_entry() * n + data.interactions.col
-    key = users * n + items
-    first = torch.zeros(len(key), dtype=torch.bool)
-    first[torch.from_numpy(np.unique(key.numpy(), return_index=True)[1])] = True
-    fresh = first & ~torch.isin(key, known)
-    users, items, key = users[fresh], items[fresh], key[fresh]
-    together = torch.cat([known, key]).sort().values
-    counts = torch.bincount(together // n, minlength=data.n_users)
-    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    interactions = Csr(crow, together % n, None, n)
-    histories = data.histories
-    if histories is not None:
-        rows = torch.cat([torch.arange(data.n_users).repeat_interleave(histories.indptr.diff()), users])
-        order = rows.argsort(stable=True)
-        histories = Histories(crow, torch.cat([histories.items, items])[order])
-    return data._replace(interactions=interactions, histories=histories)
 
 
 def rank_new_user(

@@ -28,6 +28,7 @@ from ..runs.provenance import user_text_of
 from ..runtime import move
 from ..table import Table
 from .blend import Blended, fit_temperature
+from .history import with_history
 from .new_items import grow
 from .recommend import (
     Ranking,
@@ -37,7 +38,6 @@ from .recommend import (
     rank_popular,
     rank_users,
     user_named,
-    with_history,
 )
 from .unlike_items import unlike_items
 from .vectors import ItemVectors, Posterior
@@ -307,12 +307,12 @@ class Recommender:
             )
         items = unit_vectors(vectors)
         learned_all = self.config.training.interactions == "all"
-        wanted = self.data.interactions if learned_all else self.dataset.split("valid")
+        wanted = self.data.interactions if learned_all else self._read("valid")
         return items.to(self.model.device), fit_temperature(self.data, wanted, items)
 
     def popular(self, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Table:
         """The k items with the most interactions that the model was trained on, as for a new user."""
-        table = self._table([rank_popular(self.data.interactions, k, excluded, groups)])
+        table = self._table([rank_popular(self.data.item_counts(), k, excluded, groups)])
         return Table({name: table[name] for name in table.columns if name != "user"})
 
     def fed(self, feed: str, history: Mapping[Any, Ids] | None) -> TrainingData:
@@ -417,8 +417,11 @@ class Recommender:
     @cached_property
     def known(self) -> Csr:
         """(M, N): all interactions."""
-        read = interactions_of if self.data.shards is None else rows_of
-        return read(self.dataset, *SPLITS)
+        return self._read(*SPLITS)
+
+    def _read(self, *splits: str) -> Csr:
+        """(M, N): the interactions of these splits, of which only rows need be read where items are cut."""
+        return (interactions_of if self.data.shards is None else rows_of)(self.dataset, *splits)
 
     @cached_property
     def _ids(self) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ class BackboneConfig(ModelConfig):
         if self.item_text is None:
             return None
         assert data.item_text is not None, "a run whose model reads the texts of items has their vectors"
-        taken = torch.bincount(data.interactions.col, minlength=data.n_items) > 0
+        taken = data.item_counts() > 0
         return ItemTexts(unit_vectors(data.item_text), taken)
 
     @property
