@@ -1,12 +1,11 @@
-"""What several processes refuse before they train, and what `dmrec plan` says of it."""
+"""What several processes refuse before they train."""
 
-import re
 import shutil
 from contextlib import nullcontext
 
 import pytest
 import torch
-from commands import done, refused
+from commands import refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
@@ -96,26 +95,6 @@ def unseen_folder(ranks, data, folder):
 def test_a_folder_that_a_rank_does_not_see_isrefused(rank_pool, tiny_folder, tmp_path):
     with pytest.raises(DmrecError, match=r"rank 1 on \S+ does not see .*: it must lie on storage that all machines"):
         rank_pool(2, unseen_folder, tiny_folder, tmp_path)
-
-
-def test_what_does_not_fit_is_refused_before_anything_starts(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 9_000_000)
-    said = refused(capsys, "train", "mult-vae", "--data", tiny_folder, "--ranks", 2)
-    assert re.search(r"48 items at a width of 600 need \S+ GB for each of 2 processes, this machine has 0.0 GB", said)
-    assert "or take a width of" in said
-
-
-def test_plan_prints_what_fits(tiny_folder, capsys, monkeypatch):
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 20_000_000)
-    done("plan", "dmrec-m", "--data", tiny_folder, "--set", "sharding.shards=4", "--set", "training.batch_size=64")
-    printed = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
-    assert [row[0] for row in rows] == ["1", "2", "4"]
-    assert [row[4] for row in rows] == ["0", "8", "8"], "collectives"
-    assert [row[2] for row in rows] == ["yes", "yes", "yes"]
-    assert "measured here: products" in printed
-    assert "free memory here: 0.0 GB; logits are kept" in printed
 
 
 class Told:

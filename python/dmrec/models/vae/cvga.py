@@ -43,6 +43,7 @@ class CvgaConfig(BackboneConfig):
     initialisation: Initialisation = "torch"
 
     unsharded: ClassVar[str | None] = None
+    width: ClassVar[str | None] = "latent"
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
         "latent": {"choices": [64, 100, 200, 300]},

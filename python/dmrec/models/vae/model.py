@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class BackboneConfig(ModelConfig):
     """Options of a generative recommender. Alone it is trained as a `Vae`; with language, as `Dmrec`."""
 
     item_text: ItemTextConfig | None = None
+
+    width: ClassVar[str | None] = None
+    """The option that `table_widths` rise with; None where `unsharded`."""
 
     def texts(self, data: TrainingData) -> ItemTexts | None:
         """The texts of the items, where the model reads them."""
