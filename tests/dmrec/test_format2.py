@@ -119,6 +119,7 @@ def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
     made = as_format2(dataset, tmp_path / "d")
     assert sorted(path.name for path in (made.folder / "items").iterdir()) == [f"0000{i}.parquet" for i in range(3)]
     assert [item.id for item in made.items] == [item.id for item in dataset.items]
+    assert made.rows_named("items", ["i40", "i17", "x", "i3"]) == {"i3": 3, "i17": 17, "i40": 40}
     with pytest.raises(DmrecError, match="119 users are described, but there are 120"):
         as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
 
@@ -272,3 +273,26 @@ def test_training_does_not_depend_on_the_format(dataset, large, tmp_path):
         _run("train", "mult-vae", "--data", data.folder, "--out", out, "--set", "training.epochs=2")
         results.append(json.loads((out / "tiny/mult-vae/seed-0/result.json").read_text())["test"])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("side", ["items", "users"])
+def test_rows_of_a_few_ids(dataset, large, monkeypatch, side):
+    initial = side[0]
+    ids = [f"{initial}3", "nobody", "", f"{initial}47", f"{initial}0", f"{initial}3", "3"]
+    wanted = {f"{initial}3": 3, f"{initial}47": 47, f"{initial}0": 0}
+    monkeypatch.setattr(type(large.storage), "entities", lambda *_: pytest.fail("all ids were listed"))
+    for data in (dataset, large, open_dataset(large.folder)):
+        assert data.rows_named(side, ids) == wanted
+        assert data.rows_named(side, []) == {}
+        assert data.rows_named(side, ["nobody"]) == {}
+    known = getattr(dataset, "item_columns" if side == "items" else "user_rows")
+    assert large.rows_named(side, list(known)) == known
+
+
+def test_rows_of_a_few_ids_without_descriptions(dataset, tmp_path):
+    made = as_format2(dataset, tmp_path / "d", items=None, users=None)
+    ids = ["7", "47", "48", "-1", "007", "+7", "x", "²", "٧", ""]
+    assert made.rows_named("items", ids) == {"7": 7, "47": 47}
+    assert made.item_columns["47"] == 47
+    grown = with_new_items(made, dataset.items[:1], {})
+    assert grown.rows_named("items", ["i0", "47"]) == {"i0": 48, "47": 47}

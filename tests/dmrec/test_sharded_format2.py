@@ -8,8 +8,11 @@ import torch
 from commands import done
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
+from dmrec.data.sources.visitors import read_history
+from dmrec.errors import DmrecError
 from dmrec.eval.activity import activity_of
 from dmrec.eval.ranking import evaluate
+from dmrec.inference.recommend import items_named, users_named
 from dmrec.inference.recommender import Recommender
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
@@ -149,6 +152,21 @@ def test_the_command_recommends_alike(runs, name, table_of_history, tmp_path, ca
     assert printed[0] == printed[1]
     assert len(printed[0][0].splitlines()) == 1 + 4 * 122
     assert "interacted with Item " in printed[0][1]
+
+
+def test_ids_of_format_2_are_found_without_a_list_of_all(runs, table_of_history, monkeypatch):
+    recommender = _recommender(runs("mult-vae", 2))
+    wanted = [_recommender(runs("mult-vae", 1)).excluded(["i4", "i40"], ["i4", "i7"])]
+    storage = type(recommender.dataset.storage)
+    monkeypatch.setattr(storage, "entities", lambda self, side: pytest.fail(f"all {side} were listed"))
+    assert recommender.excluded(["i4", "i40"], ["i4", "i7"]).tolist() == wanted[0].tolist()
+    with pytest.raises(DmrecError, match="among: tiny has no item 'i48' .1 unknown"):
+        recommender.excluded(["i4"], ["i48"])
+    assert items_named(recommender.dataset, ["i9", "i2", "i9"]) == [9, 2, 9]
+    assert users_named(recommender.dataset, ["u119", "u0"]) == [119, 0]
+    assert recommender.fed("learned", {"u3": ["i5", "i0"]}).users(torch.tensor([3])).interactions.nnz > 0
+    later = read_history(table_of_history, recommender.dataset)
+    assert (later.of_users, set(later.of_new_users)) == ({"u3": ("i5", "i0")}, {"new", "nobody"})
 
 
 def test_interactions_of_format_2_are_not_read_whole(runs, monkeypatch, capsys):

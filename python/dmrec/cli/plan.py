@@ -187,13 +187,14 @@ def _refusal(config: Config, dataset: Dataset, ranks: int, room: Room, own: int,
     needed = memory_of(sizes_of(config, dataset), ranks).total + own
     if needed <= room.free:
         return None
-    key = str(_model_of(config).width)
+    key = _model_of(config).width
+    width = "" if key is None else f" at model.{key}={getattr(config.model, key)}"
     ways = filter(
         None, [_ranks_that_fit(config, dataset, ranks, room, own), _width_that_fits(config, dataset, ranks, room, own)]
     )
     listed = ", or ".join(ways)
     return DmrecError(
-        f"{dataset.n_items:,} items at model.{key}={getattr(config.model, key)} need {needed / GB:.1f} GB a rank on "
+        f"{dataset.n_items:,} items{width} need {needed / GB:.1f} GB a rank on "
         f"{counted(ranks, 'rank')}, {place} has {room.free / GB:.1f} free for each{': ' if listed else ''}{listed}"
     )
 
@@ -215,7 +216,9 @@ def _ranks_that_fit(config: Config, dataset: Dataset, ranks: int, room: Room, ow
 def _width_that_fits(config: Config, dataset: Dataset, ranks: int, room: Room, own: int) -> str | None:
     """The option of the largest width that fits, of eights where there are so many."""
     model = _model_of(config)
-    key, low, high = str(model.width), 0, int(getattr(model, str(model.width)))
+    if (key := model.width) is None:
+        return None
+    low, high = 0, int(getattr(model, key))
     while high - low > 1:
         middle = (low + high) // 2
         narrower = config.model_copy(update={"model": model.model_copy(update={key: middle})})

@@ -16,7 +16,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -223,6 +223,17 @@ class Dataset:
         None without descriptions, where ids are the numbers of the rows.
         """
         return self.storage.names(side, ["id", *(["title"] if titles else [])]) if self.describes(side) else None
+
+    def rows_named(self, side: str, ids: Sequence[str]) -> dict[str, int]:
+        """The rows of those of a few ids that items or users (``side``) have.
+
+        Of format 2, no more is kept of all others than Arrow's column of their ids.
+        """
+        found = self.storage.find(side, ids)
+        if found is None:
+            known = self.item_columns if side == "items" else self.user_rows
+            found = {each: known[each] for each in ids if each in known}
+        return found
 
     @cached_property
     def item_columns(self) -> dict[str, int]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,7 @@ class PartFiles:
 
     folder: Path
     manifest: dict[str, Any]
+    _ids: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any]) -> PartFiles:
@@ -109,6 +110,20 @@ class PartFiles:
 
         batches = [batch for name in self._parts(side, ".parquet") for batch in _parquet(self.folder / name, columns)]
         return pyarrow.Table.from_batches(batches)
+
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        """The rows of those of ``ids`` that are there, in one pass over all ids, which stay as Arrow has them."""
+        if not self._parts(side, ".parquet"):
+            return {i: int(i) for i in ids if i.isdecimal() and i == str(int(i)) and int(i) < self._count(side)}
+        import pyarrow
+        import pyarrow.compute
+
+        if side not in self._ids:
+            self._ids[side] = self.names(side, ["id"])["id"]
+        wanted = pyarrow.array(list(dict.fromkeys(ids)), self._ids[side].type)
+        place = pyarrow.compute.index_in(self._ids[side], value_set=wanted)
+        rows = pyarrow.compute.indices_nonzero(place.is_valid()).to_pylist()
+        return {wanted[place[row].as_py()].as_py(): row for row in rows}
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

@@ -215,11 +215,18 @@ def rank_new_user(
     return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
 
+def items_named(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """The columns of the items with these ids, or with these titles."""
+    by_id = dataset.rows_named("items", names)
+    return [by_id[name] if name in by_id else _item_titled(dataset, name) for name in names]
+
+
 def item_named(dataset: Dataset, name: str) -> int:
     """The column of the item with this id, or with this title."""
-    by_id = dataset.item_columns
-    if name in by_id:
-        return by_id[name]
+    return items_named(dataset, [name])[0]
+
+
+def _item_titled(dataset: Dataset, name: str) -> int:
     wanted = clean(name).lower()
     titled = [column for column, item in enumerate(dataset.items) if item.title.lower() == wanted]
     if len(titled) == 1:
@@ -232,16 +239,21 @@ def item_named(dataset: Dataset, name: str) -> int:
         listed = "; ".join(f"{item.id}: {item.title}" for item in within[:5])
         raise DmrecError(f"no item of {dataset.name} is called '{name}'; {len(within)} titles contain it: {listed}")
     titles = [item.title for item in dataset.items if item.title]
-    raise DmrecError(f"{dataset.name} has no item '{name}'{did_you_mean(name, [*by_id, *titles])}")
+    raise DmrecError(f"{dataset.name} has no item '{name}'{did_you_mean(name, [*dataset.item_columns, *titles])}")
 
 
-def user_named(dataset: Dataset, name: str) -> int:
-    """The row of the user with this id."""
+def users_named(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """The rows of the users with these ids."""
+    found = dataset.rows_named("users", names)
+    if unknown := [name for name in names if name not in found]:
+        raise _unknown_user(dataset, unknown[0])
+    return [found[name] for name in names]
+
+
+def _unknown_user(dataset: Dataset, name: str) -> DmrecError:
     rows = dataset.user_rows
-    if name in rows:
-        return rows[name]
     near = did_you_mean(name, rows) if len(rows) <= 20 else f" (ids look like '{next(iter(rows))}')"
-    raise DmrecError(f"{dataset.name} has no user '{name}'{near}")
+    return DmrecError(f"{dataset.name} has no user '{name}'{near}")
 
 
 def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarray:

@@ -33,11 +33,11 @@ from .new_items import grow
 from .recommend import (
     Ranking,
     Share,
-    item_named,
+    items_named,
     rank_new_user,
     rank_popular,
     rank_users,
-    user_named,
+    users_named,
 )
 from .unlike_items import unlike_items
 from .vectors import ItemVectors, Posterior
@@ -166,7 +166,7 @@ class Recommender:
                 model,
                 self.config,
                 self.dataset,
-                likes=[item_named(self.dataset, name) for name in _listed("likes", likes or ())],
+                likes=items_named(self.dataset, _listed("likes", likes or ())),
                 profile=profile or "",
                 k=int(k),
                 excluded=excluded,
@@ -332,11 +332,9 @@ class Recommender:
 
     def _pairs(self, history: Mapping[Any, Ids]) -> list[tuple[int, int]]:
         """Rows and columns of interactions by users' ids."""
-        return [
-            (user_named(self.dataset, str(user)), item_named(self.dataset, item))
-            for user, items in history.items()
-            for item in _listed("history", items)
-        ]
+        named = [(str(user), item) for user, items in history.items() for item in _listed("history", items)]
+        users, items = ([pair[side] for pair in named] for side in (0, 1))
+        return list(zip(users_named(self.dataset, users), items_named(self.dataset, items), strict=True))
 
     @cached_property
     def title_groups(self) -> Tensor:
@@ -349,7 +347,7 @@ class Recommender:
         """(U,) int64: the rows of these users, each once, in the order of the ids."""
         if users is None:
             return torch.arange(self.dataset.n_users)
-        rows = [user_named(self.dataset, name) for name in _listed("users", users)]
+        rows = users_named(self.dataset, _listed("users", users))
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
 
     def similar_items(self, items: Ids, k: int = 10) -> Table:
@@ -359,7 +357,7 @@ class Recommender:
             A table with columns ``target_item``, ``item``, ``score`` (cosine) and ``rank``.
         """
         check_k(k)
-        columns = torch.tensor([item_named(self.dataset, name) for name in _listed("items", items)], dtype=torch.int64)
+        columns = torch.tensor(items_named(self.dataset, _listed("items", items)), dtype=torch.int64)
         vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
         scores, found = rank_topk(vectors[columns], vectors, k + 1)
         other = (found != columns[:, None]) & (found >= 0)
@@ -391,7 +389,7 @@ class Recommender:
             DmrecError: the model is not a variational autoencoder.
         """
         names = [user.id for user in self.dataset.users] if users is None else _listed("users", users)
-        rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
+        rows = torch.tensor(users_named(self.dataset, names), dtype=torch.int64)
         means, logvars = [], []
         with evaluating(self.model):
             for block in rows.split(1024):
@@ -440,7 +438,7 @@ class Recommender:
         out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
         if not (out_names or only_new) and in_names is None:
             return None  # the ids of a large catalogue need not be read
-        columns = self.dataset.item_columns
+        columns = self.dataset.rows_named("items", [*out_names, *(in_names or [])])
         for argument, names in (("exclude", out_names), ("among", in_names or [])):
             if unknown := [name for name in names if name not in columns]:
                 raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
