@@ -123,6 +123,35 @@ def test_gpus_have_memory_of_their_own(monkeypatch, gpus):
     check_memory(config, _dataset(), 8)
 
 
+def check_on_gpus(ranks, free):
+    """Two ranks on one machine; the GPUs whose memory each looks at, and what is said."""
+    of_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": str(ranks.rank), "LOCAL_RANK": str(ranks.rank)}
+    looked_at = []
+
+    def mem_get_info(number):
+        looked_at.append(number)
+        return free[number], 80e9
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**of_torchrun, "LOCAL_WORLD_SIZE": "2"}.items():
+            patch.setenv(name, value)
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 8)
+        patch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+        try:
+            check_memory(_config("dmrec-m", "training.device=cuda"), _dataset(), ranks)
+        except DmrecError as error:
+            return looked_at, str(error)
+    return looked_at, ""
+
+
+def test_each_rank_looks_at_its_own_gpu(rank_pool):
+    assert rank_pool(2, check_on_gpus, [90e9] * 2) == [([0], ""), ([1], "")]
+    found = rank_pool(2, check_on_gpus, [90e9, 50e9])
+    assert [looked_at for looked_at, _ in found] == [[0], [1]]
+    assert all(" has 50.0 free for each: 4 ranks, or model.hidden=" in said for _, said in found)
+
+
 def check_on_two_machines(ranks, free):
     """Each rank on a machine of its own, with so much memory."""
     of_torchrun = {"TORCHELASTIC_RUN_ID": "x", "RANK": str(ranks.rank), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

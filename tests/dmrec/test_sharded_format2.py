@@ -7,7 +7,7 @@ import tiny
 import torch
 from commands import done
 from dmrec.config import build_config
-from dmrec.data.dataset import open_dataset
+from dmrec.data.dataset import SPLITS, open_dataset
 from dmrec.data.sources.visitors import read_history
 from dmrec.errors import DmrecError
 from dmrec.eval.activity import activity_of
@@ -16,9 +16,10 @@ from dmrec.inference.recommend import items_named, users_named
 from dmrec.inference.recommender import Recommender
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
+from dmrec.models.base import TrainingData
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
-from dmrec.runs.load import held_out_split, load_run
+from dmrec.runs.load import held_out_split, load_run, rows_of
 from dmrec.runs.resolve import resolve
 from dmrec.training import trainer
 
@@ -126,6 +127,29 @@ def test_figures_do_not_depend_on_the_format(runs, name):
         found.append((loaded.run.result["test"], measured.means, activity_of(loaded.model, loaded.data)))
     assert found[0] == found[1]
     assert found[0][1]["recall@10"] > 0
+
+
+def rank_here(ranks, folder):
+    """What a process of several says, of users with later interactions too."""
+    run, dataset, model, data = load_run(folder, ranks=ranks)
+    recommender = Recommender(model, data, dataset, run.config, run.folder)
+    rows = torch.arange(dataset.n_users)
+    blocks = recommender.ranked_rows(rows, 6, None, "known", feed="known", history=HISTORY, block_size=50)
+    return [[part.tolist() for part in block] for block in blocks]
+
+
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_rankings_on_parts_do_not_depend_on_the_number_of_processes(rank_pool, runs, name):
+    (alone,) = rank_pool(1, rank_here, runs(name, 2))
+    assert rank_pool(2, rank_here, runs(name, 2)) == [alone] * 2
+    assert rank_pool(1, rank_here, runs(name, 1)) == [alone]
+
+
+def test_items_of_all_splits_are_counted_alike(folders):
+    of_memory, of_disk = (TrainingData(rows_of(open_dataset(folders[0][form]), *SPLITS)) for form in (1, 2))
+    assert torch.equal(of_memory.item_counts(), of_disk.item_counts())
+    for first, end in ((0, 6), (6, 12), (42, 48), (48, 48)):
+        assert torch.equal(of_memory.item_counts(first, end), of_disk.item_counts(first, end))
 
 
 @pytest.fixture

@@ -137,12 +137,16 @@ class Room(NamedTuple):
     shared: bool  # whether fewer of them would have more
 
 
-def room_for(here: int, device: torch.device) -> Room:
-    """What each of ``here`` ranks can take on this machine: a share of its memory, or the memory of a GPU."""
+def room_for(here: int, device: torch.device, gpu: int | None = None) -> Room:
+    """What each of ``here`` ranks can take on this machine: a share of its memory, or the memory of a GPU.
+
+    ``gpu``: the number of that of this process; None: of all that they would use, the one with the least is taken.
+    """
     if device.type != "cuda":
         return Room(available_memory() / here, here, here, True)
     count = torch.cuda.device_count()
-    free = min(torch.cuda.mem_get_info(number)[0] for number in range(min(here, count)))
+    looked_at = range(min(here, count)) if gpu is None else [gpu]  # each gets a context of this process
+    free = min(torch.cuda.mem_get_info(number)[0] for number in looked_at)
     return Room(free, here, count, False)
 
 
@@ -164,9 +168,9 @@ def check_memory(config: Config, dataset: Dataset, ranks: int | Ranks) -> None:
         if refusal := _refusal(config, dataset, ranks, room_for(ranks, device), PROCESS, "this machine"):
             raise refusal
     else:
-        first = int(os.environ["RANK"]) - int(os.environ["LOCAL_RANK"])
-        here = min(int(os.environ["LOCAL_WORLD_SIZE"]), ranks.size - first)  # others stand by
-        room = room_for(here, device)
+        rank, of_machine, here = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        here = min(here, ranks.size - (rank - of_machine))  # others stand by
+        room = room_for(here, device, of_machine)
         ranks.agree(_refusal(config, dataset, ranks.size, room, 0, socket.gethostname()))
 
 
