@@ -285,6 +285,8 @@ def test_rows_of_a_few_ids(dataset, large, monkeypatch, side):
         assert data.rows_named(side, ids) == wanted
         assert data.rows_named(side, []) == {}
         assert data.rows_named(side, ["nobody"]) == {}
+        assert data.ids_at(side, np.array([47, 3, 3])).tolist() == [f"{initial}47", f"{initial}3", f"{initial}3"]
+        assert data.ids_at(side, np.zeros(0, np.int64)).shape == (0,)
     known = getattr(dataset, "item_columns" if side == "items" else "user_rows")
     assert large.rows_named(side, list(known)) == known
 
@@ -294,5 +296,7 @@ def test_rows_of_a_few_ids_without_descriptions(dataset, tmp_path):
     ids = ["7", "47", "48", "-1", "007", "+7", "x", "²", "٧", ""]
     assert made.rows_named("items", ids) == {"7": 7, "47": 47}
     assert made.item_columns["47"] == 47
+    assert made.ids_at("items", np.array([47, 0])).tolist() == ["47", "0"]
     grown = with_new_items(made, dataset.items[:1], {})
     assert grown.rows_named("items", ["i0", "47"]) == {"i0": 48, "47": 47}
+    assert grown.ids_at("items", np.array([48, 1])).tolist() == ["i0", "1"]

@@ -180,15 +180,20 @@ def test_the_command_recommends_alike(runs, name, table_of_history, tmp_path, ca
 
 def test_ids_of_format_2_are_found_without_a_list_of_all(runs, table_of_history, monkeypatch):
     recommender = _recommender(runs("mult-vae", 2))
-    wanted = [_recommender(runs("mult-vae", 1)).excluded(["i4", "i40"], ["i4", "i7"])]
+    of_memory = _recommender(runs("mult-vae", 1))
+    wanted = of_memory.excluded(["i4", "i40"], ["i4", "i7"])
+    rows = list(of_memory.recommend(["u3", "u9"], k=4, history=HISTORY).rows())
+    alike = list(of_memory.similar_items("i3", k=3).rows())
     storage = type(recommender.dataset.storage)
     monkeypatch.setattr(storage, "entities", lambda self, side: pytest.fail(f"all {side} were listed"))
-    assert recommender.excluded(["i4", "i40"], ["i4", "i7"]).tolist() == wanted[0].tolist()
+    assert recommender.excluded(["i4", "i40"], ["i4", "i7"]).tolist() == wanted.tolist()
     with pytest.raises(DmrecError, match="among: tiny has no item 'i48' .1 unknown"):
         recommender.excluded(["i4"], ["i48"])
     assert items_named(recommender.dataset, ["i9", "i2", "i9"]) == [9, 2, 9]
     assert users_named(recommender.dataset, ["u119", "u0"]) == [119, 0]
-    assert recommender.fed("learned", {"u3": ["i5", "i0"]}).users(torch.tensor([3])).interactions.nnz > 0
+    assert list(recommender.similar_items("i3", k=3).rows()) == alike
+    told = {"u3": ["i5", "i0", "i9"], "u70": ["i1"]}
+    assert list(recommender.recommend(["u3", "u9"], k=4, history=told).rows()) == rows, "titles need all of them"
     later = read_history(table_of_history, recommender.dataset)
     assert (later.of_users, set(later.of_new_users)) == ({"u3": ("i5", "i0")}, {"new", "nobody"})
 

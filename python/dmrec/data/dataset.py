@@ -225,15 +225,19 @@ class Dataset:
         return self.storage.names(side, ["id", *(["title"] if titles else [])]) if self.describes(side) else None
 
     def rows_named(self, side: str, ids: Sequence[str]) -> dict[str, int]:
-        """The rows of those of a few ids that items or users (``side``) have.
-
-        Of format 2, no more is kept of all others than Arrow's column of their ids.
-        """
+        """The rows of those of a few ids that items or users (``side``) have; of format 2 without a list of all."""
         found = self.storage.find(side, ids)
         if found is None:
             known = self.item_columns if side == "items" else self.user_rows
             found = {each: known[each] for each in ids if each in known}
         return found
+
+    def ids_at(self, side: str, rows: np.ndarray) -> np.ndarray:
+        """(n,) objects: the ids of rows (n,) of items or users (``side``); of format 2 without a list of all."""
+        if (found := self.storage.ids_at(side, rows)) is None:
+            entities = self.items if side == "items" else self.users
+            found = [entities[row].id for row in rows.tolist()]
+        return np.array(found, dtype=object)
 
     @cached_property
     def item_columns(self) -> dict[str, int]:

@@ -102,6 +102,11 @@ class MatrixFiles:
         del side, ids
         return None
 
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """They are in memory: see `entities`."""
+        del side, rows
+        return None
+
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""
         path = self.folder / f"{side}.jsonl.gz"

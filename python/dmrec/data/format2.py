@@ -118,12 +118,24 @@ class PartFiles:
         import pyarrow
         import pyarrow.compute
 
-        if side not in self._ids:
-            self._ids[side] = self.names(side, ["id"])["id"]
-        wanted = pyarrow.array(list(dict.fromkeys(ids)), self._ids[side].type)
-        place = pyarrow.compute.index_in(self._ids[side], value_set=wanted)
+        known = self._column(side)
+        wanted = pyarrow.array(list(dict.fromkeys(ids)), known.type)
+        place = pyarrow.compute.index_in(known, value_set=wanted)
         rows = pyarrow.compute.indices_nonzero(place.is_valid()).to_pylist()
         return {wanted[place[row].as_py()].as_py(): row for row in rows}
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """The ids of these rows."""
+        if not self._parts(side, ".parquet"):
+            return [str(row) for row in rows.tolist()]
+        found: list[str] = self._column(side).take(rows).to_pylist()
+        return found
+
+    def _column(self, side: str) -> Any:
+        """The ids of all items or users, as an Arrow column that is kept."""
+        if side not in self._ids:
+            self._ids[side] = self.names(side, ["id"])["id"]
+        return self._ids[side]
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

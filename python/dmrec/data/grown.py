@@ -66,6 +66,10 @@ class _Grown:
         del side, ids
         return None
 
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        del side, rows
+        return None
+
     def texts(self, side: str) -> Iterator[str]:
         yield from self.base.texts(side)
         if side == "items":

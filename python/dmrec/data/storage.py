@@ -50,6 +50,9 @@ class Storage(Protocol):
     def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
         """The rows of those of ``ids`` that are there; None where `entities` have them in memory anyway."""
 
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """The ids of these rows; None where `entities` have them in memory anyway."""
+
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order, one at a time; empty where there is none."""
 

@@ -364,11 +364,10 @@ class Recommender:
         rank = other.cumsum(1)
         chosen = other & (rank <= k)
         target = columns[:, None].expand_as(found)
-        item_ids = self._ids[1]
         return Table(
             {
-                "target_item": item_ids[target[chosen].numpy()],
-                "item": item_ids[found[chosen].numpy()],
+                "target_item": self.dataset.ids_at("items", target[chosen].numpy()),
+                "item": self.dataset.ids_at("items", found[chosen].numpy()),
                 "score": scores[chosen].numpy(),
                 "rank": rank[chosen].numpy(),
             }
@@ -421,12 +420,6 @@ class Recommender:
         """(M, N): the interactions of these splits, of which only rows need be read where items are cut."""
         return (interactions_of if self.data.shards is None else rows_of)(self.dataset, *splits)
 
-    @cached_property
-    def _ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of users and of items."""
-        users, items = self.dataset.users, self.dataset.items
-        return np.array([user.id for user in users], dtype=object), np.array([item.id for item in items], dtype=object)
-
     def _vectors(self) -> Tensor:
         with evaluating(self.model):
             return self.model.item_vectors().to("cpu", torch.float32, copy=True)  # never the model's own memory
@@ -453,7 +446,6 @@ class Recommender:
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
-        user_ids, item_ids = self._ids
         parts: list[list[np.ndarray]] = [[np.zeros(0, kind)] for kind in (np.int64, np.int64, np.float32, np.int64)]
         for users, scores, items in rankings:
             there = items >= 0
@@ -462,7 +454,8 @@ class Recommender:
             for part, values in zip(parts, (row, items, scores, rank), strict=True):
                 part.append(values[there].numpy())
         row_, item, score, rank_ = (np.concatenate(part) for part in parts)
-        return Table({"user": user_ids[row_], "item": item_ids[item], "score": score, "rank": rank_})
+        named = {"user": self.dataset.ids_at("users", row_), "item": self.dataset.ids_at("items", item)}
+        return Table({**named, "score": score, "rank": rank_})
 
 
 def _listed(argument: str, names: Ids) -> list[str]:
