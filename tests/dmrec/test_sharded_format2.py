@@ -17,6 +17,7 @@ from dmrec.inference.recommender import Recommender
 from dmrec.language.embed import embed_dataset
 from dmrec.language.encoders.tfidf import TfidfSvd
 from dmrec.models.base import TrainingData
+from dmrec.models.vae.backbone import ShardedDecoded
 from dmrec.options import apply_overrides
 from dmrec.recipes import recipe
 from dmrec.runs.load import held_out_split, load_run, rows_of
@@ -196,6 +197,14 @@ def test_ids_of_format_2_are_found_without_a_list_of_all(runs, table_of_history,
     assert list(recommender.recommend(["u3", "u9"], k=4, history=told).rows()) == rows, "titles need all of them"
     later = read_history(table_of_history, recommender.dataset)
     assert (later.of_users, set(later.of_new_users)) == ({"u3": ("i5", "i0")}, {"new", "nobody"})
+
+
+def test_rows_of_shards_are_joined_once_for_rankings_by_texts(runs, monkeypatch):
+    recommender, joined = _recommender(runs("dmrec-m", 2)), []
+    whole = ShardedDecoded.whole
+    monkeypatch.setattr(ShardedDecoded, "whole", lambda decoded: joined.append(1) or whole(decoded))
+    blocks = list(recommender.ranked_rows(torch.arange(9), 3, None, "known", popularity=0.5, block_size=3))
+    assert (len(blocks), len(joined)) == (3, 1)
 
 
 def test_interactions_of_format_2_are_not_read_whole(runs, monkeypatch, capsys):

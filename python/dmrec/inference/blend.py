@@ -33,17 +33,18 @@ class Blended(Model):
         super().__init__()
         self.model, self.temperature, self.weight = model, temperature, weight
         self.register_buffer("items", items, persistent=False)
-        self._rows: Tensor | None = None  # of the model, from which the table was made
+        self._rows: Tensor | None = None  # of the model, the first of those from which the table was made
         self._table, self._bias = items, items.new_zeros(0)
 
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
         """The k best items of each user, by the sum of weighted logarithms, up to a constant of the user."""
         backbone = self.model.backbone
-        hidden, rows, bias = backbone.decode(backbone.infer(self.model.posterior(batch))).whole()
+        decoded = backbone.decode(backbone.infer(self.model.posterior(batch)))
         texts = text_of_users(batch, self.get_buffer("items")) * ((1 - self.weight) / self.temperature)
-        both = torch.cat([self.weight * hidden, texts], 1)
-        if self._rows is not rows:
-            self._rows, self._table = rows, torch.cat([rows, self.get_buffer("items")], 1)
+        both = torch.cat([self.weight * decoded.hidden, texts], 1)
+        if self._rows is not decoded.tables()[0]:
+            _, rows, bias = decoded.whole()
+            self._rows, self._table = decoded.tables()[0], torch.cat([rows, self.get_buffer("items")], 1)
             self._bias = rows.new_zeros(len(rows)) if bias is None else self.weight * bias
         return self.rank_items(both, self._table, k, bias=self._bias, exclude=exclude)
 
