@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dmrec
 import numpy as np
 import pyarrow
 import scipy.sparse as sp
 from dmrec.data.create import create_dataset
-from dmrec.data.dataset import Dataset, open_dataset
+from dmrec.data.create_parts import create_large_dataset, descriptions_of
+from dmrec.data.dataset import SPLITS, Dataset, open_dataset
 from dmrec.data.entities import Entity
+from dmrec.data.interactions import Block
 from dmrec.data.sequences import Sequences
 from dmrec.data.splits import split_per_user
 from dmrec.language.embed import embed_dataset
@@ -36,6 +40,19 @@ def make(folder: Path, *, n_users: int = 120, n_items: int = 48, seed: int = 0) 
     embed_dataset(dataset, TfidfSvd(8))
     tokenize_dataset(dataset, make_tokenizer("rk-means", levels=3, size=8), vectors="tfidf-svd", name="letter")
     return open_dataset(folder)  # nothing read yet: files are checked when they are
+
+
+def as_format2(dataset: Dataset, folder: Path, *, block: int = 50, **options: Any) -> Dataset:
+    """The same data in format 2, without vectors, written ``block`` users at a time."""
+    described = {side: descriptions_of(getattr(dataset, side)) for side in ("items", "users")}
+    options = {**described, "provenance": {"seed": 0}, **options}
+    return create_large_dataset(folder, "tiny", _blocks(dataset, block), dataset.n_items, **options)
+
+
+def _blocks(dataset: Dataset, size: int) -> Iterator[dict[str, Block]]:
+    for first in range(0, dataset.n_users, size):
+        rows = {split: dataset.matrix(split)[first : first + size] for split in SPLITS}
+        yield {split: Block(m.indptr.astype(np.int64), m.indices) for split, m in rows.items()}
 
 
 def round_walks(folder: Path, n_users: int) -> Dataset:

@@ -19,27 +19,14 @@ from dmrec.data.vectors import VectorParts
 from dmrec.errors import DmrecError
 from dmrec.language.embed import embed_dataset, permute_vectors
 from dmrec.language.encoders.tfidf import TfidfSvd
+from tiny import as_format2
 from typer.testing import CliRunner
-
-
-def _blocks(dataset, size):
-    """The interactions of a dataset, ``size`` users at a time."""
-    for first in range(0, dataset.n_users, size):
-        rows = {split: dataset.matrix(split)[first : first + size] for split in SPLITS}
-        yield {split: Block(m.indptr.astype(np.int64), m.indices) for split, m in rows.items()}
-
-
-def _as_format2(dataset, folder, *, block=50, **options):
-    described = {side: descriptions_of(getattr(dataset, side)) for side in ("items", "users")}
-    blocks = _blocks(dataset, block)
-    options = {**described, "provenance": {"seed": 0}, **options}
-    return create_large_dataset(folder, "tiny", blocks, dataset.n_items, **options)
 
 
 @pytest.fixture
 def large(dataset, tmp_path):
     """The tiny dataset in format 2, of several parts."""
-    return _as_format2(dataset, tmp_path / "large", part_size=300)
+    return as_format2(dataset, tmp_path / "large", part_size=300)
 
 
 def test_parts_hold_what_the_matrices_hold(dataset, large):
@@ -94,7 +81,7 @@ def test_rows_that_are_not_there(large, index, error, message):
 
 
 def test_parts_do_not_depend_on_blocks(dataset, tmp_path):
-    made = [_as_format2(dataset, tmp_path / str(size), block=size, part_size=300) for size in (1, 37, 120)]
+    made = [as_format2(dataset, tmp_path / str(size), block=size, part_size=300) for size in (1, 37, 120)]
     assert len({json.dumps(each.manifest["files"]) for each in made}) == 1
     assert len({json.dumps(each.fingerprint(None)) for each in made}) == 1
 
@@ -140,7 +127,7 @@ def test_blocks_that_cannot_be(tmp_path, crow, col, message):
 
 def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(create_parts, "ROWS_OF_DESCRIPTIONS", 16)
-    made = _as_format2(dataset, tmp_path / "d")
+    made = as_format2(dataset, tmp_path / "d")
     assert sorted(path.name for path in (made.folder / "items").iterdir()) == [f"0000{i}.parquet" for i in range(3)]
     assert [item.id for item in made.items] == [item.id for item in dataset.items]
     for whole in (made.names("items", titles=True), dataset.names("items", titles=True)):
@@ -149,8 +136,9 @@ def test_descriptions_are_spread_over_files(dataset, tmp_path, monkeypatch):
         for each in (made, dataset):
             named = each.names("items", titles=True, rows=rows).to_pylist()
             assert named == [{"id": item.id, "title": item.title} for item in dataset.items[rows.start : rows.stop]]
+    assert made.rows_named("items", ["i40", "i17", "x", "i3"]) == {"i3": 3, "i17": 17, "i40": 40}
     with pytest.raises(DmrecError, match="119 users are described, but there are 120"):
-        _as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
+        as_format2(dataset, tmp_path / "e", users=descriptions_of(dataset.users[:-1]))
 
 
 @pytest.mark.parametrize("name", ["train/00001.col.npy", "items.counts.npy", "users/00000.parquet"])
@@ -264,7 +252,7 @@ def test_a_dataset_of_the_other_format_is_replaced(dataset, large):
         *("manifest.json", "test.npz", "train", "train.npz", "valid.npz")
     ]
     assert [path.name for path in (folder / "train").iterdir()] == ["notes.txt"]
-    _as_format2(dataset, folder)
+    as_format2(dataset, folder)
     assert not (folder / "train.npz").exists()
     assert open_dataset(folder).manifest["format"] == 2
 
@@ -302,3 +290,30 @@ def test_training_does_not_depend_on_the_format(dataset, large, tmp_path):
         _run("train", "mult-vae", "--data", data.folder, "--out", out, "--set", "training.epochs=2")
         results.append(json.loads((out / "tiny/mult-vae/seed-0/result.json").read_text())["test"])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("side", ["items", "users"])
+def test_rows_of_a_few_ids(dataset, large, monkeypatch, side):
+    initial = side[0]
+    ids = [f"{initial}3", "nobody", "", f"{initial}47", f"{initial}0", f"{initial}3", "3"]
+    wanted = {f"{initial}3": 3, f"{initial}47": 47, f"{initial}0": 0}
+    monkeypatch.setattr(type(large.storage), "entities", lambda *_: pytest.fail("all ids were listed"))
+    for data in (dataset, large, open_dataset(large.folder)):
+        assert data.rows_named(side, ids) == wanted
+        assert data.rows_named(side, []) == {}
+        assert data.rows_named(side, ["nobody"]) == {}
+        assert data.ids_at(side, np.array([47, 3, 3])).tolist() == [f"{initial}47", f"{initial}3", f"{initial}3"]
+        assert data.ids_at(side, np.zeros(0, np.int64)).shape == (0,)
+    known = getattr(dataset, "item_columns" if side == "items" else "user_rows")
+    assert large.rows_named(side, list(known)) == known
+
+
+def test_rows_of_a_few_ids_without_descriptions(dataset, tmp_path):
+    made = as_format2(dataset, tmp_path / "d", items=None, users=None)
+    ids = ["7", "47", "48", "-1", "007", "+7", "x", "²", "٧", ""]
+    assert made.rows_named("items", ids) == {"7": 7, "47": 47}
+    assert made.item_columns["47"] == 47
+    assert made.ids_at("items", np.array([47, 0])).tolist() == ["47", "0"]
+    grown = with_new_items(made, dataset.items[:1], {})
+    assert grown.rows_named("items", ["i0", "47"]) == {"i0": 48, "47": 47}
+    assert grown.ids_at("items", np.array([48, 1])).tolist() == ["i0", "1"]

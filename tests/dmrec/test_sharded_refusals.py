@@ -1,12 +1,11 @@
-"""What several processes refuse before they train, and what `dmrec plan` says of it."""
+"""What several processes refuse before they train."""
 
-import re
 import shutil
 from contextlib import nullcontext
 
 import pytest
 import torch
-from commands import done, refused
+from commands import refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
@@ -110,26 +109,6 @@ def test_a_folder_that_the_ranks_do_not_share_is_refused(rank_pool, tiny_folder,
     with pytest.raises(DmrecError, match=wanted):
         rank_pool(2, in_folders_of_their_own, tiny_folder if do == "recommend" else do, tmp_path)
     assert not list(tmp_path.rglob(".shared*")), "what was looked for is removed again"
-
-
-def test_what_does_not_fit_is_refused_before_anything_starts(tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 9_000_000)
-    said = refused(capsys, "train", "mult-vae", "--data", tiny_folder, "--ranks", 2)
-    assert re.search(r"48 items at a width of 600 need \S+ GB for each of 2 processes, this machine has 0.0 GB", said)
-    assert "or take a width of" in said
-
-
-def test_plan_prints_what_fits(tiny_folder, capsys, monkeypatch):
-    monkeypatch.setattr("dmrec.cli.plan.available_memory", lambda: 20_000_000)
-    done("plan", "dmrec-m", "--data", tiny_folder, "--set", "sharding.shards=4", "--set", "training.batch_size=64")
-    printed = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
-    assert [row[0] for row in rows] == ["1", "2", "4"]
-    assert [row[4] for row in rows] == ["0", "8", "8"], "collectives"
-    assert [row[2] for row in rows] == ["yes", "yes", "yes"]
-    assert "measured here: products" in printed
-    assert "free memory here: 0.0 GB; logits are kept" in printed
 
 
 class Told:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dmrec.build import build_model
 from dmrec.config import build_config
+from dmrec.data.interactions import Block, InteractionParts
 from dmrec.errors import DmrecError
 from dmrec.eval.ranking import evaluate
 from dmrec.models.base import Step, TrainingData, evaluating
@@ -319,6 +320,27 @@ def test_candidates_merge_with_padding():
     assert scores[0, 0] == 1
 
 
+@pytest.mark.parametrize("n_shards", [1, 8, 16])
+def test_items_of_a_shard_are_counted(n_shards):
+    """The interactions of each shard, of a matrix and of parts, whether or not their counts are known."""
+    x = _interactions(M, 103)
+    wanted = x.to_dense().sum(0).long()
+    part, counts = Block(x.crow.numpy(), x.col.numpy()), wanted.numpy()
+    for interactions in (x, InteractionParts([part], 103, counts), InteractionParts([part], 103)):
+        data = TrainingData(interactions)
+        bounds = [ItemShards(103, n_shards).bounds(shard) for shard in range(n_shards)]
+        assert torch.equal(torch.cat([data.item_counts(*each) for each in bounds]), wanted)
+        assert torch.equal(data.item_counts(), wanted)
+
+
+@pytest.mark.parametrize("n_items", [37, 103])
+def test_scales_of_items_are_those_of_the_model_that_is_not_cut(n_items):
+    whole, *_ = _model(ALONE, "cvga", n_items, 1)
+    cut, *_ = _model(ALONE, "cvga", n_items, 16)
+    scales = [cut.backbone.get_buffer(f"scale@{shard}") for shard in range(16)]
+    assert _digest(torch.cat(scales)) == _digest(whole.backbone.scale)
+
+
 class Largest(TorchDispatchMode):
     """The sizes of everything that torch makes."""
 
@@ -335,16 +357,22 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("name", ["mult-vae", "cvga-m"])
-def test_nothing_of_the_size_of_all_items_is_made(name):
-    """Neither (B, N) nor (N, H), in a step and in a ranking."""
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("name", ["mult-vae", "cvga", "cvga-m"])
+def test_nothing_of_the_size_of_all_items_is_made(name, on_disk):
+    """Neither (B, N), (N, H) nor (N,): when the model is built, in a step and in a ranking."""
     n_items = 4000
-    model, config, _ = _model(ALONE, name, n_items, 16)
-    optimiser = optimiser_of(model, config.training)
-    model.train()
-    batch = model.batch(torch.arange(M))
+    config, data = _config(name), _data(name, n_items, ItemShards(n_items, 16))
+    if on_disk:
+        x = data.interactions
+        counts = data.item_counts().numpy()
+        data = data._replace(interactions=InteractionParts([Block(x.crow.numpy(), x.col.numpy())], n_items, counts))
     product_speeds()  # measured once in a process
     with Largest() as made:
+        model = build_model(config, data)
+        optimiser = optimiser_of(model, config.training)
+        model.train()
+        batch = model.batch(torch.arange(M))
         model.loss(batch, Step())["loss"].backward()
         optimiser.step()
         with evaluating(model):

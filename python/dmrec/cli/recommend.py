@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from ..data.dataset import Dataset
@@ -16,7 +17,7 @@ from ..data.sources.new_items import read_new_items
 from ..data.sources.visitors import Visitor, read_history, read_lines, read_visitors
 from ..errors import DmrecError, counted
 from ..inference.parts import PART_USERS
-from ..inference.recommend import NothingKnownError, Ranking, item_named
+from ..inference.recommend import NothingKnownError, Ranking, item_named, items_named
 from ..inference.recommender import Recommender
 from ..language.encoders import TextEncoder, make_encoder
 from ..runs.load import load_run
@@ -245,7 +246,7 @@ def _print_for_new_user(
     by = {name: options[name] for name in ("encoder", "key_variable")}
     if profile and recommender.is_unlike_items(profile, **by):
         notify("the profile is unlike the texts of all items: what is popular comes first, whatever it says")
-    liked = [f"likes {dataset.items[item_named(dataset, name)].label}" for name in likes]
+    liked = [f"likes {dataset.items[column].label}" for column in items_named(dataset, likes)]
     output.print("\n" + "; ".join(filter(None, [clean(profile), *liked])))
     label = {item.id: item.label for item in dataset.items}
     rows = [[row["rank"], row["item"], label[row["item"]], row["score"]] for row in found.rows()]
@@ -253,14 +254,15 @@ def _print_for_new_user(
 
 
 def _print_for_users(dataset: Dataset, rows: Sequence[dict[str, Any]], users: Sequence[str]) -> None:
-    train = dataset.split("train")
+    train = dataset.interactions("train")
+    found = dataset.rows_named("users", users)
     for user in users:
-        row = dataset.user_rows.get(user)
+        row = found.get(user)
         if row is None:
             output.print(f"\n{user}: not in training")
         else:
             who = dataset.users[row]
-            items = train.col[train.crow[row] : train.crow[row + 1]].tolist()
+            items = train.rows(torch.tensor([row])).col.tolist()
             history = ", ".join(dataset.items[i].label for i in items[:8])
             output.print(f"\n{who.label}: {who.text}".rstrip(": "))
             output.print(f"interacted with {history}{', ..' if len(items) > 8 else ''}")

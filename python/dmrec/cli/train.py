@@ -30,7 +30,7 @@ from ..sharding.ranks import ALONE
 from ..training.progress import ProgressBar
 from ..training.trainer import resume_run
 from .console import DEVICE, errors, notify, output, print_table
-from .plan import check_memory
+from .plan import check_memory, check_memory_of_run
 from .ranks import SHARDS, RanksOption, are_together, sharding_of, start, together
 
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
@@ -131,6 +131,8 @@ def train(
         start(ranks)
     try:
         with together(jobs[0].config.sharding) if shared else nullcontext(ALONE) as of_all:
+            for job in jobs:
+                check_memory(job.config, dataset, of_all)
             if not of_all.is_first:
                 follow(of_all, notify)
                 return
@@ -189,9 +191,11 @@ def resume(
     sharding = sharding_of(run) if shared else ShardingConfig()
     if ranks is not None:
         check_count(ranks, sharding)
+        check_memory_of_run(run, data, device, ranks)
         start(ranks)
     try:
         with together(sharding) if shared else nullcontext(ALONE) as of_all:
+            check_memory_of_run(run, data, device, of_all)
             result = resume_run(run, data, [ProgressBar(errors)], device=device, ranks=of_all)
             if not of_all.is_first:
                 return

@@ -16,7 +16,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -225,6 +225,21 @@ class Dataset:
         if not self.describes(side):
             return None
         return self.storage.names(side, ["id", *(["title"] if titles else [])], rows)
+
+    def rows_named(self, side: str, ids: Sequence[str]) -> dict[str, int]:
+        """The rows of those of a few ids that items or users (``side``) have; of format 2 without a list of all."""
+        found = self.storage.find(side, ids)
+        if found is None:
+            known = self.item_columns if side == "items" else self.user_rows
+            found = {each: known[each] for each in ids if each in known}
+        return found
+
+    def ids_at(self, side: str, rows: np.ndarray) -> np.ndarray:
+        """(n,) objects: the ids of rows (n,) of items or users (``side``); of format 2 without a list of all."""
+        if (found := self.storage.ids_at(side, rows)) is None:
+            entities = self.items if side == "items" else self.users
+            found = [entities[row].id for row in rows.tolist()]
+        return np.array(found, dtype=object)
 
     @cached_property
     def item_columns(self) -> dict[str, int]:

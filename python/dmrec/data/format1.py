@@ -98,6 +98,16 @@ class MatrixFiles:
         entities = self.entities(side)
         return table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
 
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        """They are in memory: see `entities`."""
+        del side, ids
+        return None
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """They are in memory: see `entities`."""
+        del side, rows
+        return None
+
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""
         path = self.folder / f"{side}.jsonl.gz"

@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,7 @@ class PartFiles:
 
     folder: Path
     manifest: dict[str, Any]
+    _ids: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any]) -> PartFiles:
@@ -119,6 +120,34 @@ class PartFiles:
                 batches += _parquet(path, columns)
             first += count
         return pyarrow.Table.from_batches(batches).slice(wanted.start - skipped, len(wanted))
+
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        """The rows of those of ``ids`` that are there, in one pass over all ids, which stay as Arrow has them."""
+        if not self._parts(side, ".parquet"):
+            return {i: int(i) for i in ids if i.isdecimal() and i == str(int(i)) and int(i) < self._count(side)}
+        import pyarrow
+        import pyarrow.compute
+
+        known = self._column(side)
+        wanted = pyarrow.array(list(dict.fromkeys(ids)), known.type)
+        place = pyarrow.compute.index_in(known, value_set=wanted)
+        rows = pyarrow.compute.indices_nonzero(place.is_valid()).to_pylist()
+        return {wanted[place[row].as_py()].as_py(): row for row in rows}
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """The ids of these rows."""
+        if not self._parts(side, ".parquet"):
+            return [str(row) for row in rows.tolist()]
+        found: list[str] = self._column(side).take(rows).to_pylist()
+        return found
+
+    def _column(self, side: str) -> Any:
+        """The ids of all items or users, as an Arrow column that is kept."""
+        if side not in self._ids:
+            import pyarrow
+
+            self._ids[side] = self.names(side, ["id"])["id"].cast(pyarrow.large_string())  # may exceed 2 GiB
+        return self._ids[side]
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

@@ -63,6 +63,14 @@ class _Grown:
         entities = self.entities(side)
         return format1.table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
 
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        del side, ids
+        return None
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        del side, rows
+        return None
+
     def texts(self, side: str) -> Iterator[str]:
         yield from self.base.texts(side)
         if side == "items":

@@ -120,15 +120,18 @@ class InteractionParts:
             col[np.repeat(crow[places], counts[places]) + within] = self._parts[part].col[source]
         return Csr(torch.from_numpy(crow), torch.from_numpy(col), None, self._n_cols)
 
-    def item_counts(self) -> Tensor:
-        """(items,) int64: how many interactions each item has. Where that is not known, all of them are read."""
+    def item_counts(self, first: int = 0, end: int | None = None) -> Tensor:
+        """(end - first,) int64: how many interactions each of the items from ``first`` to ``end`` has; default: all.
+
+        Where that is not known, all interactions are read, once.
+        """
         if self._counts is None:
             chunks = (part.col[i : i + CHUNK] for part in self._parts for i in range(0, len(part.col), CHUNK))
             counts = np.zeros(self._n_cols, dtype=np.int64)
             for chunk in chunks:
                 counts += np.bincount(chunk, minlength=self._n_cols)
             self._counts = counts
-        return torch.from_numpy(np.array(self._counts))
+        return torch.from_numpy(np.array(self._counts[first:end]))
 
     def whole(self) -> Csr:
         """All rows, in memory."""

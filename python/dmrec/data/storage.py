@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +46,12 @@ class Storage(Protocol):
 
     def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
         """An Arrow table with some of the columns ``id``, ``title`` and ``text`` of these rows, by default of all."""
+
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        """The rows of those of ``ids`` that are there; None where `entities` have them in memory anyway."""
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """The ids of these rows; None where `entities` have them in memory anyway."""
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order, one at a time; empty where there is none."""

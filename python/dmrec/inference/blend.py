@@ -11,8 +11,6 @@ much the same items to any two texts; this is the knob for more of what was aske
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -35,7 +33,7 @@ class Blended(Model):
         super().__init__()
         self.model, self.temperature, self.weight = model, temperature, weight
         self.register_buffer("items", items, persistent=False)
-        self._tables: Sequence[Tensor] | None = None  # of the model, from which the table was made
+        self._rows: Tensor | None = None  # of the model, the first of those from which the table was made
         self._table, self._bias = items, items.new_zeros(0)
 
     def rank(self, batch: UserBatch, k: int, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
@@ -44,10 +42,9 @@ class Blended(Model):
         decoded = backbone.decode(backbone.infer(self.model.posterior(batch)))
         texts = text_of_users(batch, self.get_buffer("items")) * ((1 - self.weight) / self.temperature)
         both = torch.cat([self.weight * decoded.hidden, texts], 1)
-        tables = decoded.tables()
-        if self._tables is None or any(a is not b for a, b in zip(tables, self._tables, strict=True)):
+        if self._rows is not decoded.tables()[0]:
             _, rows, bias = decoded.whole()
-            self._tables, self._table = tables, torch.cat([rows, self.get_buffer("items")], 1)
+            self._rows, self._table = decoded.tables()[0], torch.cat([rows, self.get_buffer("items")], 1)
             self._bias = rows.new_zeros(len(rows)) if bias is None else self.weight * bias
         return self.rank_items(both, self._table, k, bias=self._bias, exclude=exclude)
 

@@ -18,7 +18,7 @@ from ..data.entities import clean
 from ..errors import DmrecError, did_you_mean
 from ..eval.ranking import USERS_PER_BLOCK
 from ..language.encoders import TextEncoder, encoder_of
-from ..models.base import Histories, Model, TrainingData, UserBatch, evaluating
+from ..models.base import Model, TrainingData, UserBatch, evaluating
 from ..runs.provenance import user_text_of
 from ..runtime import move
 
@@ -136,11 +136,10 @@ def distinct_topk(ranked: Callable[[int], tuple[Tensor, Tensor]], k: int, groups
     return scores.gather(1, first).masked_fill(~kept, -torch.inf), items.gather(1, first).masked_fill(~kept, -1)
 
 
-def rank_popular(interactions: Csr, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Ranking:
-    """The items with the most interactions: for a user of whom nothing is known."""
-    counts = torch.bincount(interactions.col, minlength=interactions.n_cols).float()[None]
-    out = None if excluded is None else Csr(torch.tensor([0, len(excluded)]), excluded, None, interactions.n_cols)
-    ranked = partial(rank_scores, counts, exclude=out)
+def rank_popular(counts: Tensor, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Ranking:
+    """The items with the most interactions, ``counts`` (N,) of them: for a user of whom nothing is known."""
+    out = None if excluded is None else Csr(torch.tensor([0, len(excluded)]), excluded, None, len(counts))
+    ranked = partial(rank_scores, counts.float()[None], exclude=out)
     scores, items = ranked(k) if groups is None else distinct_topk(ranked, k, groups)
     return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
@@ -160,28 +159,6 @@ def with_columns(x: Csr, columns: Tensor) -> Csr:
     merged[position], of_columns[position] = col, False
     merged[of_columns] = columns.repeat(x.n_rows)
     return Csr(crow, merged, None, x.n_cols)
-
-
-def with_history(data: TrainingData, new: Sequence[tuple[int, int]]) -> TrainingData:
-    """``data`` with further interactions (row, column), a user's oldest first. What is there already stays once."""
-    users, items = (torch.tensor([pair[side] for pair in new], dtype=torch.int64) for side in (0, 1))
-    n = data.n_items
-    known = data.interactions.row_of_entry() * n + data.interactions.col
-    key = users * n + items
-    first = torch.zeros(len(key), dtype=torch.bool)
-    first[torch.from_numpy(np.unique(key.numpy(), return_index=True)[1])] = True
-    fresh = first & ~torch.isin(key, known)
-    users, items, key = users[fresh], items[fresh], key[fresh]
-    together = torch.cat([known, key]).sort().values
-    counts = torch.bincount(together // n, minlength=data.n_users)
-    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    interactions = Csr(crow, together % n, None, n)
-    histories = data.histories
-    if histories is not None:
-        rows = torch.cat([torch.arange(data.n_users).repeat_interleave(histories.indptr.diff()), users])
-        order = rows.argsort(stable=True)
-        histories = Histories(crow, torch.cat([histories.items, items])[order])
-    return data._replace(interactions=interactions, histories=histories)
 
 
 def rank_new_user(
@@ -238,11 +215,18 @@ def rank_new_user(
     return Ranking(torch.zeros(1, dtype=torch.int64), scores, items)
 
 
+def items_named(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """The columns of the items with these ids, or with these titles."""
+    by_id = dataset.rows_named("items", names)
+    return [by_id[name] if name in by_id else _item_titled(dataset, name) for name in names]
+
+
 def item_named(dataset: Dataset, name: str) -> int:
     """The column of the item with this id, or with this title."""
-    by_id = dataset.item_columns
-    if name in by_id:
-        return by_id[name]
+    return items_named(dataset, [name])[0]
+
+
+def _item_titled(dataset: Dataset, name: str) -> int:
     wanted = clean(name).lower()
     titled = [column for column, item in enumerate(dataset.items) if item.title.lower() == wanted]
     if len(titled) == 1:
@@ -255,16 +239,21 @@ def item_named(dataset: Dataset, name: str) -> int:
         listed = "; ".join(f"{item.id}: {item.title}" for item in within[:5])
         raise DmrecError(f"no item of {dataset.name} is called '{name}'; {len(within)} titles contain it: {listed}")
     titles = [item.title for item in dataset.items if item.title]
-    raise DmrecError(f"{dataset.name} has no item '{name}'{did_you_mean(name, [*by_id, *titles])}")
+    raise DmrecError(f"{dataset.name} has no item '{name}'{did_you_mean(name, [*dataset.item_columns, *titles])}")
 
 
-def user_named(dataset: Dataset, name: str) -> int:
-    """The row of the user with this id."""
+def users_named(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """The rows of the users with these ids."""
+    found = dataset.rows_named("users", names)
+    if unknown := [name for name in names if name not in found]:
+        raise _unknown_user(dataset, unknown[0])
+    return [found[name] for name in names]
+
+
+def _unknown_user(dataset: Dataset, name: str) -> DmrecError:
     rows = dataset.user_rows
-    if name in rows:
-        return rows[name]
     near = did_you_mean(name, rows) if len(rows) <= 20 else f" (ids look like '{next(iter(rows))}')"
-    raise DmrecError(f"{dataset.name} has no user '{name}'{near}")
+    return DmrecError(f"{dataset.name} has no user '{name}'{near}")
 
 
 def vector_of_likes(item_vectors: np.ndarray, likes: Sequence[int]) -> np.ndarray:

@@ -28,16 +28,16 @@ from ..runs.provenance import user_text_of
 from ..runtime import move
 from ..table import Table
 from .blend import Blended, fit_temperature
+from .history import with_history
 from .new_items import grow
 from .recommend import (
     Ranking,
     Share,
-    item_named,
+    items_named,
     rank_new_user,
     rank_popular,
     rank_users,
-    user_named,
-    with_history,
+    users_named,
 )
 from .unlike_items import unlike_items
 from .vectors import ItemVectors, Posterior
@@ -166,7 +166,7 @@ class Recommender:
                 model,
                 self.config,
                 self.dataset,
-                likes=[item_named(self.dataset, name) for name in _listed("likes", likes or ())],
+                likes=items_named(self.dataset, _listed("likes", likes or ())),
                 profile=profile or "",
                 k=int(k),
                 excluded=excluded,
@@ -307,12 +307,12 @@ class Recommender:
             )
         items = unit_vectors(vectors)
         learned_all = self.config.training.interactions == "all"
-        wanted = self.data.interactions if learned_all else self.dataset.split("valid")
+        wanted = self.data.interactions if learned_all else self._read("valid")
         return items.to(self.model.device), fit_temperature(self.data, wanted, items)
 
     def popular(self, k: int, excluded: Tensor | None = None, groups: Tensor | None = None) -> Table:
         """The k items with the most interactions that the model was trained on, as for a new user."""
-        table = self._table([rank_popular(self.data.interactions, k, excluded, groups)])
+        table = self._table([rank_popular(self.data.item_counts(), k, excluded, groups)])
         return Table({name: table[name] for name in table.columns if name != "user"})
 
     def fed(self, feed: str, history: Mapping[Any, Ids] | None) -> TrainingData:
@@ -332,11 +332,9 @@ class Recommender:
 
     def _pairs(self, history: Mapping[Any, Ids]) -> list[tuple[int, int]]:
         """Rows and columns of interactions by users' ids."""
-        return [
-            (user_named(self.dataset, str(user)), item_named(self.dataset, item))
-            for user, items in history.items()
-            for item in _listed("history", items)
-        ]
+        named = [(str(user), item) for user, items in history.items() for item in _listed("history", items)]
+        users, items = ([pair[side] for pair in named] for side in (0, 1))
+        return list(zip(users_named(self.dataset, users), items_named(self.dataset, items), strict=True))
 
     @cached_property
     def title_groups(self) -> Tensor:
@@ -349,7 +347,7 @@ class Recommender:
         """(U,) int64: the rows of these users, each once, in the order of the ids."""
         if users is None:
             return torch.arange(self.dataset.n_users)
-        rows = [user_named(self.dataset, name) for name in _listed("users", users)]
+        rows = users_named(self.dataset, _listed("users", users))
         return torch.tensor(list(dict.fromkeys(rows)), dtype=torch.int64)
 
     def similar_items(self, items: Ids, k: int = 10) -> Table:
@@ -359,18 +357,17 @@ class Recommender:
             A table with columns ``target_item``, ``item``, ``score`` (cosine) and ``rank``.
         """
         check_k(k)
-        columns = torch.tensor([item_named(self.dataset, name) for name in _listed("items", items)], dtype=torch.int64)
+        columns = torch.tensor(items_named(self.dataset, _listed("items", items)), dtype=torch.int64)
         vectors = torch.nn.functional.normalize(self._vectors(), dim=1)
         scores, found = rank_topk(vectors[columns], vectors, k + 1)
         other = (found != columns[:, None]) & (found >= 0)
         rank = other.cumsum(1)
         chosen = other & (rank <= k)
         target = columns[:, None].expand_as(found)
-        item_ids = self._ids[1]
         return Table(
             {
-                "target_item": item_ids[target[chosen].numpy()],
-                "item": item_ids[found[chosen].numpy()],
+                "target_item": self.dataset.ids_at("items", target[chosen].numpy()),
+                "item": self.dataset.ids_at("items", found[chosen].numpy()),
                 "score": scores[chosen].numpy(),
                 "rank": rank[chosen].numpy(),
             }
@@ -391,7 +388,7 @@ class Recommender:
             DmrecError: the model is not a variational autoencoder.
         """
         names = [user.id for user in self.dataset.users] if users is None else _listed("users", users)
-        rows = torch.tensor([user_named(self.dataset, name) for name in names], dtype=torch.int64)
+        rows = torch.tensor(users_named(self.dataset, names), dtype=torch.int64)
         means, logvars = [], []
         with evaluating(self.model):
             for block in rows.split(1024):
@@ -417,14 +414,11 @@ class Recommender:
     @cached_property
     def known(self) -> Csr:
         """(M, N): all interactions."""
-        read = interactions_of if self.data.shards is None else rows_of
-        return read(self.dataset, *SPLITS)
+        return self._read(*SPLITS)
 
-    @cached_property
-    def _ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of users and of items."""
-        users, items = self.dataset.users, self.dataset.items
-        return np.array([user.id for user in users], dtype=object), np.array([item.id for item in items], dtype=object)
+    def _read(self, *splits: str) -> Csr:
+        """(M, N): the interactions of these splits, of which only rows need be read where items are cut."""
+        return (interactions_of if self.data.shards is None else rows_of)(self.dataset, *splits)
 
     def _vectors(self) -> Tensor:
         with evaluating(self.model):
@@ -437,7 +431,7 @@ class Recommender:
         out_names, in_names = _listed("exclude", exclude), None if among is None else _listed("among", among)
         if not (out_names or only_new) and in_names is None:
             return None  # the ids of a large catalogue need not be read
-        columns = self.dataset.item_columns
+        columns = self.dataset.rows_named("items", [*out_names, *(in_names or [])])
         for argument, names in (("exclude", out_names), ("among", in_names or [])):
             if unknown := [name for name in names if name not in columns]:
                 raise DmrecError(f"{argument}: {self.dataset.name} has no item '{unknown[0]}' ({len(unknown)} unknown)")
@@ -452,7 +446,6 @@ class Recommender:
         return out.nonzero().squeeze(1) if bool(out.any()) else None
 
     def _table(self, rankings: Iterator[Ranking] | list[Ranking]) -> Table:
-        user_ids, item_ids = self._ids
         parts: list[list[np.ndarray]] = [[np.zeros(0, kind)] for kind in (np.int64, np.int64, np.float32, np.int64)]
         for users, scores, items in rankings:
             there = items >= 0
@@ -461,7 +454,8 @@ class Recommender:
             for part, values in zip(parts, (row, items, scores, rank), strict=True):
                 part.append(values[there].numpy())
         row_, item, score, rank_ = (np.concatenate(part) for part in parts)
-        return Table({"user": user_ids[row_], "item": item_ids[item], "score": score, "rank": rank_})
+        named = {"user": self.dataset.ids_at("users", row_), "item": self.dataset.ids_at("items", item)}
+        return Table({**named, "score": score, "rank": rank_})
 
 
 def _listed(argument: str, names: Ids) -> list[str]:

@@ -120,11 +120,14 @@ class TrainingData(NamedTuple):
         """How the items are cut, and which of them this process holds."""
         return ItemShards(self.n_items) if self.shards is None else self.shards
 
-    def item_counts(self) -> Tensor:
-        """(N,) int64: how many interactions each item has."""
+    def item_counts(self, first: int = 0, end: int | None = None) -> Tensor:
+        """(end - first,) int64: how many interactions each of the items from ``first`` to ``end`` has; default: all."""
         if not isinstance(self.interactions, Csr):
-            return self.interactions.item_counts()
-        return torch.bincount(self.interactions.col, minlength=self.n_items)
+            return self.interactions.item_counts(first, end)
+        col, end = self.interactions.col, self.n_items if end is None else end
+        if end - first < self.n_items:
+            col = col[(col >= first) & (col < end)] - first
+        return torch.bincount(col, minlength=end - first)
 
     def users(self, ids: Tensor) -> UserBatch:
         """The batch of the users ``ids`` (B,) int64, on the CPU. Where items are cut, text vectors are read of those

@@ -256,8 +256,8 @@ class _Together:
     def rows(self, index: Tensor) -> Csr:
         return reduce(union, (part.rows(index) for part in self._parts))
 
-    def item_counts(self) -> Tensor:
-        return torch.stack([part.item_counts() for part in self._parts]).sum(0)
+    def item_counts(self, first: int = 0, end: int | None = None) -> Tensor:
+        return torch.stack([part.item_counts(first, end) for part in self._parts]).sum(0)
 
 
 def histories_of(dataset: Dataset, *splits: str) -> Histories:

@@ -52,11 +52,12 @@ def read_new_items(table: Any, dataset: Dataset, argument: str = "new_items") ->
     records = list(_records(table, argument))
     vectors = [_vector(record.pop(VECTOR, None), place, number) for number, record in enumerate(records, start=1)]
     entities = entities_of(records, place, "item", {})
+    in_training = dataset.rows_named("items", [entity.id for entity in entities])
     known, without_text, items = [], [], dict[str, NewItem]()
     for entity, vector in zip(entities, vectors, strict=True):
         if entity.id in items:
             raise DmrecError(f"{place}: item '{entity.id}' is there twice")
-        if entity.id in dataset.item_columns:
+        if entity.id in in_training:
             known.append(entity.id)
         elif not entity.text and not entity.title and vector is None:
             without_text.append(entity.id)

@@ -76,16 +76,17 @@ def read_history(path: Path, dataset: Dataset) -> History:
     if table.times is not None:
         order = order[np.argsort(table.times.microseconds[order], kind="stable")]
     users, items = ([str(name) for name in ids.names.tolist()] for ids in (table.user, table.item))
+    in_training = {"items": dataset.rows_named("items", items), "users": dataset.rows_named("users", users)}
     found: dict[str, list[str]] = {}
     unknown = 0
     for user, item in zip(table.user.codes[order].tolist(), table.item.codes[order].tolist(), strict=True):
         of_user = found.setdefault(users[user], [])
-        if items[item] in dataset.item_columns:
+        if items[item] in in_training["items"]:
             of_user.append(items[item])
         else:
             unknown += 1
-    known = {user: tuple(of_user) for user, of_user in found.items() if user in dataset.user_rows}
-    new = {user: tuple(of_user) for user, of_user in found.items() if user not in dataset.user_rows}
+    known = {user: tuple(of_user) for user, of_user in found.items() if user in in_training["users"]}
+    new = {user: tuple(of_user) for user, of_user in found.items() if user not in in_training["users"]}
     who = f"{counted(len(known), 'user')} in training and {counted(len(new), 'other')}"
     parts = [f"{counted(len(order), 'interaction')} of {who}"]
     parts += [f"{len(keep) - len(order)} below the dataset's lowest rating"] if len(order) < len(keep) else []

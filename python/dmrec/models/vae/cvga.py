@@ -7,6 +7,7 @@ A user's row of R is all that the encoder needs of the graph, so batches of user
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -42,6 +43,7 @@ class CvgaConfig(BackboneConfig):
     initialisation: Initialisation = "torch"
 
     unsharded: ClassVar[str | None] = None
+    width: ClassVar[str | None] = "latent"
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
         "latent": {"choices": [64, 100, 200, 300]},
@@ -54,7 +56,7 @@ class CvgaConfig(BackboneConfig):
 
     def backbone(self, data: TrainingData) -> Cvga:
         """The network; initial weights follow torch's global seed."""
-        return Cvga(data.items, data.item_counts(), self, self.texts(data))
+        return Cvga(data.items, data.item_counts, self, self.texts(data))
 
 
 class Cvga(Backbone):
@@ -64,14 +66,25 @@ class Cvga(Backbone):
 
     scale: Tensor  # (N,) 1 / sqrt(degree of an item); 0 for one without, unless texts are read
 
-    def __init__(self, items: ItemShards, degree: Tensor, options: CvgaConfig, texts: ItemTexts | None = None) -> None:
+    def __init__(
+        self,
+        items: ItemShards,
+        counts: Callable[[int, int], Tensor],
+        options: CvgaConfig,
+        texts: ItemTexts | None = None,
+    ) -> None:
+        """``counts(first, end)``: (end - first,) int64, how many training interactions each of these items has."""
         super().__init__()
         self.items = items
         self.latent, self.input_dropout = options.latent, options.dropout
         reads_text = options.item_text is not None and options.item_text.encoder
-        there = degree > 0 if not reads_text else torch.ones_like(degree)  # an item without a degree has a text
-        scale = degree.clamp_min(1).rsqrt() * there
-        items.add_buffer(self, "scale", lambda first, end: scale[first:end].clone(), persistent=True)
+
+        def scale(first: int, end: int) -> Tensor:
+            degree = counts(first, end)
+            there = degree > 0 if not reads_text else torch.ones_like(degree)  # an item without a degree has a text
+            return degree.clamp_min(1).rsqrt() * there
+
+        items.add_buffer(self, "scale", scale, persistent=True)
         widths = [*options.hidden, 2 * options.latent]
         self.propagation = ItemInput(items, widths[0], texts, options.item_text)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))

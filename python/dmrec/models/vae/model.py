@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,12 +30,15 @@ class BackboneConfig(ModelConfig):
 
     item_text: ItemTextConfig | None = None
 
+    width: ClassVar[str | None] = None
+    """The option that `table_widths` rise with; None where `unsharded`."""
+
     def texts(self, data: TrainingData) -> ItemTexts | None:
         """The texts of the items, where the model reads them."""
         if self.item_text is None:
             return None
         assert data.item_text is not None, "a run whose model reads the texts of items has their vectors"
-        taken = torch.bincount(data.interactions.col, minlength=data.n_items) > 0
+        taken = data.item_counts() > 0
         return ItemTexts(unit_vectors(data.item_text), taken)
 
     @property

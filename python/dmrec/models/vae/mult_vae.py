@@ -32,6 +32,7 @@ class MultVaeConfig(BackboneConfig):
     initialisation: Initialisation = "torch"
 
     unsharded: ClassVar[str | None] = None
+    width: ClassVar[str | None] = "hidden"
     search_space: ClassVar[SearchSpace] = {
         "dropout": {"low": 0.0, "high": 0.7},
         "hidden": {"choices": [200, 400, 600, 800]},
