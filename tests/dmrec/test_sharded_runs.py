@@ -248,8 +248,8 @@ def _lines(folder):
     return len((folder / LOG).read_bytes().splitlines()) if (folder / LOG).exists() else 0
 
 
-def _kill_one(process, folder, victim, lines):
-    """Kills a worker once the log has so many lines."""
+def _kill_one(process, folder, victim, lines, number=signal.SIGKILL):
+    """Kills a worker once the log has so many lines, or sends it another signal."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         log = folder / LOG
@@ -258,7 +258,7 @@ def _kill_one(process, folder, victim, lines):
             and len(log.read_bytes().splitlines()) >= lines
             and len(found := _workers(process.pid)) > victim
         ):
-            os.kill(found[victim], signal.SIGKILL)
+            os.kill(found[victim], number)
             return
         time.sleep(0.01)
     raise AssertionError(f"nothing to kill: {process.communicate()[0]}")
@@ -276,6 +276,19 @@ def test_killed_under_torchrun_ends_with_the_same_files(tiny_folder, tmp_path, u
     files, valid, test, best, _ = _outcome(folder)
     assert (files, valid, test, best) == _outcome(undisturbed)[:4], printed
     assert "dmrec-m" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_stopped_alone_is_started_again_with_the_others(tiny_folder, tmp_path, undisturbed, victim):
+    folder = tmp_path / "tiny/dmrec-m/seed-3"
+    process = _start(tiny_folder, tmp_path, 2)
+    _kill_one(process, folder, victim, 3, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert printed.count("stopped; run the same command again") == 1, "by rank 0"
+    assert _outcome(folder)[:4] == _outcome(undisturbed)[:4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -303,7 +316,7 @@ def test_shards_of_a_run_do_not_change(undisturbed, tmp_path, capsys):
     (tmp_path / "run/result.json").unlink()
     config = tmp_path / "run/config.yaml"
     config.write_text(config.read_text().replace("shards: 8", "shards: 4"))
-    with pytest.raises(DmrecError, match="was cut into 8 shards and stays so; train again"):
+    with pytest.raises(DmrecError, match="the run was cut into 8 shards and stays so; train anew"):
         load_run(tmp_path / "run", unfinished=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ from torch import Tensor
 from ..errors import DmrecError
 from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
 from ..sharding.items import ItemShards
-from ..sharding.ranks import agreed
-from .shards import MANIFEST, load_shards, remove_shards, save_shards, whole_folder
+from ..sharding.ranks import ALONE, Ranks, agreed
+from .shards import MANIFEST, cut_otherwise, load_shards, read_manifest, remove_shards, save_shards, whole_folder
 
 GENERATIONS = ("state-a", "state-b")
 
@@ -83,7 +84,9 @@ def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint
 
     Raises:
         NoCheckpointError: there is none; the message says why.
+        DmrecError: the run was cut into another number of shards.
     """
+    check_cut(folder, 1 if items is None else items.n_shards, ALONE if items is None else items.ranks)
     if items is not None and not items.is_whole:
         return _load_cut(folder, items)
     found = sorted(GENERATIONS, key=lambda name: -_number(folder / f"{name}.json"))
@@ -122,6 +125,26 @@ def _unreadable(folder: Path, faults: Sequence[str]) -> NoCheckpointError:
     if not faults:
         why = "no checkpoint to resume from: it was stopped before the first one"
     return NoCheckpointError(f"{folder} has {why}; train again")
+
+
+def check_cut(folder: Path, shards: int, ranks: Ranks = ALONE) -> None:
+    """Checks that the checkpoints of a run are of so many shards. All ranks call this.
+
+    Raises:
+        DmrecError: on every rank, where they are not.
+    """
+    found = ranks.tell(_shards_of_checkpoint(folder))
+    if found not in (None, shards):
+        raise agreed(cut_otherwise(folder, found, shards))
+
+
+def _shards_of_checkpoint(folder: Path) -> int | None:
+    for name in GENERATIONS:
+        if (folder / f"{name}.json").exists():
+            return 1
+        with suppress(OSError, DmrecError):  # one that is damaged is found when it is read
+            return int(read_manifest(folder / name)["shards"])
+    return None
 
 
 def has_checkpoint(folder: Path) -> bool:
