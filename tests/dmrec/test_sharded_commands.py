@@ -11,12 +11,12 @@ import torch
 from commands import done, refused
 from dmrec.cli import main as of_main
 from dmrec.cli import train as of_train
-from dmrec.cli.ranks import notify_once
 from dmrec.errors import DmrecError
 from dmrec.runs.run import Run, run_lock
 from dmrec.sharding import launch
 from dmrec.sharding.ranks import agreed
 from dmrec.training import trainer
+from torch.distributed.run import get_args_parser
 
 OPTIONS = ("model.hidden=24", "model.latent=8", "training.epochs=4", "training.batch_size=40")
 SMALL = [part for option in OPTIONS for part in ("--set", option)]
@@ -184,25 +184,33 @@ def test_processes_beyond_a_power_of_two_stand_by(tiny_folder, tmp_path):
     assert one.load_metadata()["files"] == three.load_metadata()["files"]
 
 
-def test_standing_by_is_said_before_waiting(monkeypatch):
+@pytest.mark.parametrize(
+    ("rank", "wanted"),
+    [
+        (0, ["group [0, 1] 420.0", "computes", "set dmrec.done", "wait ['dmrec.done.2']"]),
+        (1, ["group [0, 1] 420.0", "computes"]),
+        (2, ["group [0, 1] 420.0", "said rank 2", "wait ['dmrec.done']", "set dmrec.done.2", "stood by"]),
+    ],
+)
+def test_standing_by_is_said_before_waiting(monkeypatch, rank, wanted):
+    """And the store, which may be rank 0's, lasts until all have heard that they can go."""
     events = []
 
     class Store:
         def wait(self, keys, timeout):
-            events.append(("wait", keys))
+            events.append(f"wait {keys}")
 
         def set(self, key, value):
-            events.append(("set", key))
+            events.append(f"set {key}")
 
     def new_group(ranks, timeout):
-        events.append(("group", ranks, timeout.total_seconds()))
+        events.append(f"group {ranks} {timeout.total_seconds()}")
 
-    _join(monkeypatch, rank=2, size=3)
+    _join(monkeypatch, rank, 3)
     monkeypatch.setattr(launch, "PrefixStore", lambda *_: Store())
     monkeypatch.setattr(launch.dist, "new_group", new_group)
-    with launch.joined("exact", 7.0, lambda line: events.append(("said", line[:6]))) as ranks:
-        assert ranks is None
-    wanted = [("group", [0, 1], 420.0), ("said", "rank 2"), ("wait", ["dmrec.done"]), ("set", "dmrec.done.2")]
+    with launch.joined("exact", 7.0, lambda line: events.append(f"said {line[:6]}")) as ranks:
+        events.append("stood by" if ranks is None else "computes")
     assert events == wanted
 
 
@@ -257,10 +265,49 @@ def test_what_one_rank_meets_is_raised_everywhere_with_its_name(rank_pool):
         rank_pool(2, fail_on_one, 0)
 
 
-@pytest.mark.parametrize(("rank", "ranks", "heard"), [(None, None, 1), (None, 2, 0), ("0", None, 1), ("1", None, 0)])
-def test_what_all_processes_find_is_said_once(monkeypatch, capsys, rank, ranks, heard):
+@pytest.mark.parametrize(("rank", "ranks", "heard"), [(None, (), 1), (None, (2,), 0), ("0", (), 1), ("1", (), 0)])
+def test_what_all_processes_find_is_said_once(tiny_folder, tmp_path, monkeypatch, capsys, rank, ranks, heard):
     if rank is not None:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
         monkeypatch.setenv("RANK", rank)
-    notify_once("bf16 is slow here", ranks)
-    assert capsys.readouterr().err.count("bf16 is slow here") == heard
+
+    def begin(*arguments):
+        raise DmrecError("it begins")
+
+    for name in ("start", "together", "experiment_lock"):
+        monkeypatch.setattr(of_train, name, begin)
+    monkeypatch.setattr(of_train, "slow_precision", lambda *_: "bf16 is slow here")
+    said = refused(capsys, *_train(tiny_folder, tmp_path, *(f"--ranks={count}" for count in ranks)))
+    assert "it begins" in said
+    assert said.count("bf16 is slow here") == heard
+
+
+def _options():
+    """All options of commands that may be given to several processes, but for those that torchrun is not given."""
+    names = {"--debug", "--plugin", "--version"}
+    for command in ("train", "resume", "evaluate", "recommend"):
+        for parameter in of_main.load_command(command).params:
+            names |= {name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("-")}
+    return sorted(names - {"--ranks", "--help"})
+
+
+def _arguments_after_torchrun(*arguments):
+    command, _ = launch.torchrun(2, arguments, 2)
+    return get_args_parser().parse_args(command[command.index("torch.distributed.run") + 1 :]).training_script_args
+
+
+def test_torchrun_takes_no_option_of_ours_for_its_own():
+    theirs = [name for action in get_args_parser()._actions for name in action.option_strings]
+    ours = _options()
+    assert {"--data", "--set", "--from", "-k", "--low-memory", "--json"} <= set(ours)
+    for name in ours:
+        assert not [each for each in theirs if each == name or (name[:2] == "--" and each.startswith(name))], name
+        for option in ([name, "x"], [f"{name}=x"]):
+            assert _arguments_after_torchrun("train", *option, "y") == ["train", *option, "y"]
+    for short in ("--n", "--rdzv", "-m"):  # such as ours must not be
+        assert [each for each in theirs if each.startswith(short)]
+
+
+def test_the_table_counts_the_users_that_were_measured(tiny_folder, tmp_path, capsys):
+    done(*_train(tiny_folder, tmp_path, "--set", "evaluation.users=30"))
+    assert "tiny: test, 30 users" in capsys.readouterr().out

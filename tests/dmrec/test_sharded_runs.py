@@ -19,6 +19,7 @@ from commands import done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
+from dmrec.eval.ranking import evaluate, sample
 from dmrec.files import sha256_of
 from dmrec.inference.recommender import Recommender
 from dmrec.options import apply_overrides
@@ -441,3 +442,17 @@ def test_weights_of_shards_are_a_start_for_one_process(undisturbed, tiny_folder,
     found = Run(tmp_path / "run").load()[0]["backbone.decoder_output.weight"]
     wanted = load_run(undisturbed).model.item_vectors()
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+
+
+def test_a_sample_of_users_is_measured_the_same_on_one_and_two_processes(rank_pool, tiny_folder, tmp_path):
+    settings = ("evaluation.users=30", "training.epochs=2")
+    for size in (1, 2):
+        rank_pool(size, train, tiny_folder, tmp_path / str(size), settings, None)
+    assert _outcome(tmp_path / "1") == _outcome(tmp_path / "2")
+    result = Run(tmp_path / "2").result
+    assert result["test_users"] == 30
+    loaded = load_run(tmp_path / "2")
+    of_all = evaluate(loaded.model, loaded.data, loaded.dataset.split("test"), ["recall@20"])
+    chosen = sample(of_all.users, 30)
+    assert set(sample(of_all.users, 10).tolist()) < set(chosen.tolist()), "a larger sample holds the smaller one"
+    assert of_all.means_of(torch.isin(of_all.users, chosen))["recall@20"] == result["test"]["recall@20"]
