@@ -1,11 +1,13 @@
 """Commands of several processes: what they refuse before these are started, what is printed, and who stands by."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 
+import dmrec
 import pytest
 import torch
 from commands import done, refused
@@ -98,6 +100,31 @@ def test_what_a_stopped_run_has_computed_is_kept_from_other_options(tiny_folder,
     assert f"{folder} holds a finished run with other options" in said
     done(*other, "--force")
     assert Run(folder).result["epochs"] == 5
+    elsewhere = tmp_path / "elsewhere/tiny/mult-vae/seed-0"
+    shutil.copytree(folder, elsewhere)
+    (elsewhere / "job.sha256").unlink()  # as dmrec.train makes them
+    said = refused(capsys, *_train(tiny_folder, tmp_path / "elsewhere"))
+    assert f"{elsewhere} holds a finished run that another command has begun" in said
+
+
+def test_python_does_not_begin_a_stopped_run_anew(tiny_folder, tmp_path, monkeypatch):
+    folder = _stopped(monkeypatch, tiny_folder, tmp_path)
+    before, config = _files(folder), Run(folder).config
+    with pytest.raises(DmrecError, match=r"a stopped run with other options; continue it .*replace=True"):
+        dmrec.train(config, tiny_folder, out=tmp_path, progress=False, epochs=5)
+    assert _files(folder) == before
+    dmrec.train(config, tiny_folder, out=tmp_path, progress=False, epochs=5, replace=True)
+    assert Run(folder).result["epochs"] == 5
+
+
+def test_a_changed_configuration_is_refused_before_processes_are_started(
+    tiny_folder, tmp_path, capsys, monkeypatch, never_started
+):
+    folder = _stopped(monkeypatch, tiny_folder, tmp_path, *CUT)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("hidden: 24", "hidden: 25"))
+    said = refused(capsys, "resume", folder, "--ranks", 2)
+    assert "config.yaml was changed since the run was started: model.hidden" in said
 
 
 @pytest.mark.parametrize("shards", [1, 4])

@@ -19,7 +19,7 @@ from ..files import locked, write_atomically
 from ..runs.checkpoint import check_cut
 from ..runs.run import RESULT, Run, is_finished, make_room, run_lock
 from ..runs.run import run_folder as folder_of_run
-from .plan import Job
+from .plan import DIGEST, Job
 
 ROWS = "rows.jsonl"
 RESULT_KEYS = (
@@ -158,11 +158,9 @@ def _check_begun(job: Job, advice: str) -> None:
     if not finished:
         check_cut(job.folder, job.config.sharding.shards)
     kept = "finished" if finished else "stopped"
+    how = "with other options or other data" if (job.folder / DIGEST).exists() else "that another command has begun"
     hint = "" if finished else f"continue it as it was (dmrec resume {job.folder}), "
-    raise DmrecError(
-        f"{job.folder} holds a {kept} run with other options or other data: {hint}name another folder (--out), or "
-        f"{advice}"
-    )
+    raise DmrecError(f"{job.folder} holds a {kept} run {how}: {hint}name another folder (--out), or {advice}")
 
 
 def _of_others(rows: Sequence[Row], jobs: Sequence[Job]) -> list[Row]:

@@ -20,7 +20,7 @@ from ..errors import DmrecError
 from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
 from ..sharding.items import ItemShards
 from ..sharding.ranks import ALONE, Ranks, agreed
-from .shards import MANIFEST, cut_otherwise, load_shards, read_manifest, remove_shards, save_shards, whole_folder
+from .shards import MANIFEST, cut_otherwise, load_shards, remove_shards, save_shards, whole_folder
 
 GENERATIONS = ("state-a", "state-b")
 
@@ -133,18 +133,20 @@ def check_cut(folder: Path, shards: int, ranks: Ranks = ALONE) -> None:
     Raises:
         DmrecError: on every rank, where they are not.
     """
-    found = ranks.tell(_shards_of_checkpoint(folder))
-    if found not in (None, shards):
+    values = newest_values(folder)
+    found = ranks.tell(shards if values is None else values.get("shards", 1))
+    if found != shards:
         raise agreed(cut_otherwise(folder, found, shards))
 
 
-def _shards_of_checkpoint(folder: Path) -> int | None:
+def newest_values(folder: Path) -> dict[str, Any] | None:
+    """The values of the newest generation, without its tensors; None: there is none whose manifest is undamaged."""
+    found = []
     for name in GENERATIONS:
-        if (folder / f"{name}.json").exists():
-            return 1
-        with suppress(OSError, DmrecError):  # one that is damaged is found when it is read
-            return int(read_manifest(folder / name)["shards"])
-    return None
+        for manifest in (folder / f"{name}.json", folder / name / MANIFEST):
+            with suppress(OSError, DmrecError):
+                found.append(read_with_checksum(manifest))
+    return max(found, key=lambda values: int(values["number"]), default=None)
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -23,7 +23,7 @@ from ..eval.activity import activity_of
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
-from ..runs.checkpoint import Checkpoint, NoCheckpointError, check_cut, load_checkpoint, part_of
+from ..runs.checkpoint import Checkpoint, NoCheckpointError, check_cut, load_checkpoint, newest_values, part_of
 from ..runs.initial import initial_state
 from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
@@ -94,7 +94,7 @@ def resume_run(
         dataset = open_dataset(run.data_folder(data))
         check_ranks(ranks, folder, dataset)
         checkpoint = load_checkpoint(folder, shards_of(config, dataset.n_items, ranks))
-        ranks.each_does(lambda: _check_unchanged(run, checkpoint, dataset))
+        ranks.each_does(lambda: check_data(folder, checkpoint.values["about"], config, dataset))
         if device is not None:
             training = config.training.model_copy(update={"device": str(resolve_device(device))})
             config = config.model_copy(update={"training": training})
@@ -106,23 +106,19 @@ def check_resumable(folder: Path) -> None:
 
     Raises:
         NoCheckpointError: it is not a run.
-        DmrecError: it is finished, or its items are cut otherwise than its configuration says.
+        DmrecError: it is finished, or its configuration has been changed, the number of shards for instance.
     """
     if not (folder / CONFIG).exists():
         raise NoCheckpointError(f"{folder} is not a run (no {CONFIG})")
     if is_finished(folder):
         raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
-    check_cut(folder, Run(folder).config.sharding.shards)
-
-
-def _check_unchanged(run: Run, checkpoint: Checkpoint, dataset: Dataset) -> None:
-    metadata = checkpoint.values["about"]
-    check_data(run.folder, metadata, run.config, dataset)
-    started_with = build_config(upgrade(metadata["config"])).model_dump(mode="json")
-    if changed := differing(started_with, run.config.model_dump(mode="json")):
-        raise DmrecError(
-            f"{run.folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again"
-        )
+    config = Run(folder).config
+    check_cut(folder, config.sharding.shards)
+    if (values := newest_values(folder)) is None:
+        return
+    started_with = build_config(upgrade(values["about"]["config"])).model_dump(mode="json")
+    if changed := differing(started_with, config.model_dump(mode="json")):
+        raise DmrecError(f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again")
 
 
 def _logging_failures(
