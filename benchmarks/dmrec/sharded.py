@@ -32,7 +32,7 @@ def measure(n_items: int, steps: int) -> dict[str, Any] | None:
     """One size, in the processes that torchrun has started; the figures in the first."""
     from dmrec.sharding.launch import joined
 
-    with joined() as ranks:
+    with joined("exact", 10.0, print) as ranks:
         assert ranks is not None, "a power of two"
         found = _measure(ranks, n_items, steps)
         return found if ranks.is_first else None

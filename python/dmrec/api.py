@@ -198,8 +198,9 @@ def train(
         options: further options by their dotted names, such as ``{"model.hidden": 200, "matching.beta": 0.3}``.
         out: folder in which the run is kept, as ``OUT/DATASET/MODEL/seed-S``; None for a temporary one, which lives as
             long as the returned object. A run there that was interrupted continues from its checkpoint if its
-            configuration is the same, and starts again if it is not.
-        replace: whether a run there is replaced, also a finished one.
+            configuration is the same.
+        replace: whether a run there is replaced, also a finished one, or one that was interrupted and has another
+            configuration.
         progress: show epochs, losses and validation scores on standard error.
         observers: called after each epoch and evaluation.
         **training: options of the training section, such as ``epochs=100``, ``seed=1`` or ``device="cuda"``.
@@ -208,7 +209,8 @@ def train(
         The trained model; its ``result`` has the figures on validation and test.
 
     Raises:
-        DmrecError: an option is unknown or out of range, or the dataset lacks what the model needs.
+        DmrecError: an option is unknown or out of range, the dataset lacks what the model needs, or a run is there that
+            is not to be replaced.
     """
     data = _dataset(data)
     if isinstance(model, Model):

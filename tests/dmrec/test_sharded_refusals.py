@@ -1,6 +1,7 @@
 """What several processes refuse before they train."""
 
 import shutil
+import socket
 from contextlib import nullcontext
 
 import pytest
@@ -24,14 +25,28 @@ from dmrec.training import trainer
 from dmrec.training.signals import Stopped
 
 
-def other_weights(ranks, folder):
-    tensors = {"layer.weight": torch.full((3,), float(ranks.rank == 1))}
-    shards.save_shards(folder, tensors, {}, ItemShards(8, 4, ranks))
+def other_weights(ranks, folder, name, values):
+    tensors = {"model.same": torch.ones(2), name: torch.full((3,), float(ranks.rank == 1))}
+    shards.save_shards(folder, tensors, values, ItemShards(8, 4, ranks))
 
 
-def test_ranks_that_compute_otherwise_are_found(rank_pool, tmp_path):
-    with pytest.raises(DmrecError, match=r"rank 1 on \S+ computed other weights than rank 0 \(first: layer.weight\)"):
-        rank_pool(2, other_weights, tmp_path / "state")
+STEP = {"place": {"step": 1200}}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("layer.weight", {}, "layer.weight"),
+        ("model.weight", {}, "model.weight"),
+        ("model.layer.weight", STEP, "layer.weight, step 1200"),
+        ("optimiser.layer.weight.exp_avg", STEP, "exp_avg of layer.weight, step 1200"),
+        ("best.layer.weight", STEP, "layer.weight of the best state, step 1200"),
+    ],
+)
+def test_ranks_that_compute_otherwise_are_found(rank_pool, tmp_path, name, values, said):
+    wanted = rf"rank 1 on \S+ computed other weights than rank 0 \(first: {said}\): faulty memory or mixed hardware"
+    with pytest.raises(DmrecError, match=wanted):
+        rank_pool(2, other_weights, tmp_path / "state", name, values)
     assert not (tmp_path / "state").exists()
 
 
@@ -70,6 +85,7 @@ def test_a_run_of_one_process_is_not_resumed_by_several(tmp_path, tiny_folder, c
     dataset = open_dataset(tiny_folder)
     config = resolve(build_config(apply_overrides(recipe("mult-vae"), ["training.epochs=1"])), dataset)
     trainer.train(config, dataset, tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
     assert "leave out --ranks" in refused(capsys, "resume", tmp_path / "run", "--ranks", 2)
 
 
@@ -147,6 +163,28 @@ def test_the_others_are_told_the_end_only_where_they_listen(monkeypatch, tmp_pat
     assert ranks.values == told
 
 
+@pytest.mark.parametrize(
+    ("error", "ends", "heard"),
+    [(agreed(Stopped()), Stopped, 2), (KeyboardInterrupt(), KeyboardInterrupt, 1), (agreed(OSError("full")), None, 3)],
+    ids=["stopped", "interrupted", "failed together"],
+)
+def test_the_others_end_as_rank_0_does(monkeypatch, tmp_path, error, ends, heard):
+    """A machine whose processes ended with success would not start them again with the others."""
+    jobs = [tmp_path, tmp_path, None] if ends is None else [tmp_path, None]
+
+    class Heard(Told):
+        rank, is_first = 1, False
+
+        def tell(self, value):
+            return super().tell(jobs.pop(0))
+
+    monkeypatch.setattr(together, "train_or_resume", lambda *_: (_ for _ in ()).throw(error))
+    ranks = Heard()
+    with nullcontext() if ends is None else pytest.raises(ends):
+        together.follow(ranks, print)
+    assert len(ranks.values) == heard
+
+
 def test_a_failure_of_one_rank_ends_it(monkeypatch, tmp_path):
     def fail(*arguments):
         raise OSError("the disk is full")
@@ -155,7 +193,7 @@ def test_a_failure_of_one_rank_ends_it(monkeypatch, tmp_path):
     lines = []
     with pytest.raises(SystemExit):
         together._together(tmp_path, lines.append, [], Told())
-    assert lines[0].startswith("rank 0 failed: OSError: the disk is full")
+    assert lines[0].startswith(f"rank 0 on {socket.gethostname()} failed: OSError: the disk is full")
     monkeypatch.setattr(together, "train_or_resume", lambda *_: (_ for _ in ()).throw(agreed(OSError("full"))))
     with pytest.raises(OSError, match="full"):
         together._together(tmp_path, lines.append, [], Told())

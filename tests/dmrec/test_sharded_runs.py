@@ -19,6 +19,7 @@ from commands import done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
+from dmrec.eval.ranking import evaluate, sample
 from dmrec.files import locked, sha256_of
 from dmrec.inference.recommender import Recommender
 from dmrec.options import apply_overrides
@@ -251,8 +252,8 @@ def _lines(folder):
     return len((folder / LOG).read_bytes().splitlines()) if (folder / LOG).exists() else 0
 
 
-def _kill_one(process, folder, victim, lines):
-    """Kills a worker once the log has so many lines."""
+def _kill_one(process, folder, victim, lines, number=signal.SIGKILL):
+    """Kills a worker once the log has so many lines, or sends it another signal."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         log = folder / LOG
@@ -261,7 +262,7 @@ def _kill_one(process, folder, victim, lines):
             and len(log.read_bytes().splitlines()) >= lines
             and len(found := _workers(process.pid)) > victim
         ):
-            os.kill(found[victim], signal.SIGKILL)
+            os.kill(found[victim], number)
             return
         time.sleep(0.01)
     raise AssertionError(f"nothing to kill: {process.communicate()[0]}")
@@ -279,6 +280,19 @@ def test_killed_under_torchrun_ends_with_the_same_files(tiny_folder, tmp_path, u
     files, valid, test, best, _ = _outcome(folder)
     assert (files, valid, test, best) == _outcome(undisturbed)[:4], printed
     assert "dmrec-m" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_stopped_alone_is_started_again_with_the_others(tiny_folder, tmp_path, undisturbed, victim):
+    folder = tmp_path / "tiny/dmrec-m/seed-3"
+    process = _start(tiny_folder, tmp_path, 2)
+    _kill_one(process, folder, victim, 3, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert printed.count("stopped; run the same command again") == 1, "by rank 0"
+    assert _outcome(folder)[:4] == _outcome(undisturbed)[:4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -306,7 +320,7 @@ def test_shards_of_a_run_do_not_change(undisturbed, tmp_path, capsys):
     (tmp_path / "run/result.json").unlink()
     config = tmp_path / "run/config.yaml"
     config.write_text(config.read_text().replace("shards: 8", "shards: 4"))
-    with pytest.raises(DmrecError, match="was cut into 8 shards and stays so; train again"):
+    with pytest.raises(DmrecError, match="the run was cut into 8 shards and stays so; train anew"):
         load_run(tmp_path / "run", unfinished=True)
 
 
@@ -459,3 +473,17 @@ def test_weights_of_shards_are_a_start_for_one_process(undisturbed, tiny_folder,
     found = Run(tmp_path / "run").load()[0]["backbone.decoder_output.weight"]
     wanted = load_run(undisturbed).model.item_vectors()
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+
+
+def test_a_sample_of_users_is_measured_the_same_on_one_and_two_processes(rank_pool, tiny_folder, tmp_path):
+    settings = ("evaluation.users=30", "training.epochs=2")
+    for size in (1, 2):
+        rank_pool(size, train, tiny_folder, tmp_path / str(size), settings, None)
+    assert _outcome(tmp_path / "1") == _outcome(tmp_path / "2")
+    result = Run(tmp_path / "2").result
+    assert result["test_users"] == 30
+    loaded = load_run(tmp_path / "2")
+    of_all = evaluate(loaded.model, loaded.data, loaded.dataset.split("test"), ["recall@20"])
+    chosen = sample(of_all.users, 30)
+    assert set(sample(of_all.users, 10).tolist()) < set(chosen.tolist()), "a larger sample holds the smaller one"
+    assert of_all.means_of(torch.isin(of_all.users, chosen))["recall@20"] == result["test"]["recall@20"]

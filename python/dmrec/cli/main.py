@@ -156,13 +156,13 @@ def main(arguments: list[str] | None = None) -> None:
     except (DmrecError, OSError, ArithmeticError, MemoryError) as error:
         if "--debug" in arguments:
             raise
-        _print_error("error", _one_line(error))
+        _print_error("error", _one_line(error), error)
         sys.exit(1)
     except Exception as error:
         if "--debug" in arguments:
             raise
         kind = type(error).__name__
-        _print_error(f"unexpected {kind}", f"{_one_line(error)} (--debug shows where)")
+        _print_error(f"unexpected {kind}", f"{_one_line(error)} (--debug shows where)", error)
         sys.exit(1)
 
 
@@ -182,7 +182,14 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _print_error(kind: str, message: str) -> None:
-    if os.environ.get("TORCHELASTIC_RUN_ID") and (rank := os.environ.get("RANK", "0")) != "0":
-        message = f"rank {rank} on {socket.gethostname()}: {message}"
+def _print_error(kind: str, message: str, error: BaseException) -> None:
+    """Of processes that torchrun has started, rank 0 alone says what all of them have met; else it is named who has."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from ..sharding.ranks import is_agreed
+
+        rank = os.environ.get("RANK", "0")
+        if not is_agreed(error):
+            message = f"rank {rank} on {socket.gethostname()}: {message}"
+        elif rank != "0":
+            return
     errors.print(Text.assemble((f"{kind}:", "bold red"), f" {message}"))

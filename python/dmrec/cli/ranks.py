@@ -43,6 +43,14 @@ def are_together(ranks: int | None) -> bool:
     return ranks is not None or under_torchrun()
 
 
+def notify_once(message: str, ranks: int | None) -> None:
+    """`notify` for what every process finds before it knows the others: of those that torchrun has started rank 0 says
+    it, and the process that is to be replaced by torchrun (``ranks``) does not.
+    """
+    if ranks is None and not (under_torchrun() and os.environ["RANK"] != "0"):
+        notify(message)
+
+
 def start(ranks: int) -> NoReturn:
     """Replaces this process by torchrun, which runs the same command in so many processes."""
     arguments, skip = [], False
@@ -77,10 +85,8 @@ def together(sharding: ShardingConfig) -> Iterator[Ranks]:
     Raises:
         typer.Exit: there are more processes than can share them, and this one has stood by until the others were done.
     """
-    with joined(sharding.sums, sharding.timeout_minutes) as ranks:
+    with joined(sharding.sums, sharding.timeout_minutes, notify) as ranks:
+        output.quiet = ranks is None or not ranks.is_first
         if ranks is None:
-            output.quiet = True
-            notify("this process stood by: with sharding.sums=exact a power of two of them computes")
             raise typer.Exit
-        output.quiet = not ranks.is_first
         yield ranks

@@ -23,16 +23,17 @@ from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..runs.load import check_count
 from ..runs.resolve import final_config
-from ..runs.run import Run
+from ..runs.run import Run, is_finished, run_lock
 from ..runtime import resolve_device, slow_precision
 from ..sharding.launch import was_restarted
-from ..sharding.ranks import ALONE
+from ..sharding.ranks import ALONE, agreed
 from ..training.progress import ProgressBar
-from ..training.trainer import resume_run
+from ..training.trainer import check_resumable, resume_run
 from .console import DEVICE, errors, notify, output, print_table
 from .plan import check_memory, check_memory_of_run
-from .ranks import SHARDS, RanksOption, are_together, sharding_of, start, together
+from .ranks import SHARDS, RanksOption, are_together, notify_once, sharding_of, start, together
 
+REPLACE = "replace them (--force)"
 RECIPE_LIST = "\n".join(f"- `{name}`: {make.__doc__}" for name, make in RECIPES.items())
 HELP = f"""Train and test models, together with the baselines popularity and EASE.
 
@@ -102,7 +103,7 @@ def train(
         if shared and of_run["sharding"]["shards"] == 1:
             of_run["sharding"]["shards"] = SHARDS
         configs = [build_config(apply_overrides(of_run, overrides))]
-        notify(_describe_final(configs[0]))
+        notify_once(_describe_final(configs[0]), ranks)
     else:
         values = read_config(config) if config else {}
         if shared:
@@ -120,14 +121,16 @@ def train(
         check_plot(plot)
     asked = {(job.config.training.precision, job.config.training.device) for job in jobs}
     for remark in {slow_precision(chosen, resolve_device(where)) for chosen, where in asked} - {None}:
-        notify(str(remark))
+        notify_once(str(remark), ranks)
     for vectors in dict.fromkeys(job.config.language.vectors for job in jobs if job.config.language):
         if vectors is not None and (missing := dataset.without_text(vectors)):
-            notify(f"{dataset.name}: {missing}")
+            notify_once(f"{dataset.name}: {missing}", ranks)
     if ranks is not None:
         check_count(ranks, jobs[0].config.sharding)
         for job in jobs:
             check_memory(job.config, dataset, ranks)
+        with experiment_lock(out):
+            check_folder(out, jobs, REPLACE, replace=force)
         start(ranks)
     try:
         with together(jobs[0].config.sharding) if shared else nullcontext(ALONE) as of_all:
@@ -139,7 +142,7 @@ def train(
             with experiment_lock(out):
                 if force and not was_restarted():
                     delete_runs(jobs, out)
-                check_folder(out, jobs, "replace them (--force)")
+                check_folder(out, jobs, REPLACE)
                 left = pending_jobs(jobs, out, retry=not was_restarted())
                 for job in jobs:
                     if job not in left:
@@ -153,12 +156,13 @@ def train(
                 else:
                     run_jobs(left, out, notify)
     except KeyboardInterrupt:
-        notify("stopped; run the same command again to continue")
+        if not output.quiet:
+            notify("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     finally:
         failures = [] if output.quiet else _print_results(jobs, out, dataset)
     if failures:
-        raise DmrecError("; ".join(failures))
+        raise agreed(DmrecError("; ".join(failures)))
     if plot is not None:
         plot_validation([job.folder for job in jobs], configs[-1].training.monitor, dataset.name, plot)
         output.print(f"validation curves: {plot}")
@@ -188,19 +192,24 @@ def resume(
     - `dmrec resume runs/large/dmrec-m/seed-0 --ranks 4`
     """
     shared = are_together(ranks)
-    sharding = sharding_of(run) if shared else ShardingConfig()
     if ranks is not None:
-        check_count(ranks, sharding)
+        check_resumable(run)
+        with run_lock(run):  # nobody else trains there
+            check_count(ranks, sharding_of(run))
         check_memory_of_run(run, data, device, ranks)
         start(ranks)
+    sharding = sharding_of(run) if shared else ShardingConfig()
     try:
         with together(sharding) if shared else nullcontext(ALONE) as of_all:
+            if was_restarted() and any(of_all.any(is_finished(run))):  # before a process died at its end
+                return
             check_memory_of_run(run, data, device, of_all)
             result = resume_run(run, data, [ProgressBar(errors)], device=device, ranks=of_all)
             if not of_all.is_first:
                 return
     except KeyboardInterrupt:
-        notify(f"stopped; continue with: dmrec resume {run}")
+        if not output.quiet:
+            notify(f"stopped; continue with: dmrec resume {run}")
         raise typer.Exit(130) from None
     notify(f"{result['name']}: done in {run}")
     for split in ("valid", "test"):
@@ -257,9 +266,8 @@ def _print_table(dataset: Dataset, rows: list[dict[str, Any]], metrics: tuple[st
         figures = [f"{row['test'][m]:.4f}" + (f" ±{deviation[m]:.4f}" if deviation else "") for m in shown]
         speed, epochs = row.get("seconds_per_epoch"), ", ".join(map(str, row.get("best_epoch", []))) or None
         table.append([row["name"], *figures, epochs, f"{speed:.2f}" if speed else None])
-    split = rows[-1]["measured"]
-    users = int((dataset.split(split).crow.diff() > 0).sum())
-    title = f"{dataset.name}: {split}, {users} users"
+    users = f", {rows[-1]['test_users']} users" if rows[-1]["measured"] == "test" else ""
+    title = f"{dataset.name}: {rows[-1]['measured']}{users}"
     print_table(title, ["model", *shown, "best epoch", "s/epoch"], table)
     for row in rows:
         if row.get("epoch_limit") in row.get("best_epoch", []):

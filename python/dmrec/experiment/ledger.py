@@ -16,9 +16,10 @@ from typing import Any
 
 from ..errors import DmrecError
 from ..files import locked, write_atomically
-from ..runs.run import RESULT, Run, make_room, run_lock
+from ..runs.checkpoint import check_cut
+from ..runs.run import RESULT, Run, is_finished, make_room, run_lock
 from ..runs.run import run_folder as folder_of_run
-from .plan import Job
+from .plan import DIGEST, Job
 
 ROWS = "rows.jsonl"
 RESULT_KEYS = (
@@ -124,14 +125,18 @@ def failed_rows(jobs: Sequence[Job], folder: Path) -> list[Row]:
     return [row for row in read_rows(folder) if row["state"] == "failed" and run_key(row) in keys]
 
 
-def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:
-    """Checks that the finished runs in ``folder`` can be averaged and compared with the jobs.
+def check_folder(folder: Path, jobs: Sequence[Job], advice: str, *, replace: bool = False) -> None:
+    """Checks that the finished runs in ``folder`` can be averaged and compared with the jobs, and that these go on with
+    the stopped ones; with ``replace``, that the jobs can take the place of the runs of their models.
 
     Raises:
         DmrecError: there are runs on another version of a dataset, or runs of a model with other options; the message
             ends with ``advice`` in the latter case.
     """
     rows = read_rows(folder)
+    if replace:
+        _check_data(folder, _of_others(rows, jobs), jobs)
+        return
     _check_data(folder, rows, jobs)
     digests = {(job.dataset, job.model): job.digest for job in jobs}
     for row in rows:
@@ -141,6 +146,27 @@ def check_folder(folder: Path, jobs: Sequence[Job], advice: str) -> None:
                 f"{folder} holds runs of {row['model']} on {row['dataset']} with other options or other data: "
                 f"name another folder (--out), or {advice}"
             )
+    for job in jobs:
+        _check_begun(job, advice)
+
+
+def _check_begun(job: Job, advice: str) -> None:
+    """Refuses to remove what a run of other options has computed."""
+    finished = is_finished(job.folder)
+    if job.is_begun or not (finished or Run(job.folder).is_resumable):
+        return
+    if not finished:
+        check_cut(job.folder, job.config.sharding.shards)
+    kept = "finished" if finished else "stopped"
+    how = "with other options or other data" if (job.folder / DIGEST).exists() else "that another command has begun"
+    hint = "" if finished else f"continue it as it was (dmrec resume {job.folder}), "
+    raise DmrecError(f"{job.folder} holds a {kept} run {how}: {hint}name another folder (--out), or {advice}")
+
+
+def _of_others(rows: Sequence[Row], jobs: Sequence[Job]) -> list[Row]:
+    """The rows of models that the jobs do not train."""
+    models = {(job.dataset, job.model) for job in jobs}
+    return [row for row in rows if (row["dataset"], row["model"]) not in models]
 
 
 def delete_runs(jobs: Sequence[Job], folder: Path) -> None:
@@ -151,11 +177,10 @@ def delete_runs(jobs: Sequence[Job], folder: Path) -> None:
         DmrecError: runs of other models, which stay, are on another version of a dataset; nothing is deleted then. Or
             another process trains one of the runs.
     """
-    models = {(job.dataset, job.model) for job in jobs}
     rows = read_rows(folder)
-    kept = [row for row in rows if (row["dataset"], row["model"]) not in models]
+    kept = _of_others(rows, jobs)
     _check_data(folder, kept, jobs)
-    deleted = {run_folder(folder, row) for row in rows if (row["dataset"], row["model"]) in models}
+    deleted = {run_folder(folder, row) for row in rows if row not in kept}
     for path in deleted | {job.folder for job in jobs}:
         if path.exists():
             with run_lock(path):

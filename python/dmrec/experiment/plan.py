@@ -41,6 +41,8 @@ PLAN = "experiment.yaml"
 """In an experiment's folder: the file that it was run from."""
 TUNING, TUNED = "tuning", "tuned.json"
 """In an experiment's folder: searches, in DATASET/MODEL; and what each of them found."""
+DIGEST = "job.sha256"
+"""In the folder of a run: the digest of the job that it was started from."""
 NOT_IN_DIGEST = ("seed", "device", "tensorboard", "checkpoint_minutes", "log_terms_every")  # of the section training
 LATER = {
     "training": ("interactions", "optimiser", "weight_decay", "schedule", "warmup", "clip", "initial"),
@@ -92,6 +94,12 @@ class Job:
         if not values["sharding"]:
             del values["sharding"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder is of this very job; options and data are those that the run there was started with."""
+        path = self.folder / DIGEST
+        return path.exists() and path.read_text(encoding="utf-8") == self.digest
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from ..models.base import MODELS
 from ..runs.run import LOCK, RESULT, clear, is_finished, run_lock
 from ..runtime import usable_processors
 from .ledger import Row, append_row, failed_row, finished_row
-from .plan import Job, Search
+from .plan import DIGEST, Job, Search
 from .searches import write_search
 from .worker import INTERRUPTED, JOB, RUN_ERRORS, error_line
 
-DIGEST, OUTPUT = "job.sha256", "worker.log"
+OUTPUT = "worker.log"
 Report = Callable[[str], None]  # takes one line of progress
 Task = TypeVar("Task")
 
@@ -143,13 +143,14 @@ def _record(row: Row, folder: Path, progress: str, report: Report) -> None:
 
 
 def _prepare_folder(job: Job, report: Report) -> None:
-    """Writes the job to its folder. What an unfinished run of other options or other data left there is removed."""
-    digest = job.folder / DIGEST
+    """Writes the job to its folder. What a run of other options or other data left there is removed: `check_folder` has
+    refused the job where that were worth anything.
+    """
     with _wait_for_run_lock(job.folder, report):
-        if not digest.exists() or digest.read_text(encoding="utf-8") != job.digest:
+        if not job.is_begun:
             clear(job.folder)
         write_atomically(job.folder / JOB, dump_config(job.config).encode())
-        write_atomically(digest, job.digest.encode())
+        write_atomically(job.folder / DIGEST, job.digest.encode())
 
 
 @contextmanager

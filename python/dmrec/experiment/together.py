@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,12 +43,17 @@ def follow(ranks: Ranks, report: Report) -> None:
     """The other ranks: train what rank 0 says, until it has no more.
 
     Raises:
+        KeyboardInterrupt: the training was stopped, on all of them.
         SystemExit: see `lead`.
     """
     while (folder := ranks.tell(None)) is not None:
         try:
             _together(folder, report, (), ranks)
-        except (Exception, KeyboardInterrupt) as error:
+        except KeyboardInterrupt as error:
+            if is_agreed(error):
+                ranks.tell(None)  # rank 0 says that there is no more
+            raise
+        except Exception as error:
             if not is_agreed(error):
                 raise
 
@@ -59,7 +65,7 @@ def _together(folder: Path, report: Report, observers: Sequence[Observer], ranks
         if is_agreed(error):
             raise
         where = "".join(traceback.format_exception(error)[-2:])
-        report(f"rank {ranks.rank} failed: {type(error).__name__}: {error}\n{where}")
+        report(f"rank {ranks.rank} on {socket.gethostname()} failed: {type(error).__name__}: {error}\n{where}")
         raise SystemExit(1) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,8 @@ from torch import Tensor
 from ..errors import DmrecError
 from ..files import read_with_checksum, replace_file, sha256_of, write_with_checksum
 from ..sharding.items import ItemShards
-from ..sharding.ranks import agreed
-from .shards import MANIFEST, load_shards, remove_shards, save_shards, whole_folder
+from ..sharding.ranks import ALONE, Ranks, agreed
+from .shards import MANIFEST, cut_otherwise, load_shards, remove_shards, save_shards, whole_folder
 
 GENERATIONS = ("state-a", "state-b")
 
@@ -86,7 +87,9 @@ def load_checkpoint(folder: Path, items: ItemShards | None = None) -> Checkpoint
 
     Raises:
         NoCheckpointError: there is none; the message says why.
+        DmrecError: the run was cut into another number of shards.
     """
+    check_cut(folder, 1 if items is None else items.n_shards, ALONE if items is None else items.ranks)
     if items is not None and not items.is_whole:
         return _load_cut(folder, items)
     found = sorted(GENERATIONS, key=lambda name: -_number(folder / f"{name}.json"))
@@ -131,6 +134,28 @@ def _unreadable(folder: Path, faults: Sequence[str]) -> NoCheckpointError:
     if not faults:
         why = "no checkpoint to resume from: it was stopped before the first one"
     return NoCheckpointError(f"{folder} has {why}; train again")
+
+
+def check_cut(folder: Path, shards: int, ranks: Ranks = ALONE) -> None:
+    """Checks that the checkpoints of a run are of so many shards. All ranks call this.
+
+    Raises:
+        DmrecError: on every rank, where they are not.
+    """
+    values = newest_values(folder)
+    found = ranks.tell(shards if values is None else values.get("shards", 1))
+    if found != shards:
+        raise agreed(cut_otherwise(folder, found, shards))
+
+
+def newest_values(folder: Path) -> dict[str, Any] | None:
+    """The values of the newest generation, without its tensors; None: there is none whose manifest is undamaged."""
+    found = []
+    for name in GENERATIONS:
+        for manifest in (folder / f"{name}.json", folder / name / MANIFEST):
+            with suppress(OSError, DmrecError):
+                found.append(read_with_checksum(manifest))
+    return max(found, key=lambda values: int(values["number"]), default=None)
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -36,6 +36,7 @@ from ..sharding.ranks import ALONE, Ranks
 from ..tokenizers.tokenize import restored_tokenizer
 from .provenance import check_data, item_embeddings_of, item_text_of, member_folders, posterior_of, user_text_of
 from .run import Run
+from .shards import cut_otherwise
 
 CPU = torch.device("cpu")
 
@@ -96,6 +97,9 @@ def load_model(
         )
     config = run.config
     shards = shards_of(config, dataset.n_items, ranks)
+    before = run.load_metadata().get("shards", 1)
+    if before != config.sharding.shards:
+        raise cut_otherwise(run.folder, before, config.sharding.shards)
     state, metadata = replace(run, items=shards).load()
     check_data(run.folder, metadata, config, dataset)
     data = training_data(config, dataset, state, shards)

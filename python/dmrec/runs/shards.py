@@ -43,7 +43,7 @@ def save_shards(folder: Path, tensors: Mapping[str, Tensor], values: dict[str, A
     """
     ranks = items.ranks
     replicated = {name: tensor for name, tensor in tensors.items() if shard_of(name) is None}
-    _check_equal(replicated, ranks)
+    _check_equal(replicated, values, ranks)
     ranks.first_does(partial(_begin, folder))
     files = {shard_file(shard): _of_shard(tensors, shard) for shard in items.owned}
     if ranks.is_first:
@@ -57,9 +57,9 @@ def save_shards(folder: Path, tensors: Mapping[str, Tensor], values: dict[str, A
     except (OSError, safetensors.SafetensorError) as raised:
         error = f"{raised}"
     checksums: dict[str, str] = {}
-    for rank, (of_rank, fault) in enumerate(ranks.gather_values((written, error))):
+    for rank, (host, of_rank, fault) in enumerate(ranks.gather_values((socket.gethostname(), written, error))):
         if fault is not None:
-            raise agreed(OSError(f"rank {rank}: {fault}"))
+            raise agreed(OSError(f"rank {rank} on {host}: {fault}"))
         checksums |= of_rank
     together = hashlib.sha256("".join(checksums[name] for name in sorted(checksums)).encode()).hexdigest()
     sealed = {**values, "shards": items.n_shards, "sha256": together, "files": dict(sorted(checksums.items()))}
@@ -88,7 +88,7 @@ def load_shards(folder: Path, items: ItemShards) -> tuple[dict[str, Tensor], dic
     try:
         values = read_manifest(folder)
         if values["shards"] != items.n_shards:
-            raise DmrecError(f"{folder} was cut into {values['shards']} shards and stays so; train again")
+            raise cut_otherwise(folder, values["shards"], items.n_shards)
         tensors |= _read(folder / REPLICATED, values["files"])
         for shard in items.owned:
             of_shard = _read(folder / shard_file(shard), values["files"])
@@ -102,6 +102,14 @@ def load_shards(folder: Path, items: ItemShards) -> tuple[dict[str, Tensor], dic
     if faults:
         raise agreed(DmrecError(faults[0]))
     return tensors, values
+
+
+def cut_otherwise(folder: Path, before: int, now: int) -> DmrecError:
+    """The error of a run that is to be continued or used with another number of shards."""
+    cut = f"was cut into {before} shards" if before > 1 else "was not cut into shards"
+    return DmrecError(
+        f"{folder}: sharding.shards is {now}, but the run {cut} and stays so; train anew (--force, or another --out)"
+    )
 
 
 def remove_shards(folder: Path) -> None:
@@ -145,7 +153,7 @@ def _read(path: Path, checksums: Mapping[str, str]) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
 
 
-def _check_equal(replicated: Mapping[str, Tensor], ranks: Ranks) -> None:
+def _check_equal(replicated: Mapping[str, Tensor], values: Mapping[str, Any], ranks: Ranks) -> None:
     """Compares what every rank computed from the same bits."""
     if ranks.size == 1:
         return
@@ -156,10 +164,20 @@ def _check_equal(replicated: Mapping[str, Tensor], ranks: Ranks) -> None:
         if differing := [name for name in wanted if found.get(name) != wanted[name]]:
             raise agreed(
                 DmrecError(
-                    f"rank {rank} on {host} computed other weights than rank 0 (first: {differing[0]}): faulty memory "
-                    "or mixed hardware; the last checkpoint is good"
+                    f"rank {rank} on {host} computed other weights than rank 0 (first: "
+                    f"{_in_words(differing[0], values)}): faulty memory or mixed hardware; the last checkpoint is good"
                 )
             )
+
+
+def _in_words(name: str, values: Mapping[str, Any]) -> str:
+    """What a tensor is; of a checkpoint, in which names say whose they are, with the step."""
+    if "place" not in values:
+        return name
+    part, _, rest = name.partition(".")
+    parameter, _, moment = rest.rpartition(".")
+    words = {"model": rest, "best": f"{rest} of the best state", "optimiser": f"{moment} of {parameter}"}
+    return f"{words.get(part, name)}, step {values['place']['step']}"
 
 
 def _digest(tensor: Tensor) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -17,7 +18,7 @@ from ..errors import DmrecError
 from .ranks import ALONE, Ranks
 
 RESTARTS = 3  # of all processes, after one has died
-FOREVER = timedelta(days=10_000)
+FOREVER, PATIENCE = timedelta(days=10_000), timedelta(seconds=10)
 DONE = "dmrec.done"
 
 
@@ -46,11 +47,11 @@ def torchrun(ranks: int, arguments: Sequence[str], processors: int) -> tuple[lis
 
 
 @contextmanager
-def joined(sums: str = "exact", timeout_minutes: float = 10.0) -> Iterator[Ranks | None]:
+def joined(sums: str, timeout_minutes: float, report: Callable[[str], None]) -> Iterator[Ranks | None]:
     """The processes that torchrun has started; `ALONE` where it has not.
 
-    With exact sums their number is a power of two. Those beyond it stand by until the others are done, and get None: an
-    elastic job may have lost a machine.
+    With exact sums their number is a power of two. Those beyond it say so to ``report``, stand by until the others are
+    done, and get None: an elastic job may have lost a machine.
 
     Raises:
         DmrecError: the processes do not find each other.
@@ -64,22 +65,30 @@ def joined(sums: str = "exact", timeout_minutes: float = 10.0) -> Iterator[Ranks
         store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=timeout)))
         own = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if (gpu := int(os.environ.get("LOCAL_RANK", "0"))) < torch.cuda.device_count():
+            torch.cuda.set_device(gpu)  # processes that train on the CPU may be more than there are
         dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise DmrecError(f"rank {rank} of {size} does not find the others: {error}") from error
     active = size if sums == "fast" else 1 << (size.bit_length() - 1)
-    group = dist.new_group(list(range(active))) if active < size else None
+    group = dist.new_group(list(range(active)), timeout=timeout) if active < size else None
+    heard = [f"{DONE}.{each}" for each in range(active, size)]
     try:
         if rank < active:
             yield Ranks(rank, active, sums, group)
         else:
+            report(
+                f"rank {rank} on {socket.gethostname()} stands by: with sharding.sums=exact a power of two of "
+                f"processes computes, {active} of {size}"
+            )
             own.wait([DONE], FOREVER)
+            own.set(heard[rank - active], "1")
             yield None
     finally:
         if rank == 0:
             own.set(DONE, "1")
+            with suppress(RuntimeError):  # of those that have died
+                own.wait(heard, PATIENCE)  # the store may end with this process
 
 
 def leave(code: int) -> None:

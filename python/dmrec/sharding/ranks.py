@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -96,19 +97,24 @@ class Ranks:
 
     def first_does(self, action: Callable[[], None]) -> None:
         """Rank 0 does something; the others return when it has. What it raises is raised everywhere."""
+        self.each_does(lambda: action() if self.is_first else None)
+
+    def each_does(self, action: Callable[[], None]) -> None:
+        """Each rank does something; what one of them raises is raised everywhere: see `agree`."""
         error: Exception | None = None
-        if self.is_first:
-            try:
-                action()
-            except Exception as raised:
-                error = raised
+        try:
+            action()
+        except Exception as raised:
+            error = raised
         self.agree(error)
 
     def agree(self, error: Exception | None) -> None:
-        """Raises the error of the first rank that has one, on all ranks: see `is_agreed`."""
-        for found in self.gather_values(_portable(error)):
+        """Raises the error of the first rank that has one, on all ranks: see `is_agreed`. If it is not that of rank 0,
+        its message names rank and machine.
+        """
+        for rank, (host, found) in enumerate(self.gather_values((socket.gethostname(), _portable(error)))):
             if found is not None:
-                raise agreed(found)
+                raise agreed(found if rank == 0 else DmrecError(f"rank {rank} on {host}: {found}"))
 
 
 def _portable(error: Exception | None) -> Exception | None:

@@ -23,7 +23,7 @@ from ..eval.activity import activity_of
 from ..eval.ranking import evaluate
 from ..models.base import ClosedFormModel, Model, TrainedModel, TrainingData
 from ..models.carry import carry
-from ..runs.checkpoint import Checkpoint, NoCheckpointError, load_checkpoint, part_of
+from ..runs.checkpoint import Checkpoint, NoCheckpointError, check_cut, load_checkpoint, newest_values, part_of
 from ..runs.initial import initial_state
 from ..runs.load import held_out_split, shards_of, test_data, test_exclusions, training_data
 from ..runs.provenance import check_data, data_metadata
@@ -52,7 +52,7 @@ def train(
     ``ranks``: the processes that train together, which all call this; rank 0 writes, but for the shards of the others.
 
     Raises:
-        DmrecError: a finished run is there and is not to be replaced, or another process trains there.
+        DmrecError: a finished or stopped run is there and is not to be replaced, or another process trains there.
     """
     check_shared(ranks, folder)
     check_ranks(ranks, dataset)
@@ -62,6 +62,13 @@ def train(
                 DmrecError(
                     f"{folder}: a finished run; name another folder (--out) or replace it (--force, in Python "
                     "replace=True)"
+                )
+            )
+        if any(ranks.any(Run(folder).is_resumable)) and not replace:
+            raise agreed(
+                DmrecError(
+                    f"{folder}: a stopped run with other options; continue it as it was (dmrec resume {folder}), name "
+                    "another folder (--out) or replace it (--force, in Python replace=True)"
                 )
             )
         ranks.first_does(lambda: make_room(folder))
@@ -84,25 +91,38 @@ def resume_run(
     if not ranks.tell((folder / CONFIG).exists()):
         raise agreed(NoCheckpointError(f"{folder} is not a run (no {CONFIG})"))
     check_shared(ranks, folder)
+    ranks.each_does(lambda: check_resumable(folder))
     run = Run(folder)
     with run_lock(folder, ranks):
-        if any(ranks.any(is_finished(folder))):
-            raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
         config = run.config
         dataset = open_dataset(run.data_folder(data))
         check_ranks(ranks, dataset)
         checkpoint = load_checkpoint(folder, shards_of(config, dataset.n_items, ranks))
-        metadata = checkpoint.values["about"]
-        check_data(folder, metadata, config, dataset)
-        started_with = build_config(upgrade(metadata["config"])).model_dump(mode="json")
-        if changed := differing(started_with, config.model_dump(mode="json")):
-            raise DmrecError(
-                f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again"
-            )
+        ranks.each_does(lambda: check_data(folder, checkpoint.values["about"], config, dataset))
         if device is not None:
             training = config.training.model_copy(update={"device": str(resolve_device(device))})
             config = config.model_copy(update={"training": training})
         return _logging_failures(config, dataset, folder, observers, checkpoint, ranks)
+
+
+def check_resumable(folder: Path) -> None:
+    """Checks what is seen of a run without reading its checkpoint.
+
+    Raises:
+        NoCheckpointError: it is not a run.
+        DmrecError: it is finished, or its configuration has been changed, the number of shards for instance.
+    """
+    if not (folder / CONFIG).exists():
+        raise NoCheckpointError(f"{folder} is not a run (no {CONFIG})")
+    if is_finished(folder):
+        raise DmrecError(f"{folder} is finished: dmrec evaluate shows its figures")
+    config = Run(folder).config
+    check_cut(folder, config.sharding.shards)
+    if (values := newest_values(folder)) is None:
+        return
+    started_with = build_config(upgrade(values["about"]["config"])).model_dump(mode="json")
+    if changed := differing(started_with, config.model_dump(mode="json")):
+        raise DmrecError(f"{folder / CONFIG} was changed since the run was started: {', '.join(changed)}; train again")
 
 
 def _logging_failures(
