@@ -89,7 +89,7 @@ def train(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Save validation curves as an image.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Train finished models again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train anew what is finished or was stopped.")] = False,
     ranks: RanksOption = None,
 ) -> None:
     """Replaced by HELP below."""
