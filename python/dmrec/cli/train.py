@@ -22,10 +22,10 @@ from ..experiment.worker import train_or_resume
 from ..options import LARGEST_SEED, apply_overrides, deep_merge
 from ..recipes import BASELINES, DATASETS, RECIPES, compose, recipe
 from ..runs.load import check_count
+from ..runs.ranks import begun_before
 from ..runs.resolve import final_config
 from ..runs.run import Run, is_finished, run_lock
 from ..runtime import resolve_device, slow_precision
-from ..sharding.launch import was_restarted
 from ..sharding.ranks import ALONE, agreed
 from ..training.progress import ProgressBar
 from ..training.trainer import check_resumable, resume_run
@@ -136,14 +136,15 @@ def train(
         with together(jobs[0].config.sharding) if shared else nullcontext(ALONE) as of_all:
             for job in jobs:
                 check_memory(job.config, dataset, of_all)
+            again = begun_before(of_all, out)
             if not of_all.is_first:
                 follow(of_all, notify)
                 return
             with experiment_lock(out):
-                if force and not was_restarted():
+                if force and not again:
                     delete_runs(jobs, out)
                 check_folder(out, jobs, REPLACE)
-                left = pending_jobs(jobs, out, retry=not was_restarted())
+                left = pending_jobs(jobs, out, retry=not again)
                 for job in jobs:
                     if job not in left:
                         notify(f"{job.model}: finished before in {job.folder} (--force trains it again)")
@@ -201,7 +202,7 @@ def resume(
     sharding = sharding_of(run) if shared else ShardingConfig()
     try:
         with together(sharding) if shared else nullcontext(ALONE) as of_all:
-            if was_restarted() and any(of_all.any(is_finished(run))):  # before a process died at its end
+            if begun_before(of_all, run) and any(of_all.any(is_finished(run))):  # before a process died at its end
                 return
             check_memory_of_run(run, data, device, of_all)
             result = resume_run(run, data, [ProgressBar(errors)], device=device, ranks=of_all)

@@ -17,8 +17,11 @@ import dmrec_ext
 
 from ..data.dataset import MANIFEST, Dataset
 from ..errors import DmrecError
-from ..files import sha256_of
+from ..files import read_json, sha256_of, write_json
+from ..sharding.launch import under_torchrun
 from ..sharding.ranks import Ranks, agreed
+
+AGENTS = ".torchrun.json"
 
 
 def check_shared(ranks: Ranks, folder: Path) -> None:
@@ -68,6 +71,37 @@ def check_ranks(ranks: Ranks, dataset: Dataset) -> None:
             if value != first["computes"][what]:
                 wanted = first["computes"][what]
                 raise agreed(DmrecError(f"{where} runs {what} {value}, rank 0 {wanted}: bits would differ"))
+
+
+def begun_before(ranks: Ranks, folder: Path) -> bool:
+    """Whether the torchrun job that has started these processes had started others for ``folder`` before them.
+
+    Its count of restarts does not tell: each machine has its own, which leaves out what another machine has caused.
+    As long as a job goes on, some of its agents do, the processes that start the workers: a file in the folder names
+    them.
+    """
+    if not under_torchrun():
+        return False
+    agents = sorted(set(ranks.gather_values(_agent())))
+    found: list[bool] = []
+
+    def compare() -> None:
+        path = folder / AGENTS
+        known = read_json(path) if path.exists() else []
+        found.append(not set(known).isdisjoint(agents))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, sorted({*agents, *(known if found[0] else [])}))
+
+    ranks.first_does(compare)
+    return ranks.tell(bool(found and found[0]))
+
+
+def _agent() -> str:
+    """The process that has started this one, by its machine, number and time of start."""
+    parent = os.getppid()
+    status = Path(f"/proc/{parent}/stat")
+    started = status.read_text().rpartition(")")[2].split()[19] if status.exists() else ""
+    return f"{socket.gethostname()} {parent} {started}"
 
 
 def verify_together(ranks: Ranks, dataset: Dataset) -> None:

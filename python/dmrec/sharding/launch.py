@@ -27,11 +27,6 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def was_restarted() -> bool:
-    """Whether torchrun has started all processes anew because one had died: what was begun is continued."""
-    return under_torchrun() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def torchrun(ranks: int, arguments: Sequence[str], processors: int) -> tuple[list[str], dict[str, str]]:
     """The command that runs ``dmrec ARGUMENTS`` in so many processes on this machine, and its environment."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
@@ -63,7 +58,7 @@ def joined(sums: str, timeout_minutes: float, report: Callable[[str], None]) -> 
     timeout = timedelta(minutes=timeout_minutes)
     try:
         store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=timeout)))
-        own = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        own = PrefixStore(_start(), store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if (gpu := int(os.environ.get("LOCAL_RANK", "0"))) < torch.cuda.device_count():
             torch.cuda.set_device(gpu)  # processes that train on the CPU may be more than there are
@@ -89,6 +84,17 @@ def joined(sums: str, timeout_minutes: float, report: Callable[[str], None]) -> 
             own.set(DONE, "1")
             with suppress(RuntimeError):  # of those that have died
                 own.wait(heard, PATIENCE)  # the store may end with this process
+
+
+def _start() -> str:
+    """What this start of the processes is called by all of them, other than earlier ones.
+
+    Where torchrun shares its store, only its count of restarts differs, which each machine keeps for itself: it leaves
+    out what another machine has caused. Where it does not, each start has another port.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    name = "TORCHELASTIC_RESTART_COUNT" if shared else "MASTER_PORT"
+    return f"{name}={os.environ.get(name, '0')}"
 
 
 def leave(code: int) -> None:
