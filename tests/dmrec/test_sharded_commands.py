@@ -1,6 +1,7 @@
 """Commands of several processes: what they refuse before these are started, what is printed, and who stands by."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -122,9 +123,13 @@ def test_a_changed_configuration_is_refused_before_processes_are_started(
 ):
     folder = _stopped(monkeypatch, tiny_folder, tmp_path, *CUT)
     config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("hidden: 24", "hidden: 25"))
+    was = config.read_text()
+    config.write_text(was.replace("hidden: 24", "hidden: 25"))
     said = refused(capsys, "resume", folder, "--ranks", 2)
     assert "config.yaml was changed since the run was started: model.hidden" in said
+    config.write_text(re.sub("timeout_minutes: .*", "timeout_minutes: 60", was))
+    trainer.check_resumable(folder)  # how long processes wait may change
+    assert Run(folder).config.sharding.timeout_minutes == 60
 
 
 @pytest.mark.parametrize("shards", [1, 4])

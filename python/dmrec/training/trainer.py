@@ -37,6 +37,9 @@ from .observer import Observer
 from .signals import GracefulInterrupt
 from .tensorboard import TensorBoard
 
+MAY_CHANGE = ("data", "training.checkpoint_minutes", "sharding.timeout_minutes")
+"""Options of a run that is resumed which decide nothing about its results."""
+
 
 def train(
     config: Config,
@@ -244,9 +247,9 @@ def _fit_closed_form(
 
 
 def differing(before: Any, now: Any, path: str = "") -> list[str]:
-    """The keys under which two configurations differ; where the data lies does not matter."""
+    """The keys under which two configurations differ, but for those that `MAY_CHANGE`."""
     if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if path or key != "data"]
+        keys = [key for key in {**before, **now} if f"{path}{key}" not in MAY_CHANGE]
         return [each for key in keys for each in differing(before.get(key), now.get(key), f"{path}{key}.")]
     return [] if before == now else [path.removesuffix(".")]
 
