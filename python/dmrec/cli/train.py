@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import NLL, Config, ShardingConfig, build_config, read_config
+from ..config import NLL, Config, EvaluationConfig, ShardingConfig, build_config, read_config
 from ..data.dataset import Dataset, open_dataset
 from ..errors import DmrecError
 from ..experiment.comparisons import collect, summary
@@ -251,7 +251,7 @@ def _print_results(jobs: Sequence[Job], out: Path, dataset: Dataset) -> list[str
     wanted = {(job.dataset, job.model) for job in jobs}
     rows = [each for each in summary(cells) if (each["dataset"], each["name"]) in wanted]
     if rows and rows[0]["measured"]:
-        _print_table(dataset, rows, jobs[-1].config.evaluation.metrics)
+        _print_table(dataset, rows, jobs[-1].config.evaluation)
     return [
         f"{row['model']}, seed {row['seed']}: {row['error']}"
         for row in failed
@@ -259,17 +259,19 @@ def _print_results(jobs: Sequence[Job], out: Path, dataset: Dataset) -> list[str
     ]
 
 
-def _print_table(dataset: Dataset, rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> None:
-    shown = [m for m in metrics if m.endswith(("@10", "@20"))] or list(metrics)
+def _print_table(dataset: Dataset, rows: list[dict[str, Any]], options: EvaluationConfig) -> None:
+    shown = [m for m in options.metrics if m.endswith(("@10", "@20"))] or list(options.metrics)
     table = []
     for row in rows:
         deviation = row.get("test_deviation")
         figures = [f"{row['test'][m]:.4f}" + (f" ±{deviation[m]:.4f}" if deviation else "") for m in shown]
         speed, epochs = row.get("seconds_per_epoch"), ", ".join(map(str, row.get("best_epoch", []))) or None
         table.append([row["name"], *figures, epochs, f"{speed:.2f}" if speed else None])
-    users = f", {rows[-1]['test_users']} users" if rows[-1]["measured"] == "test" else ""
-    title = f"{dataset.name}: {rows[-1]['measured']}{users}"
-    print_table(title, ["model", *shown, "best epoch", "s/epoch"], table)
+    split, users = rows[-1]["measured"], rows[-1]["test_users"]
+    if split == "valid":
+        users = int((dataset.interactions(split).crow.diff() > 0).sum())
+        users = min(users, options.users or users)
+    print_table(f"{dataset.name}: {split}, {users} users", ["model", *shown, "best epoch", "s/epoch"], table)
     for row in rows:
         if row.get("epoch_limit") in row.get("best_epoch", []):
             output.print(
