@@ -76,7 +76,7 @@ def test_a_stopped_run_is_not_begun_anew_with_other_shards(tiny_folder, tmp_path
     for others, now in (((), 1), (("--ranks", 2), 64), (("--set", "sharding.shards=4", "--ranks", 2), 4)):
         said = refused(capsys, *_train(tiny_folder, tmp_path, *others))
         assert f"{folder}: sharding.shards is {now}, but the run was cut into 8 shards and stays so; train anew" in said
-        assert "(--force, or another --out)" in said
+        assert "(dmrec train --force, or another --out)" in said
         assert _files(tmp_path) == before
     done(*_train(tiny_folder, tmp_path, "--force"))
     assert Run(folder).config.sharding.shards == 1

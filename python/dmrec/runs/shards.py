@@ -108,7 +108,8 @@ def cut_otherwise(folder: Path, before: int, now: int) -> DmrecError:
     """The error of a run that is to be continued or used with another number of shards."""
     cut = f"was cut into {before} shards" if before > 1 else "was not cut into shards"
     return DmrecError(
-        f"{folder}: sharding.shards is {now}, but the run {cut} and stays so; train anew (--force, or another --out)"
+        f"{folder}: sharding.shards is {now}, but the run {cut} and stays so; train anew (dmrec train --force, or "
+        "another --out)"
     )
 
 
