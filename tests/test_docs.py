@@ -27,7 +27,11 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.M | re.S)
 def _generator():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.append(str(ROOT / "docs"))  # as for a script there
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
     return module
 
 

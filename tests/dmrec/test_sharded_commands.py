@@ -11,7 +11,7 @@ import sys
 import dmrec
 import pytest
 import torch
-from commands import done, refused
+from commands import StopAfter, done, refused
 from dmrec.cli import main as of_main
 from dmrec.cli import train as of_train
 from dmrec.errors import DmrecError
@@ -32,22 +32,9 @@ def _train(data, out, *arguments):
 
 def _stopped(monkeypatch, data, out, *arguments):
     """The folder of a run that was stopped after a checkpoint."""
-
-    class Stop(trainer.GracefulInterrupt):
-        looks = 4
-
-        @property
-        def requested(self):
-            self.looks -= 1
-            return self.looks < 0
-
-        @requested.setter
-        def requested(self, value):
-            pass
-
     command = [str(each) for each in _train(data, out, *arguments)]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "GracefulInterrupt", Stop)
+        patch.setattr(trainer, "GracefulInterrupt", lambda: StopAfter(4))
         with pytest.raises(SystemExit, match="130"):
             of_main.main(command)
     folder = out / "tiny/mult-vae/seed-0"

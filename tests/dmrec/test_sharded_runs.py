@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import torch
-from commands import done, refused
+from commands import StopAfter, done, refused
 from dmrec.config import build_config
 from dmrec.data.dataset import open_dataset
 from dmrec.errors import DmrecError
@@ -46,25 +46,6 @@ SETTINGS = (
 
 def _config(dataset, *settings):
     return resolve(build_config(apply_overrides(recipe("dmrec-m"), [*SETTINGS, *settings])), dataset, 3)
-
-
-class StopAfter:
-    """Asks to stop at the n-th look; never, if that is None."""
-
-    def __init__(self, looks):
-        self.looks = looks
-
-    @property
-    def requested(self):
-        if self.looks is not None:
-            self.looks -= 1
-        return self.looks is not None and self.looks < 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
 
 
 def train(ranks, data, folder, settings, stop):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import StopAfter
 from dmrec.cli.main import main
 from dmrec.data.dataset import open_dataset
 
@@ -108,21 +109,9 @@ def test_finished_runs_stay_and_are_replaced_only_when_told_to(shop, capsys):
 def test_what_was_stopped_is_continued_by_the_same_command(shop, capsys, monkeypatch):
     from dmrec.training import trainer
 
-    class StopAfter(trainer.GracefulInterrupt):
-        looks = 2
-
-        @property
-        def requested(self):
-            self.looks -= 1
-            return self.looks < 0
-
-        @requested.setter
-        def requested(self, value):
-            pass
-
     command = ["train", "mult-vae", "--no-baselines", "--data", shop / "data", *FAST]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "GracefulInterrupt", StopAfter)
+        patch.setattr(trainer, "GracefulInterrupt", lambda: StopAfter(2))
         assert run(*command, "--out", shop / "stopped") == 130
     assert "stopped; run the same command again to continue" in capsys.readouterr().err
     assert run(*command, "--out", shop / "stopped") == 0

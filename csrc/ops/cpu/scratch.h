@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "ops/cpu/huge_pages.h"
 #include "ops/cpu/products.h"
@@ -34,17 +35,24 @@ class ScratchMemory {
   void* data_;
 };
 
-// A fresh vector on the CPU, whose contents are not set. The memory that a thread keeps is in use until the last tensor
-// of it is gone; what is asked for meanwhile, and what is larger than a thread should keep, comes from the allocator.
-template <class Product>
-Tensor scratch(const Tensor& like, int64_t elements) {
+// What this thread keeps; null if it is in use, or should not be so large.
+inline std::shared_ptr<ScratchMemory> kept_scratch(int64_t bytes) {
   constexpr int64_t most_kept = 32 << 20;
   thread_local std::shared_ptr<ScratchMemory> kept;
-  const int64_t bytes = elements * static_cast<int64_t>(sizeof(Product));
-  if (bytes > most_kept || kept.use_count() > 1) return torch::stable::new_empty(like, {elements}, type_of<Product>);
+  if (bytes > most_kept || kept.use_count() > 1) return nullptr;
   if (!kept || kept->bytes() < bytes) kept = std::make_shared<ScratchMemory>(bytes);
-  return torch::stable::from_blob(kept->data(), {elements}, {1}, like.device(), type_of<Product>,
-                                  [lent = kept](void*) mutable { lent.reset(); });
+  return kept;
+}
+
+// A fresh vector on the CPU, whose contents are not set. The memory that a thread keeps is in use until the last tensor
+// of it is gone; what is asked for meanwhile comes from the allocator.
+template <class Product>
+Tensor scratch(const Tensor& like, int64_t elements) {
+  std::shared_ptr<ScratchMemory> lent = kept_scratch(elements * static_cast<int64_t>(sizeof(Product)));
+  if (!lent) return torch::stable::new_empty(like, {elements}, type_of<Product>);
+  void* data = lent->data();
+  return torch::stable::from_blob(data, {elements}, {1}, like.device(), type_of<Product>,
+                                  [lent = std::move(lent)](void*) mutable { lent.reset(); });
 }
 
 }  // namespace dmrec::cpu

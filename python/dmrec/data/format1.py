@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +24,31 @@ from .storage import MANIFEST, SIDES, SPLITS
 FORMAT = 1
 
 
+class EntitiesInMemory(ABC):
+    """The names of a `Storage` whose items and users are in memory."""
+
+    @abstractmethod
+    def entities(self, side: str) -> list[Entity]:
+        """All items or users in row order."""
+
+    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
+        """An Arrow table of descriptions."""
+        entities = self.entities(side)
+        return table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
+
+    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
+        """None: see `entities`."""
+        del side, ids
+        return None
+
+    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
+        """None: see `entities`."""
+        del side, rows
+        return None
+
+
 @dataclass(frozen=True)
-class MatrixFiles:
+class MatrixFiles(EntitiesInMemory):
     """The `Storage` of format 1.
 
     Fields:
@@ -92,21 +116,6 @@ class MatrixFiles:
         if len(entities) != count:
             raise DmrecError(f"{path} has {len(entities)} lines, but the dataset has {count} {side}")
         return entities
-
-    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
-        """An Arrow table of descriptions."""
-        entities = self.entities(side)
-        return table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
-
-    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
-        """They are in memory: see `entities`."""
-        del side, ids
-        return None
-
-    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
-        """They are in memory: see `entities`."""
-        del side, rows
-        return None
 
     def texts(self, side: str) -> Iterator[str]:
         """Their texts in row order; empty where there is none."""

@@ -29,7 +29,7 @@ class NewItem(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Grown:
+class _Grown(format1.EntitiesInMemory):
     """The `Storage` of a dataset with further items behind its own, which have no interactions."""
 
     base: Storage
@@ -58,18 +58,6 @@ class _Grown:
 
     def entities(self, side: str) -> list[Entity]:
         return [*self.base.entities(side), *(self.joined if side == "items" else ())]
-
-    def names(self, side: str, columns: list[str], rows: range | None = None) -> Any:
-        entities = self.entities(side)
-        return format1.table_of(entities if rows is None else entities[rows.start : rows.stop], columns)
-
-    def find(self, side: str, ids: Sequence[str]) -> dict[str, int] | None:
-        del side, ids
-        return None
-
-    def ids_at(self, side: str, rows: np.ndarray) -> list[str] | None:
-        del side, rows
-        return None
 
     def texts(self, side: str) -> Iterator[str]:
         yield from self.base.texts(side)

@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import socket
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,9 @@ def check_shared(ranks: Ranks, folder: Path) -> None:
     """
     if ranks.size == 1:
         return
-    token = ranks.tell(secrets.token_hex())
-    mark = folder / ".shared.tmp"
-    ranks.first_does(partial(_leave, mark, token))
-    try:
-        sees = mark.read_text(encoding="ascii") == token
-    except OSError:
-        sees = False
-    of_ranks = ranks.gather_values((socket.gethostname(), sees))
+    mark = folder / f".shared-{ranks.tell(secrets.token_hex(8))}.tmp"
+    ranks.first_does(partial(_leave, mark))
+    of_ranks = ranks.gather_values((socket.gethostname(), mark.exists()))
     if ranks.is_first:
         mark.unlink(missing_ok=True)
     for rank, (host, found) in enumerate(of_ranks):
@@ -119,16 +115,19 @@ def verify_together(ranks: Ranks, dataset: Dataset) -> None:
     ranks.agree(error)
 
 
-def _leave(mark: Path, token: str) -> None:
+def _leave(mark: Path) -> None:
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(token, encoding="ascii")
+    mark.touch()
 
 
 def _computes() -> dict[str, Any]:
     path = dmrec_ext.native_path("multinomial_nll", "cpu")
+    version = "unknown"
+    with suppress(importlib.metadata.PackageNotFoundError):  # where it is imported from a folder of sources
+        version = importlib.metadata.version("dmrec")
     return {
         "torch": torch.__version__,
-        "dmrec": importlib.metadata.version("dmrec"),
+        "dmrec": version,
         "dmrec_ext": f"natively ({path.detail})" if path.native else "on plain torch",
         "machine": platform.machine(),
         "threads": f"{torch.get_num_threads()} ({os.environ.get('OMP_NUM_THREADS', 'not set')})",
