@@ -336,3 +336,12 @@ def test_torchrun_takes_no_option_of_ours_for_its_own():
 def test_the_table_counts_the_users_that_were_measured(tiny_folder, tmp_path, capsys):
     done(*_train(tiny_folder, tmp_path, "--set", "evaluation.users=30"))
     assert "tiny: test, 30 users" in capsys.readouterr().out
+
+
+def test_a_process_of_torchrun_that_fails_ends_at_once(tmp_path, capsys, monkeypatch):
+    """Threads of gloo may still run, and would abort the process after its message."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    left = []
+    monkeypatch.setattr(launch, "leave", left.append)
+    assert "nowhere is not a folder" in refused(capsys, "data", "inspect", tmp_path / "nowhere")
+    assert left == [1]

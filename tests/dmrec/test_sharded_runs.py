@@ -427,12 +427,19 @@ def test_the_table_of_a_blended_ranking_is_made_once(undisturbed):
     assert all(table is tables[0] for table in tables)
 
 
-def test_refusals_of_recommendations_in_parts(undisturbed, tmp_path, capsys):
+def test_refusals_of_recommendations_in_parts(undisturbed, tmp_path, capsys, monkeypatch):
     said = refused(capsys, "recommend", undisturbed, "--out", tmp_path / "top", "--user", "u1")
     assert "a folder for all users of the dataset: leave out --user" in said
     assert "--out FOLDER/" in refused(capsys, "recommend", undisturbed, "--user", "u1", "--ranks", 2)
     (tmp_path / "file").write_text("")
     assert "is a file" in refused(capsys, "recommend", undisturbed, "--out", tmp_path / "file")
+
+    def start(ranks):
+        raise AssertionError("processes were started")
+
+    monkeypatch.setattr("dmrec.cli.recommend_parts.start", start)
+    assert "is a file" in refused(capsys, "recommend", undisturbed, "--out", tmp_path / "file", "--ranks", 2)
+    assert "other files" in refused(capsys, "recommend", undisturbed, "--out", tmp_path, "--ranks", 2)
 
 
 def test_vectors_of_shards_are_exported(undisturbed, tmp_path, capsys):

@@ -157,25 +157,32 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         _print_error("error", _one_line(error), error)
+        _leave(1)
         sys.exit(1)
     except Exception as error:
         if "--debug" in arguments:
             raise
         kind = type(error).__name__
         _print_error(f"unexpected {kind}", f"{_one_line(error)} (--debug shows where)", error)
+        _leave(1)
         sys.exit(1)
 
 
 def _run(arguments: list[str]) -> None:
-    """Runs a command; where torchrun has started this process, it ends with the command's own status."""
+    """Runs a command."""
     try:
         app(arguments)
     except SystemExit as end:  # also of a command that is done
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            from ..sharding.launch import leave
-
-            leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
+
+
+def _leave(code: int) -> None:
+    """Ends a process that torchrun has started with this status, whatever still runs in it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from ..sharding.launch import leave
+
+        leave(code)
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config import ShardingConfig
 from ..errors import counted
 from ..eval.ranking import USERS_PER_BLOCK
-from ..inference.parts import write_parts
+from ..inference.parts import check_place, write_parts
 from ..inference.recommend import Ranking
 from ..inference.recommender import Recommender
 from ..runs.load import check_count, load_run
@@ -57,6 +57,7 @@ def recommend_to_folder(
     sharding = sharding_of(run) if shared else ShardingConfig()
     if ranks is not None:
         check_count(ranks, sharding)
+        check_place(folder)
         start(ranks)
     with together(sharding) if shared else nullcontext(ALONE) as of_all:
         loaded = load_run(run, data, device_of(device, of_all), unfinished=unfinished, ranks=of_all)

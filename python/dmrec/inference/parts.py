@@ -70,7 +70,7 @@ def write_parts(
     """
     settings = {**settings, "titles": titles, "part_users": part_users, "users": len(users)}
     settings = json.loads(json.dumps(settings))  # as they are read back
-    ranks.first_does(partial(_check_folder, folder))
+    ranks.first_does(partial(check_place, folder))
     with _lock(folder) if ranks.is_first else nullcontext():
         ranks.first_does(lambda: _begin(folder, settings))
         check_shared(ranks, folder)
@@ -105,7 +105,12 @@ def part_name(number: int) -> str:
     return f"part-{number:05}.parquet"
 
 
-def _check_folder(folder: Path) -> None:
+def check_place(folder: Path) -> None:
+    """Checks that recommendations can be written to a folder, or have been.
+
+    Raises:
+        DmrecError: it is a file or holds other files; pyarrow is missing.
+    """
     _pyarrow()
     if folder.exists() and not folder.is_dir():
         raise DmrecError(f"{folder} is a file; name a folder for recommendations in parts, or a .parquet file")
